@@ -1,0 +1,1 @@
+"""The `opsmesh` command, above every other layer."""

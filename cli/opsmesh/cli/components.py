@@ -1,0 +1,89 @@
+"""Which components the mesh has on this machine, from the settings and the tools that are here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsmesh.cli.config_file import mask_url
+from opsmesh.producers import registry
+from opsmesh.router import paths, probes, server
+from opsmesh.router.component import Component
+from opsmesh.router.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the supervisor is to run; `nats_url` is for people and holds no password."""
+
+    nats_url: str
+    components: list[Component]
+
+
+def plan(settings: Settings) -> Plan:
+    """Every component, the embedded broker prepared; BrokerMisconfigured without nats-server."""
+    found: list[Component] = []
+    url = settings.nats.url
+    if url is None:
+        binary = server.find_binary(settings.nats.server)
+        broker = server.prepare(
+            Path(paths.state_dir()),
+            name=settings.host,
+            port=settings.nats.port,
+            max_file_store=settings.nats.max_file_store,
+        )
+        url = broker.url
+        found.append(
+            Component(
+                name="broker",
+                kind="broker",
+                argv=broker.argv(binary),
+                ready=probes.broker(broker.monitor_url),
+            )
+        )
+    found.append(
+        Component(
+            name="agent",
+            kind="agent",
+            argv=_ourselves("agent"),
+            ready=probes.unix_socket(paths.ingest_socket()),
+        )
+    )
+    found += [
+        Component(name=name, kind=name, argv=_ourselves(name)) for name in ("handlers", "sink")
+    ]
+    # the host by itself: the command line around it would double the memory of each producer
+    found += [
+        Component(
+            name=f"producer:{name}", argv=[sys.executable, "-m", "opsmesh.producers.host", name]
+        )
+        for name, reason in producers(settings).items()
+        if reason is None
+    ]
+    return Plan(nats_url=mask_url(url), components=found)
+
+
+def producers(settings: Settings) -> dict[str, str | None]:
+    """Each producer's name, and why it does not run here (None when it does)."""
+    found = registry.discover()
+    names = dict.fromkeys(sorted([*found.producers, *found.problems]))
+    return {name: _why_not(name, found, settings) for name in names}
+
+
+def _why_not(name: str, found: registry.Found, settings: Settings) -> str | None:
+    enabled = settings.producers.enabled
+    if name in settings.producers.disabled:
+        return "disabled in config.yaml"
+    if enabled is not None and name not in enabled:
+        return "not among producers.enabled in config.yaml"
+    if name in found.problems:
+        return f"broken: {found.problems[name]}"
+    try:
+        return found.producers[name].available()
+    except Exception as error:
+        return f"broken: {type(error).__name__}: {error}"
+
+
+def _ourselves(command: str) -> list[str]:
+    return [sys.executable, "-m", "opsmesh.cli.entry", command]

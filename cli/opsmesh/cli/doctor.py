@@ -1,0 +1,70 @@
+"""`opsmesh doctor`: the installation and this machine, one line a check, with what mends it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from rich.console import Console
+from rich.markup import escape
+
+from opsmesh.cli import checks, output
+from opsmesh.cli.checks import Check
+from opsmesh.handlers.errors import ConfigError
+from opsmesh.router import paths, topology
+from opsmesh.router.settings import Settings
+
+_MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]–[/]"}
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Let streams whose messages are gone start anew.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Check the installation and this machine. Exit code: 0 when nothing is wrong, else 1."""
+    found = list(checks.machine())
+    lost: list[str] = []
+    try:
+        more, lost = asyncio.run(checks.broker(Settings()))
+        found += more
+    except (ConfigError, ValidationError, SettingsError):
+        pass  # the check of the settings says it
+    if accept_loss:
+        _accept(lost, yes=yes)
+        return
+    if json:
+        output.as_json([vars(check) for check in found])
+    else:
+        _print(found)
+    raise typer.Exit(output.FAILED if any(check.ok is False for check in found) else 0)
+
+
+def _print(found: list[Check]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for check in found:
+        line = f"{_MARKS[check.ok]} {escape(check.check):<20} {escape(check.detail)}"
+        console.print(line)
+        if check.fix and not check.ok:
+            console.print(f"    [dim]{escape(check.fix)}[/]")
+    wrong = sum(check.ok is False for check in found)
+    console.print(f"\n{wrong} wrong" if wrong else "\nnothing is wrong")
+
+
+def _accept(lost: list[str], *, yes: bool) -> None:
+    if not lost:
+        print("no stream is missing messages that were known: nothing to accept")
+        return
+    known = topology.Known(Path(paths.state_dir(), "known.json"))
+    for name in lost:
+        print(f"{name}: messages up to sequence {known.last_seq(name)} were known")
+    if not yes:
+        typer.confirm("Are they lost for good, and may these streams start anew?", abort=True)
+    known.forget(lost)
+    print(f"accepted the loss of {', '.join(lost)}; the agent creates what is missing")

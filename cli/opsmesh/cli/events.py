@@ -1,0 +1,261 @@
+"""`tail`, `show`, `trace`: looking at events as they are in the stream."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from nats.aio.client import Client
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from opsmesh.cli import output
+from opsmesh.cli.session import with_client
+from opsmesh.router.pull import delivery
+from opsmesh.router.scan import scan
+from opsmesh.router.settings import Settings
+from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import durations, ids, times
+from opsmesh.schemas.envelope import Event, decode
+from opsmesh.schemas.errors import SchemaError
+
+#: An event may carry an earlier time than its id, and be stored long after it (the spool): the
+#: search for an id begins this long before the time that it holds, in microseconds.
+SEARCH_SLACK_US = 60_000_000
+
+COLOURS = {"info": "green", "warn": "yellow", "error": "red", "critical": "bold red"}
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """An event, and where it lies; `event` is None when the bytes are none."""
+
+    seq: int
+    stored_us: int
+    subject: str
+    data: bytes
+    event: Event | None
+    error: str = ""
+
+
+async def stored(
+    client: Client,
+    *,
+    topics: list[str] | None = None,
+    since_us: int | None = None,
+    until_us: int | None = None,
+    follow: bool = False,
+) -> AsyncIterator[Stored]:
+    """Events of the stream in order; `topics` may hold NATS wildcards."""
+    subjects = [f"evt.*.{topic}" for topic in topics] if topics else ["evt.>"]
+    async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=follow):
+        where = delivery(msg.reply)
+        stored_us = where.timestamp_ns // 1000
+        if until_us is not None and stored_us >= until_us:
+            return
+        event, error = None, ""
+        try:
+            event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
+        except SchemaError as problem:
+            error = str(problem)
+        yield Stored(
+            seq=where.stream_seq,
+            stored_us=stored_us,
+            subject=msg.subject,
+            data=msg.data,
+            event=event,
+            error=error,
+        )
+
+
+def moment(text: str | None) -> int | None:
+    """`--since` and `--until`: `90s`, `2h`, `7d` ago, or an RFC 3339 time; microseconds."""
+    if text is None:
+        return None
+    try:
+        return times.parse_us(text)
+    except ValueError:
+        pass
+    try:
+        return times.now_us() - round(durations.parse(text) * 1e6)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is neither a time like 2026-11-23T09:00:00Z nor an age like 10m, 2h, 7d"
+        ) from error
+
+
+def tail(
+    topic: Annotated[
+        list[str] | None,
+        typer.Option("--topic", "-t", help="Only these topics; * is one token, > the rest."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Begin this long ago (10m, 2h, 7d) or at a time.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", "-f", help="Go on with new events.")
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line, as stored.")
+    ] = False,
+) -> None:
+    """Show events as they are stored.
+
+    Without --since it begins now, and ends with Ctrl-C.
+
+    Example: opsmesh tail -t 'python.>' --since 10m
+    """
+    since_us = moment(since)
+    if since_us is None and follow:
+        since_us = times.now_us()
+    console = Console()
+
+    async def body(client: Client, settings: Settings) -> None:
+        async for item in stored(client, topics=topic, since_us=since_us, follow=follow):
+            if as_json:
+                sys.stdout.write(_json_line(item) + "\n")
+                sys.stdout.flush()
+            else:
+                console.print(_line(item), highlight=False, soft_wrap=True)
+
+    with_client(body)
+
+
+def show(
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="An event's id, or its start.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The envelope as JSON.")] = False,
+) -> None:
+    """Show one event whole: its envelope, where it lies, what it caused."""
+
+    async def body(client: Client, settings: Settings) -> tuple[Stored | None, list[Stored]]:
+        found, caused = None, []
+        async for item in stored(client, since_us=_not_before(event_id)):
+            if item.event is None:
+                continue
+            if item.event.id.startswith(event_id):
+                found = found or item
+            elif found and found.event and item.event.causation_id == found.event.id:
+                caused.append(item)
+        return found, caused
+
+    found, caused = with_client(body)
+    if found is None or found.event is None:
+        output.fail(
+            f"no event {event_id} is in the stream",
+            hint="it may be in the archive: opsmesh evidence find " + event_id,
+            code=output.NOT_FOUND,
+        )
+    if as_json:
+        output.as_json(_record(found))
+        return
+    console = Console()
+    console.print(_line(found), highlight=False, soft_wrap=True)
+    console.print(f"[dim]stored as {EVENTS} sequence {found.seq}, {found.subject}[/]")
+    console.print_json(json.dumps(_fields(found.event)))
+    for item in caused:
+        console.print("[dim]caused[/] ", _line(item), highlight=False, soft_wrap=True)
+
+
+def trace(
+    correlation: Annotated[
+        str, typer.Argument(metavar="CORRELATION", help="A correlation id, or any event's id.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="A list of envelopes.")] = False,
+) -> None:
+    """Show a whole story: every event of one correlation, as a tree of causes."""
+
+    async def body(client: Client, settings: Settings) -> list[Stored]:
+        wanted = correlation
+        items: list[Stored] = []
+        async for item in stored(client, since_us=_not_before(correlation)):
+            if item.event is None:
+                continue
+            if item.event.id == correlation:  # any event's id leads to its story
+                wanted = item.event.correlation_id
+            if item.event.correlation_id in (wanted, correlation):
+                items.append(item)
+        if wanted != correlation:
+            items = [
+                item
+                async for item in stored(client, since_us=_not_before(wanted))
+                if item.event and item.event.correlation_id == wanted
+            ]
+        return items
+
+    items = with_client(body)
+    if not items:
+        output.fail(
+            f"no event has the correlation id {correlation}",
+            hint="opsmesh tail --json shows the correlation_id of each event",
+            code=output.NOT_FOUND,
+        )
+    if as_json:
+        output.as_json([_record(item) for item in items])
+        return
+    Console().print(_tree(items), highlight=False, soft_wrap=True)
+
+
+def _not_before(event_id: str) -> int | None:
+    ms = ids.unix_ms(event_id)
+    return None if ms is None else ms * 1000 - SEARCH_SLACK_US
+
+
+def _tree(items: list[Stored]) -> Tree:
+    events = {item.event.id: item for item in items if item.event}
+    nodes: dict[str, Tree] = {}
+    top = Tree(f"[bold]{escape(items[0].event.correlation_id if items[0].event else '')}[/]")
+    for event_id, item in events.items():
+        cause = item.event.causation_id if item.event else None
+        parent = nodes.get(cause or "", top)
+        nodes[event_id] = parent.add(_line(item))
+    return top
+
+
+def _line(item: Stored) -> str:
+    when = f"[dim]{output.local(times.format_us(item.stored_us))}[/]"
+    if item.event is None:
+        return f"{when} [red]undecodable[/] {escape(item.subject)} [dim]{escape(item.error)}[/]"
+    event = item.event
+    colour = COLOURS[event.severity]
+    return (
+        f"{when} [{colour}]{event.severity:<8}[/] [bold]{escape(event.topic)}[/] "
+        f"[dim]{escape(event.host)}/{escape(event.source)}[/] {escape(_gist(event.payload))} "
+        f"[dim]{escape(event.id)}[/]"
+    )
+
+
+def _gist(payload: dict[str, Any]) -> str:
+    """The first short values of a payload, on one line."""
+    parts = []
+    for name, value in payload.items():
+        if isinstance(value, str | int | float) and value != "":
+            text = " ".join(str(value).split())
+            parts.append(f"{name}={text if len(text) <= 60 else text[:59] + '…'}")
+        if len(parts) == 4:
+            break
+    return " ".join(parts)
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    return {name: value for name, value in event.view().items() if value is not None}
+
+
+def _record(item: Stored) -> dict[str, Any]:
+    event = _fields(item.event) if item.event else None
+    return {
+        "stream": EVENTS,
+        "seq": item.seq,
+        "stored": times.format_us(item.stored_us),
+        "subject": item.subject,
+        "event": event,
+    }
+
+
+def _json_line(item: Stored) -> str:
+    if item.event is None:
+        return json.dumps({"seq": item.seq, "subject": item.subject, "error": item.error})
+    return " ".join(item.data.decode().splitlines())

@@ -1,0 +1,210 @@
+"""How the mesh is: everything that `status` says, gathered once, with a fix for each problem.
+
+Verdicts: `ok`; `degraded`, when something is wrong but no event is lost; `down`, when no supervisor
+runs here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
+from nats.js.errors import NotFoundError
+
+from opsmesh.cli.config_file import mask_url
+from opsmesh.router import connection, paths, server, spool, supervisor_state, topology
+from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
+from opsmesh.router.settings import Settings
+
+#: Events that the evidence sink may be behind before that is a problem.
+SINK_LAG = 1000
+SINK, PROFILE = "evidence-sink", "profile-"
+
+
+@dataclass(kw_only=True)
+class Health:
+    """The JSON of `status --json`, field for field."""
+
+    verdict: str = "ok"
+    nats_url: str = ""
+    started: str | None = None
+    components: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[dict[str, str]] = field(default_factory=list)
+    spool: dict[str, int] = field(default_factory=dict)
+    streams: dict[str, dict[str, int]] = field(default_factory=dict)
+    consumers: list[dict[str, Any]] = field(default_factory=list)
+
+    def problem(self, what: str, fix: str) -> None:
+        """Note one thing that is wrong, and the command that mends it."""
+        self.problems.append({"what": what, "fix": fix})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+async def check(settings: Settings) -> Health:
+    """Look at everything; a part that cannot be reached is a problem, not an error."""
+    health = Health()
+    alive = _components(health)
+    profiles = _profiles(health)
+    if alive or settings.nats.url:
+        await _broker(health, settings, profiles)
+    _spool(health)
+    if not alive:
+        health.verdict = "down"
+        health.problems.insert(0, {"what": "no mesh runs here", "fix": "opsmesh up --detach"})
+    elif health.problems:
+        health.verdict = "degraded"
+    return health
+
+
+def _components(health: Health) -> bool:
+    state = supervisor_state.running()
+    if state is None:
+        return False
+    health.nats_url, health.started = state.nats_url, state.started
+    for status in state.components:
+        health.components.append(
+            {
+                "name": status.name,
+                "pid": status.pid,
+                "state": status.state,
+                "restarts": status.restarts,
+                "since": status.since,
+                "last_exit": status.last_exit,
+                "log": status.log,
+            }
+        )
+        if status.state != "running":
+            why = f" (last: {status.last_exit})" if status.last_exit else ""
+            fix = f"tail {status.log}"
+            health.problem(f"{status.name} does not run: {status.state}{why}", fix)
+    return True
+
+
+def _profiles(health: Health) -> set[str] | None:
+    """The profiles' names; None when the files are broken, and nobody can say what is stale."""
+    try:  # a broken installation is what `status` has to be able to tell
+        from opsmesh.handlers.profiles import load_profiles
+    except ImportError as error:
+        health.problem(f"profiles cannot be read: {error}", "opsmesh doctor")
+        return None
+    found = load_profiles(Path(paths.config_dir()))
+    for error in found.errors:
+        what = f"profiles are broken, the last good ones stay in force: {error}"
+        health.problem(what, "mend the file; check it: opsmesh profile validate")
+    return None if found.errors else set(found.profiles)
+
+
+def _spool(health: Health) -> None:
+    folder = Path(paths.spool_dir())
+    sizes = []
+    for name in spool.names(str(folder)):
+        try:
+            sizes.append((folder / name).stat().st_size)
+        except FileNotFoundError:  # sent since
+            continue
+    health.spool = {"files": len(sizes), "bytes": sum(sizes)}
+    if sizes:
+        what = f"{len(sizes)} files wait in the spool: the broker has not stored their events yet"
+        health.problem(what, "none needed: the agent sends them once the broker answers")
+
+
+async def _broker(health: Health, settings: Settings, profiles: set[str] | None) -> None:
+    try:
+        where = connection.endpoint(settings)
+        health.nats_url = mask_url(where.url)
+        client = await connection.connect(where, name="status", patient=False)
+    except BrokerUnavailable as error:
+        health.problem(str(error), "opsmesh doctor")
+        return
+    try:
+        js = client.jetstream()
+        await _streams(health, js, settings)
+        await _consumers(health, js, profiles)
+    except (NatsError, TimeoutError) as error:
+        health.problem(
+            f"JetStream does not answer: {error or type(error).__name__}", "opsmesh doctor"
+        )
+    finally:
+        await client.close()
+    _durable(health, settings)
+
+
+async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> None:
+    known = topology.Known(Path(paths.state_dir(), "known.json"))
+    for wanted in topology.streams(settings):
+        name = wanted.name or ""
+        last_known = known.last_seq(name)
+        try:
+            state = (await js.stream_info(name)).state
+        except NotFoundError:
+            if last_known:
+                what = f"stream {name} held messages up to sequence {last_known}, and is gone"
+                fix = "restore the JetStream store, or: opsmesh doctor --accept-loss"
+            else:
+                what, fix = f"stream {name} is not there yet", "the agent creates it: opsmesh up"
+            health.problem(what, fix)
+            continue
+        health.streams[name] = {"messages": state.messages, "last_seq": state.last_seq}
+        if state.last_seq < last_known:
+            health.problem(
+                f"stream {name} has gone back from sequence {last_known} to {state.last_seq}",
+                "restore the JetStream store, or: opsmesh doctor --accept-loss",
+            )
+    if letters := health.streams.get(topology.DLQ, {}).get("messages"):
+        what = f"{letters} dead letters: events that no attempt could handle"
+        health.problem(what, "opsmesh dlq ls, then opsmesh dlq retry or opsmesh dlq drop")
+
+
+async def _consumers(health: Health, js: JetStreamContext, profiles: set[str] | None) -> None:
+    if topology.EVENTS not in health.streams:
+        return
+    for info in await _all_consumers(js):
+        pending = info.num_pending or 0
+        if info.name == SINK and pending > SINK_LAG:
+            what = f"evidence is {pending} events behind"
+            health.problem(what, "wait, or see the log of the component sink")
+        if info.name == SINK or info.name.startswith(PROFILE):
+            name, stale = (SINK, False) if info.name == SINK else _profile(info.name, profiles)
+            health.consumers.append(
+                {
+                    "profile": name,
+                    "pending": pending,
+                    "ack_pending": info.num_ack_pending or 0,
+                    "stale": stale,
+                }
+            )
+
+
+def _profile(consumer: str, profiles: set[str] | None) -> tuple[str, bool]:
+    """The profile of `profile-NAME` or `profile-NAME-on-HOST`, and whether it is gone."""
+    rest = consumer.removeprefix(PROFILE)
+    for name in sorted(profiles or (), key=len, reverse=True):
+        if rest == name or rest.startswith(f"{name}-on-"):
+            return name, False
+    return rest.partition("-on-")[0], profiles is not None
+
+
+async def _all_consumers(js: JetStreamContext) -> list[ConsumerInfo]:
+    found: list[ConsumerInfo] = []
+    while page := await js.consumers_info(topology.EVENTS, offset=len(found)):
+        found += page
+    return found
+
+
+def _durable(health: Health, settings: Settings) -> None:
+    broker = None if settings.nats.url else server.known(Path(paths.state_dir()))
+    if broker is None:
+        return
+    try:
+        server.check_durable(broker)
+    except BrokerMisconfigured as error:
+        health.problem(str(error), error.hint)
+    except (OSError, ValueError) as error:
+        health.problem(f"the broker's monitor does not answer: {error}", "opsmesh doctor")

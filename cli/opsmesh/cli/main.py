@@ -1,0 +1,124 @@
+"""The `opsmesh` command line: every command's place in help, and one place for errors.
+
+Exit codes: 0, 1 (the command reports that something is wrong), 2 (the call is wrong), 3 (what was
+asked for is not there), 69 (the mesh cannot be reached), 130 (interrupted).
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from opsmesh.cli import lazy, output
+from opsmesh.cli.lazy import Lazy
+from opsmesh.router.errors import BrokerUnavailable, RouterError
+from opsmesh.schemas.errors import SchemaError
+
+_EVENTS, _PROFILES, _EVIDENCE, _DEVELOPERS = "Events", "Profiles", "Evidence", "Developers"
+
+COMMANDS = {
+    "up": Lazy("opsmesh.cli.up:up", "Start the mesh: broker, agent, handlers, sink, producers."),
+    "down": Lazy("opsmesh.cli.up:down", "Stop the mesh."),
+    "status": Lazy(
+        "opsmesh.cli.status:status", "Whether the mesh is well, and if not, what to do."
+    ),
+    "doctor": Lazy("opsmesh.cli.doctor:doctor", "Check the installation and this machine."),
+    "env": Lazy("opsmesh.cli.env:env", "Shell assignments for any other NATS client."),
+    "config": Lazy("opsmesh.cli.config:app", "Settings: their values and where each came from."),
+    "emit": Lazy("opsmesh.cli.emit:main", "Send one event.", _EVENTS, raw=True),
+    "exec": Lazy(
+        "opsmesh.cli.execute:exec_command",
+        "Run a command; its failure or time-out is an event.",
+        _EVENTS,
+        passes_on=True,
+    ),
+    "tail": Lazy("opsmesh.cli.events:tail", "Follow events as they arrive.", _EVENTS),
+    "show": Lazy("opsmesh.cli.events:show", "One event, whole.", _EVENTS),
+    "trace": Lazy("opsmesh.cli.events:trace", "What led to what, by correlation id.", _EVENTS),
+    "topics": Lazy("opsmesh.cli.topics:app", "The registered topics and their payloads.", _EVENTS),
+    "profile": Lazy("opsmesh.cli.profile:app", "What fires on which events.", _PROFILES),
+    "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
+    "dlq": Lazy("opsmesh.cli.dlq:app", "Events that no attempt could handle.", _PROFILES),
+    "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),
+    "evidence": Lazy("opsmesh.cli.evidence:app", "The hash-chained archive.", _EVIDENCE),
+    "producer": Lazy("opsmesh.cli.producer:app", "What watches which tool.", _DEVELOPERS),
+    "agent": Lazy("opsmesh.router.agent:main", "Run the agent.", hidden=True, raw=True),
+    "handlers": Lazy("opsmesh.handlers.serve:main", "Run the handlers.", hidden=True, raw=True),
+    "sink": Lazy(
+        "opsmesh.handlers.evidence.sink:main", "Run the evidence sink.", hidden=True, raw=True
+    ),
+}
+
+
+class Main(lazy.group(COMMANDS)):  # type: ignore[misc]  # a class made of a table
+    """The top command: turns our errors into a message and a next step, never a traceback."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        try:
+            return super().main(*args, **more)
+        except Exception as error:
+            try:
+                report(error)
+            except typer.Exit as ending:
+                sys.exit(ending.exit_code)
+            raise
+
+
+app = typer.Typer(
+    cls=Main,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"opsmesh {version('opsmesh')}")
+        raise typer.Exit
+
+
+@app.callback()
+def opsmesh(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What happens on your machines becomes durable events; events run what you wrote."""
+
+
+def report(error: Exception) -> None:
+    """End with a message for a mistake or a fault we know; return for any other."""
+    hint = str(getattr(error, "hint", ""))
+    if isinstance(error, BrokerUnavailable):
+        output.fail(str(error), hint=hint, code=output.UNAVAILABLE)
+    if isinstance(error, RouterError | SchemaError):
+        output.fail(str(error), hint=hint)
+    if _is(error, "opsmesh.handlers.errors", "HandlersError") or _is(
+        error, "opsmesh.producers.errors", "ProducerError"
+    ):
+        output.fail(str(error))
+    if type(error).__module__.partition(".")[0] in ("pydantic_core", "pydantic_settings", "yaml"):
+        from opsmesh.cli import config_file
+
+        if problems := config_file.explain(error):
+            output.fail("\n".join(problems), hint="check again: opsmesh config validate")
+
+
+def _is(error: Exception, module: str, name: str) -> bool:
+    """isinstance, without importing a layer that was not needed: then it cannot have raised."""
+    found = getattr(sys.modules.get(module), name, None)
+    return found is not None and isinstance(error, found)
+
+
+def main() -> int:
+    """Run the command line on sys.argv; the exit code."""
+    try:
+        app(prog_name="opsmesh")
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 1
+    return 0

@@ -1,0 +1,81 @@
+"""How the command line speaks: tables for people, JSON for programs, errors with a next step.
+
+Nothing else in `cli` prints a table or decides an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from opsmesh.schemas import times
+
+#: Exit codes, beside 0: something is wrong that the command reports (1), the call is wrong (2),
+#: what was asked for is not there (3), the mesh cannot be reached (69, EX_UNAVAILABLE).
+FAILED, USAGE, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 69
+
+
+def as_json(value: Any) -> None:
+    """One JSON document to standard output; times in it are UTC."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def table(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    empty: str,
+    style: Callable[[str, Any], str] | None = None,
+) -> None:
+    """A table for people; `empty` is said when there are no rows. `style` gives a cell's colour."""
+    rows = list(rows)
+    console = Console(soft_wrap=False)
+    if not rows:
+        console.print(empty, style="dim", highlight=False)
+        return
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        drawn.add_column(name.upper().replace("_", " "), overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_cell(name, row.get(name), style) for name in columns))
+    if not console.is_terminal:  # a pipe has no width: never cut what a program may read
+        console = Console(width=10_000, soft_wrap=True)
+    console.print(drawn, highlight=False)
+
+
+def _cell(name: str, value: Any, style: Callable[[str, Any], str] | None) -> str:
+    text = escape("-" if value is None or value == "" else str(value))
+    colour = style(name, value) if style else ""
+    return f"[{colour}]{text}[/]" if colour else text
+
+
+def local(ts_utc: str) -> str:
+    """The time in the local zone, for people: `09:12:00.123`, with its date when not today."""
+    moment = datetime.fromtimestamp(times.parse_us(ts_utc) / 1e6).astimezone()
+    clock = moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+    if moment.date() == datetime.now().astimezone().date():
+        return clock
+    return moment.strftime("%Y-%m-%d ") + clock
+
+
+def fail(message: str, *, hint: str = "", code: int = FAILED) -> NoReturn:
+    """End the command with an error on standard error, and what to do next."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    if hint:
+        console.print(f"[dim]{escape(hint)}[/]", highlight=False)
+    raise typer.Exit(code)
+
+
+def note(message: str) -> None:
+    """A line for people on standard error, so that standard output stays a program's."""
+    Console(stderr=True, soft_wrap=True).print(escape(message), highlight=False)

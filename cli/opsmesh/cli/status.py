@@ -1,0 +1,75 @@
+"""`opsmesh status`: the verdict first, then what is wrong and what mends it, then the parts.
+
+Exit codes: 0 ok, 1 degraded, 69 down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from opsmesh.cli import health, output
+from opsmesh.router.settings import Settings
+
+EXIT = {"ok": 0, "degraded": output.FAILED, "down": output.UNAVAILABLE}
+#: Seconds between two looks of --watch.
+WATCH_EVERY = 1.0
+
+_COLOURS = {"ok": "green", "running": "green", "degraded": "yellow", "starting": "yellow"}
+
+
+def status(
+    json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second.")] = False,
+) -> None:
+    """Whether the mesh is well, and if not, what to do. Exit code: 0 ok, 1 degraded, 69 down."""
+    if watch and json:
+        raise typer.BadParameter("--watch is for people: call status --json again instead")
+    settings = Settings()
+    while True:
+        found = asyncio.run(health.check(settings))
+        if json:
+            output.as_json(found.as_dict())
+        else:
+            if watch:
+                Console().clear()
+            _print(found)
+        if not watch:
+            raise typer.Exit(EXIT[found.verdict])
+        time.sleep(WATCH_EVERY)
+
+
+def _print(found: health.Health) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    since = f" since {output.local(found.started)}" if found.started else ""
+    where = f" · NATS at {found.nats_url}" if found.nats_url else ""
+    colour = _COLOURS.get(found.verdict, "red")
+    console.print(f"[bold {colour}]{found.verdict}[/]{since}{escape(where)}")
+    for problem in found.problems:
+        console.print(
+            f"  [red]✗[/] {escape(problem['what'])}\n    [dim]{escape(problem['fix'])}[/]"
+        )
+    if found.components:
+        console.print()
+        rows = [{**c, "since": output.local(c["since"])} for c in found.components]
+        shown = ("name", "state", "pid", "restarts", "since", "last_exit")
+        output.table(rows, shown, empty="", style=_style)
+    if found.streams:
+        console.print()
+        rows = [{"stream": name, **facts} for name, facts in found.streams.items()]
+        output.table(rows, ("stream", "messages", "last_seq"), empty="")
+    if found.consumers:
+        console.print()
+        columns = ("profile", "pending", "ack_pending", "stale")
+        output.table(found.consumers, columns, empty="", style=_style)
+
+
+def _style(column: str, value: Any) -> str:
+    if column == "state":
+        return _COLOURS.get(value, "red")
+    return "yellow" if (column == "stale" and value) or (column == "restarts" and value) else ""

@@ -1,0 +1,136 @@
+"""`opsmesh up` and `opsmesh down`: become or start the supervisor, and end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opsmesh.cli import components, output
+from opsmesh.router import component, launch, supervisor_state
+from opsmesh.router.settings import Settings
+from opsmesh.router.supervisor_state import State, Status
+
+#: Seconds that `up --detach` waits for every component: a large store takes a while to open.
+WAIT = 60.0
+#: Seconds that `down` waits: longer than the supervisor gives its four ranks.
+DOWN_WAIT = 45.0
+#: Lines of a log that are shown when its component did not start.
+TAIL_LINES = 8
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Go on in the background once all run.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="With --detach: how long to wait.")
+    ] = WAIT,
+) -> None:
+    """Start the mesh: broker, agent, handlers, sink, and the producers whose tools are here.
+
+    Stays in the foreground until Ctrl-C unless --detach is given. What dies is started again.
+    """
+    settings = Settings()
+    lock = supervisor_state.lock()
+    supervisor_state.end_leftovers()
+    plan = components.plan(settings)
+    argv, plan_fd = launch.command(plan.components, nats_url=plan.nats_url, lock=lock)
+    if not detach:
+        output.note("starting; Ctrl-C stops everything; in another terminal: opsmesh status")
+        for descriptor in (lock, plan_fd):
+            os.set_inheritable(descriptor, True)
+        sys.stdout.flush()
+        os.execv(argv[0], argv)  # noqa: S606 (the process that stays is the light one)
+    log = component.logs_dir() / "supervisor.log"
+    descriptor = component.open_log(log)
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=descriptor,
+        stderr=descriptor,
+        pass_fds=(lock, plan_fd),
+        start_new_session=True,
+    )
+    os.close(lock)
+    os.close(plan_fd)
+    _watch_start(process, log, wait)
+
+
+def _watch_start(process: subprocess.Popen[bytes], log: Path, wait: float) -> None:
+    """Say each component that becomes ready; end with an error when one does not."""
+    said: set[str] = set()
+    deadline = time.monotonic() + wait
+    while True:
+        state = supervisor_state.running()
+        for status in state.components if state else ():
+            if status.state == "running" and status.name not in said:
+                said.add(status.name)
+                print(status.line, flush=True)
+        if state and state.settled:
+            print(f"everything runs, NATS at {state.nats_url}")
+            print("next: opsmesh status · opsmesh tail · opsmesh down")
+            return
+        if process.poll() is not None:
+            output.fail(
+                f"the supervisor ended with code {process.returncode}", hint=_tail(str(log))
+            )
+        late = state is None or all(c.state in ("running", "failed") for c in state.components)
+        if time.monotonic() >= deadline or (state is not None and late):
+            _fail_start(state, wait)
+        time.sleep(0.03)
+
+
+def _fail_start(state: State | None, wait: float) -> None:
+    waiting = [c for c in state.components if c.state != "running"] if state else []
+    for status in waiting:
+        print(status.line)
+        print(_tail(status.log))
+    names = ", ".join(status.name for status in waiting) or "the supervisor"
+    output.fail(
+        f"not running within {wait:g} s: {names}",
+        hint="the rest runs on, and what failed is tried again: opsmesh status · opsmesh down",
+    )
+
+
+def _tail(log: str) -> str:
+    try:
+        with Path(log).open(errors="replace") as file:
+            return "".join(f"    {line}" for line in deque(file, TAIL_LINES)).rstrip()
+    except OSError:
+        return ""
+
+
+def down(
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for the end.")
+    ] = DOWN_WAIT,
+) -> None:
+    """Stop the mesh and wait until it has ended. Does nothing when none runs."""
+    state = supervisor_state.running()
+    if state is None:
+        print("no mesh runs here")
+        return
+    os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while state.alive:
+        if time.monotonic() >= deadline:
+            output.fail(
+                f"still stopping after {timeout:g} s (pid {state.pid}): {_still_up()}",
+                hint="wait for it again: opsmesh down",
+            )
+        time.sleep(0.02)
+    print(f"stopped {len(state.components)} components")
+
+
+def _still_up() -> str:
+    state = supervisor_state.running()
+    left: list[Status] = [c for c in state.components if c.pid] if state else []
+    return ", ".join(c.name for c in left) or "the supervisor"

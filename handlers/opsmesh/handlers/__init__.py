@@ -1,0 +1,1 @@
+"""What an action does: profiles, their steps, the effect ledger and the evidence archive."""

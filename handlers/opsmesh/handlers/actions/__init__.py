@@ -1,0 +1,1 @@
+"""What a profile's steps do. Each action kind comes in through the entry points `opsmesh.actions`."""

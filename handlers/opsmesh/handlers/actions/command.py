@@ -1,0 +1,127 @@
+"""`command`: run a program. No shell ever sees what an event holds.
+
+command: [systemctl, --user, restart, "${{ event.payload.unit }}"]
+command: {argv: [make, check], cwd: "${{ event.workspace }}", env: {CI: "1"}, stdin: event}
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import AfterValidator, Field
+
+from opsmesh.handlers import process
+from opsmesh.handlers.actions.contract import StepContext, StepResult
+from opsmesh.handlers.actions.environment import PREFIX, step_environment, write_event
+from opsmesh.handlers.actions.spec import Argv, Spec, Text
+from opsmesh.handlers.errors import TemplateError, Unstartable
+from opsmesh.handlers.process import ProcessResult
+from opsmesh.handlers.template import Template
+from opsmesh.schemas.redact import Redactor
+
+#: Bytes kept of each of standard output and standard error: they lie in the run's ledger entry.
+OUTPUT_LIMIT: Final = 8 * 1024
+#: Most that a profile may ask for; a ledger entry must stay well below the broker's 1 MiB.
+MAX_OUTPUT_LIMIT: Final = 128 * 1024
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ERROR_LINE: Final = 500
+
+
+def _variables(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an environment variable")
+        if name.startswith(PREFIX):
+            raise ValueError(f"{name} is set by opsmesh; names with {PREFIX} are its own")
+    return value
+
+
+class CommandSpec(Spec):
+    """The value of `command`, written out."""
+
+    argv: Argv
+    cwd: Text | None = None
+    env: Annotated[dict[str, Text], AfterValidator(_variables)] = Field(default_factory=dict)
+    stdin: Literal["event", "none"] = "none"
+    output_limit: Annotated[int, Field(ge=0, le=MAX_OUTPUT_LIMIT)] = OUTPUT_LIMIT
+
+
+class Command:
+    """Runs a program in a process group of its own; exit code 0 is success."""
+
+    key: ClassVar[str] = "command"
+    spec: ClassVar[type[CommandSpec]] = CommandSpec
+
+    def __init__(self, spec: CommandSpec) -> None:
+        self._spec = spec
+        self._argv = [Template(argument) for argument in spec.argv]
+        self._cwd = None if spec.cwd is None else Template(spec.cwd)
+        self._env = {name: Template(text) for name, text in spec.env.items()}
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """From an argument list, or a mapping with `argv`."""
+        if isinstance(value, str):
+            raise ValueError(f"a list of arguments, like {value.split()}; no shell splits the text")
+        return cls(
+            CommandSpec.model_validate({"argv": value} if isinstance(value, list) else value)
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The value written out, with its defaults."""
+        return self._spec.model_dump(mode="json")
+
+    async def run(self, ctx: StepContext) -> StepResult:
+        """Run it to its end, or to the step's time limit."""
+        try:
+            argv = [argument.render_text(ctx.variables) for argument in self._argv]
+            extra = {name: value.render_text(ctx.variables) for name, value in self._env.items()}
+            cwd = ctx.workdir if self._cwd is None else self._folder(ctx)
+            event_file = write_event(ctx)
+            ended = await process.run(
+                argv,
+                env=step_environment(ctx, event_file, extra),
+                cwd=cwd,
+                stdin=event_file if self._spec.stdin == "event" else None,
+                timeout=ctx.timeout,
+                output_limit=self._spec.output_limit,
+            )
+        except (TemplateError, Unstartable) as error:
+            return StepResult(ok=False, output={}, error=str(error), retryable=False)
+        return _result(ended, ctx)
+
+    def _folder(self, ctx: StepContext) -> Path:
+        text = self._cwd.render_text(ctx.variables) if self._cwd else ""
+        folder = Path(text).expanduser()
+        if not folder.is_absolute():
+            raise Unstartable((), f"the working directory {text!r} is not an absolute path")
+        return folder
+
+
+def _result(ended: ProcessResult, ctx: StepContext) -> StepResult:
+    redactor = Redactor()
+    stdout, stderr = redactor.text(ended.stdout_tail), redactor.text(ended.stderr_tail)
+    return StepResult(
+        ok=ended.ok,
+        output={
+            "stdout": stdout,
+            "stderr": stderr,
+            "truncated": ended.truncated,
+            "signal": ended.signal,
+            "duration_ms": ended.duration_ms,
+        },
+        exit_code=ended.exit_code,
+        error=None if ended.ok else _error(ended, stderr, ctx),
+        timed_out=ended.timed_out,
+    )
+
+
+def _error(ended: ProcessResult, stderr: str, ctx: StepContext) -> str:
+    if ended.timed_out:
+        return f"stopped after {ctx.timeout:g} s, the step's time limit"
+    how = f"killed by {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
+    lines = stderr.strip().splitlines()
+    return f"{how}: {lines[-1][:_ERROR_LINE]}" if lines else how

@@ -1,0 +1,126 @@
+"""`emit`: publish an event that this one caused.
+
+    emit: {topic: config.drift.detected, severity: warn, payload: {path: "${{ event.workspace }}"}}
+
+The event's id is derived from the step's idempotency key: a step that is run again after a crash
+publishes the same event, and the broker drops the second one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Self
+
+import msgspec
+from pydantic import AfterValidator, Field
+
+from opsmesh.handlers.actions.contract import StepContext, StepResult
+from opsmesh.handlers.actions.spec import Spec, Text
+from opsmesh.handlers.errors import TemplateError
+from opsmesh.handlers.template import Rendered, Template, compile_value
+from opsmesh.schemas import ids, times
+from opsmesh.schemas.envelope import (
+    MAX_PAYLOAD,
+    SCHEMA_VERSION,
+    SEVERITIES,
+    Event,
+    Severity,
+    check_topic,
+)
+from opsmesh.schemas.errors import PayloadTooLarge
+from opsmesh.schemas.nearest import did_you_mean
+
+#: The `source` of events that profiles publish; `component` is the profile.
+SOURCE: Final = "opsmesh"
+
+
+def _severity(value: str) -> str:
+    if not Template(value).names and value not in SEVERITIES:
+        raise ValueError(
+            f"severity {value!r} is not one of {', '.join(SEVERITIES)}"
+            f"{did_you_mean(value, SEVERITIES)}"
+        )
+    return value
+
+
+def _payload(value: dict[str, Any]) -> dict[str, Any]:
+    compile_value(value)
+    return value
+
+
+class EmitSpec(Spec):
+    """The value of `emit`. The topic is plain text, so that loops can be found before they run."""
+
+    topic: Annotated[str, AfterValidator(check_topic)]
+    payload: Annotated[dict[str, Any], AfterValidator(_payload)] = Field(default_factory=dict)
+    severity: Annotated[Text, AfterValidator(_severity)] = "info"
+    component: Text | None = None
+    workspace: Text | None = None
+    evidence_path: Text | None = None
+
+
+class Emit:
+    """Publishes one event, in the story (correlation id) of the event that fired the profile."""
+
+    key: ClassVar[str] = "emit"
+    spec: ClassVar[type[EmitSpec]] = EmitSpec
+
+    def __init__(self, spec: EmitSpec) -> None:
+        self.topic = spec.topic
+        self._spec = spec
+        self._payload: Rendered = compile_value(spec.payload)
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """From a topic alone, or a mapping with `topic`."""
+        return cls(EmitSpec.model_validate({"topic": value} if isinstance(value, str) else value))
+
+    def describe(self) -> dict[str, Any]:
+        """The value written out, with its defaults."""
+        return self._spec.model_dump(mode="json")
+
+    async def run(self, ctx: StepContext) -> StepResult:
+        """Publish; returns when the event is stored."""
+        try:
+            event = self._event(ctx)
+        except (TemplateError, PayloadTooLarge, ValueError) as error:
+            return StepResult(ok=False, output={}, error=str(error), retryable=False)
+        await ctx.publish(event)
+        return StepResult(ok=True, output={"id": event.id, "topic": event.topic})
+
+    def _event(self, ctx: StepContext) -> Event:
+        cause = ctx.event
+        payload = self._payload.render(ctx.variables)
+        size = len(msgspec.json.encode(payload))
+        if size > MAX_PAYLOAD:
+            raise PayloadTooLarge(size, MAX_PAYLOAD)
+        return Event(
+            topic=self.topic,
+            ts_utc=times.format_us(times.now_us()),
+            source=SOURCE,
+            component=self._text(self._spec.component, ctx) or ctx.profile,
+            severity=self._severity(ctx),
+            correlation_id=cause.correlation_id,
+            host=ctx.host,
+            session_id=cause.session_id,
+            workspace=self._text(self._spec.workspace, ctx) or cause.workspace,
+            payload=payload,
+            run_id=ctx.run_id,
+            attempt=ctx.attempt,
+            evidence_path=self._text(self._spec.evidence_path, ctx) or None,
+            id=ids.derived(cause.ts_us // 1000, ctx.idempotency_key),
+            schema_version=SCHEMA_VERSION,
+            causation_id=cause.id,
+            hops=cause.hops + 1,
+            traceparent=cause.traceparent,
+        )
+
+    def _severity(self, ctx: StepContext) -> Severity:
+        text = self._text(self._spec.severity, ctx)
+        for severity in SEVERITIES:
+            if text == severity:
+                return severity  # type: ignore[return-value]
+        raise ValueError(f"severity {text!r} is not one of {', '.join(SEVERITIES)}")
+
+    @staticmethod
+    def _text(template: str | None, ctx: StepContext) -> str:
+        return "" if template is None else Template(template).render_text(ctx.variables)

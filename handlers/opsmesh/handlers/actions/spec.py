@@ -1,0 +1,55 @@
+"""What the values of the built-in actions are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from opsmesh.handlers.template import Template
+from opsmesh.schemas import durations
+
+
+class Spec(BaseModel):
+    """A mapping in a profile: it has no other keys than its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _text(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        raise ValueError(f"put {'null' if value is None else str(value).lower()} in quotes")
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _template(value: str) -> str:
+    Template(value)  # an error in a placeholder belongs to the place where it stands
+    return value
+
+
+def _argv(value: list[str]) -> list[str]:
+    if not value[0]:
+        raise ValueError("the program's name is empty")
+    if Template(value[0]).names & {"event", "steps"}:
+        raise ValueError("the program itself cannot come from an event; its arguments can")
+    return value
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str):
+        return durations.parse(value)
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    raise ValueError(f"{value!r} is no duration; write it with its unit, like 30s")
+
+
+#: Text that may hold placeholders; a number is taken as its text.
+Text = Annotated[str, BeforeValidator(_text), AfterValidator(_template)]
+#: An argument list: the program, then its arguments.
+Argv = Annotated[list[Text], Field(min_length=1), AfterValidator(_argv)]
+#: Seconds, written like 30s or 1h30m.
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    WithJsonSchema({"type": "string", "examples": ["30s", "5m", "1h30m"]}),
+]

@@ -1,0 +1,55 @@
+"""Errors of the handlers layer. Each keeps its facts as attributes.
+
+HandlersError
+├── ConfigError     a place in a file that a person wrote is wrong
+├── TemplateError   a `${{ … }}` placeholder cannot be read or answered
+├── Unstartable     a program cannot be started at all
+└── Retry           an action asks for another attempt of its run
+"""
+
+from __future__ import annotations
+
+
+class HandlersError(Exception):
+    """Something about profiles, or about running them."""
+
+
+class ConfigError(HandlersError, ValueError):
+    """A place in a configuration file is wrong. `line` and `column` count from 1."""
+
+    def __init__(self, file: str, line: int, column: int, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{file}:{line}:{column}: {message}{f'; {hint}' if hint else ''}")
+        self.file = file
+        self.line = line
+        self.column = column
+        self.message = message
+        self.hint = hint
+
+
+class TemplateError(HandlersError, ValueError):
+    """The placeholder `${{ expression }}` cannot be read, or has no answer for these values."""
+
+    def __init__(self, expression: str, reason: str) -> None:
+        super().__init__(f"${{{{ {expression} }}}}: {reason}")
+        self.expression = expression
+        self.reason = reason
+
+
+class Unstartable(HandlersError):
+    """The program of `argv` cannot be started; another attempt would end the same way."""
+
+    def __init__(self, argv: tuple[str, ...], reason: str) -> None:
+        super().__init__(reason)
+        self.argv = argv
+        self.reason = reason
+
+
+class Retry(HandlersError):
+    """Raised by an action that wants another attempt after `delay_s` seconds.
+
+    None leaves the delay to the profile's retry policy. The attempt counts like a failed one.
+    """
+
+    def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
+        super().__init__(reason or "the action asked for another attempt")
+        self.delay_s = delay_s

@@ -1,0 +1,53 @@
+"""Errors of the producers layer. Each keeps its facts as attributes.
+
+ProducerError
+├── Refused            the agent would not take an event
+├── UnknownProducer    no entry point has this name
+├── Unavailable        the producer cannot run on this machine
+└── OptionError        an option of a producer is unknown, or its value is wrong
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ProducerError(Exception):
+    """Something a producer, or the process that runs it, cannot go on with."""
+
+
+class Refused(ProducerError):
+    """The agent refused an event; sending it again would change nothing."""
+
+    def __init__(self, topic: str, event_id: str, reason: str) -> None:
+        super().__init__(f"{topic} ({event_id}) refused: {reason}")
+        self.topic = topic
+        self.event_id = event_id
+        self.reason = reason
+
+
+class UnknownProducer(ProducerError):
+    """No entry point of group `opsmesh.producers` has this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = sorted(known)
+        super().__init__(f"no producer {name!r}; there are {', '.join(self.known) or 'none'}")
+
+
+class Unavailable(ProducerError):
+    """The producer says why it cannot run here."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"producer {name} cannot run here: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class OptionError(ProducerError):
+    """An option given to a producer is unknown, or its value is wrong."""
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"option {option}: {reason}")
+        self.option = option
+        self.reason = reason

@@ -1,0 +1,224 @@
+"""The process that runs one producer: `python -m opsmesh.producers.host NAME [-o key=value …]`.
+
+It numbers the producer's events, completes them with what it knows of this machine, and delivers
+each through the agent or the spool before `emit` returns. It lives for weeks, so it imports
+nothing heavy: no NATS, no pydantic, no asyncio.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from opsmesh.producers import registry
+from opsmesh.producers.contract import Producer
+from opsmesh.producers.errors import OptionError, ProducerError, Refused, Unavailable
+from opsmesh.router import paths
+from opsmesh.router.client import Client
+from opsmesh.schemas import ids, times
+
+#: Seconds between two tries when neither the agent nor the spool can take an event: first, longest.
+RETRY_FIRST, RETRY_LONGEST = 0.5, 30.0
+#: Seconds between two writes of the status file.
+STATUS_EVERY = 2.0
+#: Exit codes beside 0: a producer that failed, a wrong call, one that cannot run here (EX_CONFIG).
+FAILED, USAGE, UNAVAILABLE = 1, 2, 78
+
+
+def status_path(name: str) -> Path:
+    """Where the host of producer `name` says what it last sent."""
+    return Path(paths.state_dir(), "producers", name, "status.json")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file as a whole, so that a crash leaves the old text or the new, never a part."""
+    paths.private_dir(str(path.parent))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Host:
+    """`emit` for one producer in this process. `seq` starts at 1 with each `boot_id`.
+
+    A patient host waits for room when neither the agent nor the spool can take an event, and keeps
+    a status file; another one raises OSError at once.
+    """
+
+    def __init__(self, name: str, *, client: Client | None = None, patient: bool = True) -> None:
+        self._name = name
+        self._client = client or Client()
+        self._patient = patient
+        self._boot_id = ids.uuid7()
+        self._seq = 0
+        self._refused = 0
+        self._last: dict[str, Any] = {}
+        self._written = 0.0
+
+    def emit(
+        self,
+        topic: str,
+        payload: Mapping[str, Any],
+        *,
+        severity: str | None = None,
+        ts_us: int | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        component: str | None = None,
+        workspace: str | None = None,
+        run_id: str | None = None,
+        exit_code: int | None = None,
+        duration_ms: float | None = None,
+        evidence_path: str | None = None,
+    ) -> str:
+        """See `contract.Emit`."""
+        self._seq += 1
+        optional = {
+            "severity": severity,
+            "correlation_id": correlation_id,
+            "causation_id": causation_id,
+            "run_id": run_id,
+            "exit_code": exit_code,
+            "duration_ms": duration_ms,
+            "evidence_path": evidence_path,
+        }
+        event = {
+            "topic": topic,
+            "ts_utc": times.format_us(times.now_us() if ts_us is None else ts_us),
+            "source": self._name,
+            "component": component or self._name,
+            "host": os.uname().nodename,
+            "session_id": os.environ.get("XDG_SESSION_ID", ""),
+            "workspace": workspace or "",
+            "payload": payload,
+            "id": id or ids.uuid7(),
+            "seq": self._seq,
+            "boot_id": self._boot_id,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+        answer = self._deliver(event)
+        if not answer.get("ok"):
+            self._refused += 1
+            raise Refused(topic, str(event["id"]), str(answer.get("error", "no reason given")))
+        self._note(event)
+        return str(event["id"])
+
+    def _deliver(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        line = json.dumps({**event, "_reply": True}, ensure_ascii=False).encode(
+            "utf-8", "backslashreplace"
+        )
+        wait = RETRY_FIRST
+        while True:
+            try:
+                return dict(json.loads(self._client.deliver(line, event["id"])))
+            except OSError as error:  # no agent, and the spool's disk is full or read-only
+                if not self._patient:
+                    raise
+                say(f"{self._name}: cannot keep an event, next try in {wait:g} s: {error}")
+                time.sleep(wait)
+                wait = min(wait * 2, RETRY_LONGEST)
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self._last = {"topic": event["topic"], "id": event["id"], "ts_utc": event["ts_utc"]}
+        if time.monotonic() - self._written >= STATUS_EVERY:
+            self.write_status()
+
+    def write_status(self) -> None:
+        """Tell `producer status` what was sent last. Never in an event's way."""
+        if not self._last or not self._patient:
+            return
+        self._written = time.monotonic()
+        status = {
+            "pid": os.getpid(),
+            "boot_id": self._boot_id,
+            "events": self._seq - self._refused,
+            "refused": self._refused,
+            "last": self._last,
+        }
+        with contextlib.suppress(OSError):
+            write_atomically(status_path(self._name), json.dumps(status).encode())
+
+    def close(self) -> None:
+        """Write the last status, and let go of the agent."""
+        self.write_status()
+        self._client.close()
+
+
+def run(producer: Producer) -> None:
+    """Run a producer in this process until it ends or SIGTERM comes."""
+    if reason := producer.available():
+        raise Unavailable(producer.name, reason)
+    signal.signal(signal.SIGTERM, _stop)
+    host = Host(producer.name)
+    say(f"{producer.name}: watching, topics {', '.join(producer.topics)}")
+    try:
+        producer.run(host.emit)
+    finally:
+        host.close()
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def say(text: str) -> None:
+    """A line for the component's log."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def options(pairs: Sequence[str]) -> dict[str, str]:
+    """`key=value` texts as a mapping; OptionError for one that has no `=`."""
+    made = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise OptionError(pair, "expected key=value")
+        made[key.strip().replace("-", "_")] = value
+    return made
+
+
+def main(name: str, pairs: Sequence[str] = ()) -> int:
+    """Run the producer `name` with options `key=value`; the process's exit code."""
+    try:
+        run(registry.load(name, options(pairs)))
+    except KeyboardInterrupt:
+        return 130
+    except Unavailable as error:
+        say(f"error: {error}")
+        return UNAVAILABLE
+    except ProducerError as error:
+        say(f"error: {error}")
+        return USAGE if isinstance(error, OptionError) else FAILED
+    return 0
+
+
+def _arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    name, *rest = arguments
+    if len(rest) % 2 or any(flag != "-o" for flag in rest[::2]):
+        raise OptionError(" ".join(rest), "expected -o key=value")
+    return name, rest[1::2]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*_arguments(sys.argv[1:])))
+    except (OptionError, ValueError):
+        say("usage: python -m opsmesh.producers.host NAME [-o key=value ...]")
+        sys.exit(USAGE)

@@ -1,0 +1,274 @@
+"""What one journal entry says. Pure: an entry in, findings out.
+
+Any process can log any MESSAGE_ID with any UNIT: only entries that a system or user manager, the
+kernel or systemd-coredump sent are believed, told apart by the fields that journald itself fills in
+(those that begin with `_`; systemd.journal-fields(7)). The subject is UNIT= or USER_UNIT=, never
+_SYSTEMD_UNIT, which names the sender.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Entry = Mapping[str, Any]
+
+START_FAILED: Final = "service.start.failed"
+THROTTLED: Final = "service.restart.throttled"
+FLAPPING: Final = "service.unit.flapping"
+COREDUMP: Final = "system.coredump.created"
+OOM: Final = "system.oom.killed"
+
+#: Message ids of systemd's catalogue (sd-messages.h).
+UNIT_FAILURE_RESULT: Final = "d9b373ed55a64feb8242e02dbe79a49c"
+JOB_FAILED: Final = "be02cf6855d2428ba40df7e9d022f03d"
+PROCESS_EXIT: Final = "98e322203f7a4ed290d09fe03c09fe15"
+RESTART_SCHEDULED: Final = "5eb03494b6584870a536b337290809b3"
+COREDUMPED: Final = "fc2e22bc6ee647b6b90729ab34a250b1"
+OUT_OF_MEMORY: Final = "fe6faa94e7774663a0da52717891d8ef"
+#: systemd 252 gives "Start request repeated too quickly." no message id: the function tells it.
+START_LIMIT_FUNCTION: Final = "unit_test_start_limit"
+
+#: Unit results that are failures.
+FAILURES: Final = frozenset(
+    [
+        "exit-code",
+        "signal",
+        "core-dump",
+        "oom-kill",
+        "watchdog",
+        "timeout",
+        "start-limit-hit",
+        "protocol",
+        "resources",
+    ]
+)
+
+#: The fields that are read. journalctl hands over no others, so that what a core dump's entry holds
+#: of environment, command line, open files and memory maps never enters this process.
+FIELDS: Final = (
+    "MESSAGE",
+    "MESSAGE_ID",
+    "UNIT",
+    "USER_UNIT",
+    "UNIT_RESULT",
+    "JOB_RESULT",
+    "JOB_TYPE",
+    "INVOCATION_ID",
+    "USER_INVOCATION_ID",
+    "EXIT_CODE",
+    "EXIT_STATUS",
+    "N_RESTARTS",
+    "CODE_FUNC",
+    "COREDUMP_UNIT",
+    "COREDUMP_USER_UNIT",
+    "COREDUMP_EXE",
+    "COREDUMP_COMM",
+    "COREDUMP_PID",
+    "COREDUMP_UID",
+    "COREDUMP_SIGNAL",
+    "COREDUMP_SIGNAL_NAME",
+    "COREDUMP_FILENAME",
+    "SYSLOG_IDENTIFIER",
+    "_PID",
+    "_UID",
+    "_EXE",
+    "_TRANSPORT",
+    "_SYSTEMD_UNIT",
+    "_SYSTEMD_USER_UNIT",
+)
+
+#: What journalctl is asked for: a superset of what is classified, cheap for journald to find.
+MATCHES: Final = (
+    *(
+        f"MESSAGE_ID={id}"
+        for id in (
+            UNIT_FAILURE_RESULT,
+            JOB_FAILED,
+            PROCESS_EXIT,
+            RESTART_SCHEDULED,
+            COREDUMPED,
+            OUT_OF_MEMORY,
+        )
+    ),
+    "+",
+    f"CODE_FUNC={START_LIMIT_FUNCTION}",
+    "+",
+    "_TRANSPORT=kernel",
+)
+
+_KERNEL_OOM = re.compile(
+    r"oom-kill:constraint=(?P<constraint>\w+).*?"
+    r"task_memcg=(?P<memcg>.*?),task=(?P<comm>.*),pid=(?P<pid>\d+),uid=(?P<uid>\d+)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One fact in one entry. `invocation` is the unit's run that it belongs to, where known."""
+
+    topic: str
+    unit: str
+    payload: dict[str, Any] = field(default_factory=dict)
+    invocation: str = ""
+    manager: str = "system"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessExit:
+    """How a unit's main process ended: what a later failure of the same run is told with."""
+
+    invocation: str
+    code: str
+    status: int | None
+
+
+def text(entry: Entry, name: str) -> str:
+    """A field as text: journald gives bytes for what is no UTF-8, and a list for a repeated one."""
+    value = entry.get(name)
+    if isinstance(value, list):
+        if value and all(isinstance(item, int) for item in value):
+            return bytes(value).decode("utf-8", "replace")
+        value = value[0] if value else None
+    return value if isinstance(value, str) else ""
+
+
+def number(entry: Entry, name: str) -> int | None:
+    """A field as a number; None where it is missing or none."""
+    value = text(entry, name)
+    return int(value) if value.isdecimal() else None
+
+
+def classify(entry: Entry) -> list[Finding]:
+    """What the entry says, each fact for itself; nothing for most entries, or untrusted ones."""
+    if text(entry, "_TRANSPORT") == "kernel":
+        return _kernel(entry)
+    if text(entry, "MESSAGE_ID") == COREDUMPED:
+        return _coredump(entry)
+    manager = sender(entry)
+    if not manager:
+        return []
+    return _manager(entry, manager)
+
+
+def process_exit(entry: Entry) -> ProcessExit | None:
+    """The exit of a unit's main process, when a manager tells of one."""
+    if text(entry, "MESSAGE_ID") != PROCESS_EXIT or not sender(entry):
+        return None
+    return ProcessExit(
+        invocation=_invocation(entry),
+        code=text(entry, "EXIT_CODE"),
+        status=number(entry, "EXIT_STATUS"),
+    )
+
+
+def sender(entry: Entry) -> str:
+    """The manager that sent the entry, `system` or `user`; empty for anybody else."""
+    if text(entry, "_TRANSPORT") != "journal":
+        return ""
+    if text(entry, "_PID") == "1" and text(entry, "_UID") == "0":
+        return "system"
+    own = f"user@{text(entry, '_UID')}.service"
+    is_manager = (
+        text(entry, "_SYSTEMD_UNIT") == own
+        and text(entry, "_SYSTEMD_USER_UNIT") == "init.scope"
+        and text(entry, "_EXE").endswith("/systemd")
+    )
+    return "user" if is_manager else ""
+
+
+def _invocation(entry: Entry) -> str:
+    return text(entry, "INVOCATION_ID") or text(entry, "USER_INVOCATION_ID")
+
+
+def _manager(entry: Entry, manager: str) -> list[Finding]:
+    unit = text(entry, "UNIT" if manager == "system" else "USER_UNIT")
+    if not unit:
+        return []
+    invocation, message = _invocation(entry), text(entry, "MESSAGE")
+
+    def finding(topic: str, **facts: Any) -> Finding:
+        payload = {"unit": unit, "manager": manager, **facts, "message": message}
+        if invocation:
+            payload["invocation_id"] = invocation
+        return Finding(
+            topic=topic, unit=unit, payload=payload, invocation=invocation, manager=manager
+        )
+
+    kind, result = text(entry, "MESSAGE_ID"), text(entry, "UNIT_RESULT")
+    if kind == UNIT_FAILURE_RESULT and result in FAILURES:
+        failed = finding(START_FAILED, result=result)
+        return [finding(OOM), failed] if result == "oom-kill" else [failed]
+    if kind == JOB_FAILED and text(entry, "JOB_RESULT") == "failed":
+        if text(entry, "JOB_TYPE") in ("stop", "reload", "verify-active", "nop"):
+            return []
+        return [finding(START_FAILED, result="job-failed", job_result="failed")]
+    if kind == RESTART_SCHEDULED:
+        return [finding(FLAPPING, restart_counter=number(entry, "N_RESTARTS"))]
+    if kind == OUT_OF_MEMORY:
+        return [finding(OOM)]
+    if text(entry, "CODE_FUNC") == START_LIMIT_FUNCTION and message.endswith(
+        "Start request repeated too quickly."
+    ):
+        return [finding(THROTTLED)]
+    return []
+
+
+def _coredump(entry: Entry) -> list[Finding]:
+    # systemd-coredump runs as its own user inside systemd-coredump@….service: a cgroup that only
+    # the system manager can put a process in.
+    if text(entry, "_UID") != "0" and not text(entry, "_SYSTEMD_UNIT").startswith(
+        "systemd-coredump@"
+    ):
+        return []
+    user_unit = text(entry, "COREDUMP_USER_UNIT")
+    unit = user_unit or text(entry, "COREDUMP_UNIT")
+    pid, manager = number(entry, "COREDUMP_PID"), "user" if user_unit else "system"
+    if pid is None:
+        return []
+    facts = {
+        "pid": pid,
+        "unit": unit or None,
+        "manager": manager,
+        "exe": text(entry, "COREDUMP_EXE") or None,
+        "comm": text(entry, "COREDUMP_COMM") or None,
+        "uid": number(entry, "COREDUMP_UID"),
+        "signal": text(entry, "COREDUMP_SIGNAL_NAME") or None,
+        "signal_number": number(entry, "COREDUMP_SIGNAL"),
+        "core_path": text(entry, "COREDUMP_FILENAME") or None,
+    }
+    payload = {name: value for name, value in facts.items() if value is not None}
+    return [Finding(topic=COREDUMP, unit=unit, payload=payload, manager=manager)]
+
+
+def _kernel(entry: Entry) -> list[Finding]:
+    # What is written to /dev/kmsg is read back as coming from the kernel, under its writer's name.
+    if text(entry, "SYSLOG_IDENTIFIER") not in ("", "kernel"):
+        return []
+    found = _KERNEL_OOM.search(text(entry, "MESSAGE"))
+    if found is None:
+        return []
+    unit, manager = _unit_of(found["memcg"])
+    payload = {
+        "unit": unit,
+        "manager": manager,
+        "pid": int(found["pid"]),
+        "process": found["comm"],
+        "constraint": found["constraint"],
+        "cgroup": found["memcg"],
+        "uid": int(found["uid"]),
+        "message": text(entry, "MESSAGE"),
+    }
+    return [Finding(topic=OOM, unit=unit, payload=payload, manager=manager)]
+
+
+def _unit_of(cgroup: str) -> tuple[str, str]:
+    """The innermost service or scope of a control group's path, and whose manager runs it."""
+    parts = cgroup.split("/")
+    units = [part for part in parts if part.endswith((".service", ".scope"))]
+    if not units:
+        return "", "system"
+    inside_user = any(part.startswith("user@") for part in parts) and len(units) > 1
+    return units[-1], "user" if inside_user else "system"

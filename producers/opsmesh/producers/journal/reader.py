@@ -1,0 +1,110 @@
+"""journalctl as a child process: questions about the journal, and its entries as they come.
+
+The Python binding of sd-journal has no wheel, and `journalctl` is wherever a journal is. Without
+`--system` or `--user` it shows every journal that this user may read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from opsmesh.producers.journal.classify import FIELDS, MATCHES
+
+#: Seconds until a journalctl that died is started again: first, longest.
+RESTART_FIRST, RESTART_LONGEST = 0.5, 30.0
+#: Seconds that one question to journalctl may take.
+QUESTION: Final = 30.0
+#: Seconds that journalctl has to go away before it is killed.
+LEAVE: Final = 2.0
+
+
+class JournalError(Exception):
+    """journalctl cannot do what was asked; its own words say why."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which journal: the machine's own, or the files in `directory`."""
+
+    directory: str = ""
+
+    def arguments(self) -> list[str]:
+        """What every call of journalctl begins with."""
+        where = [f"--directory={self.directory}"] if self.directory else []
+        return ["journalctl", "--quiet", "--no-pager", "--output=json", *where]
+
+    def ask(self, *arguments: str) -> dict[str, Any] | None:
+        """The first entry that journalctl gives; None for none. JournalError when it fails."""
+        command = [*self.arguments(), "--output-fields=MESSAGE_ID", "--lines=1", *arguments]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=QUESTION, check=True
+            )
+        except subprocess.CalledProcessError as error:
+            words = error.stderr.decode("utf-8", "replace").strip()
+            raise JournalError(words or f"journalctl ended with {error.returncode}") from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise JournalError(str(error)) from error
+        first = done.stdout.partition(b"\n")[0]
+        return dict(json.loads(first)) if first.strip() else None
+
+    def newest(self) -> str:
+        """The cursor of the last entry; empty for an empty journal."""
+        entry = self.ask()
+        return str(entry["__CURSOR"]) if entry else ""
+
+    def at_or_after(self, cursor: str) -> str:
+        """The cursor of the first entry from `cursor` on: `cursor` itself while it is kept.
+
+        A cursor that the journal does not hold is no error for journalctl: it gives what it has.
+        """
+        entry = self.ask(f"--cursor={cursor}")
+        return str(entry["__CURSOR"]) if entry else ""
+
+    def follow(
+        self,
+        start: Callable[[], Sequence[str]],
+        *,
+        report: Callable[[str], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Iterator[dict[str, Any]]:
+        """Entries without end; `start` gives the arguments that say from where, at each start."""
+        wait = RESTART_FIRST
+        while True:
+            with self._child(start()) as child:
+                for line in child.stdout or ():
+                    wait = RESTART_FIRST
+                    with contextlib.suppress(ValueError):  # a line cut short by its writer's death
+                        yield json.loads(line)
+            report(f"journalctl ended with {child.returncode}, starts again in {wait:g} s")
+            sleep(wait)
+            wait = min(wait * 2, RESTART_LONGEST)
+
+    @contextlib.contextmanager
+    def _child(self, start: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+        command = [
+            *self.arguments(),
+            "--follow",
+            "--no-tail",
+            f"--output-fields={','.join(FIELDS)}",
+            *start,
+            *MATCHES,
+        ]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(LEAVE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            if child.stdout:
+                child.stdout.close()

@@ -1,0 +1,1 @@
+"""Everything about moving an event: streams, publishing, the spool, deciding, consuming, replay."""

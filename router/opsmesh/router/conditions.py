@@ -1,0 +1,169 @@
+"""Conditions in CEL: text becomes an `Expression` once, and is evaluated once an event (ADR 0003).
+
+Nothing else in opsmesh names the CEL library. It is loaded by the first Expression, not by the
+import of this module: a process without conditions does not pay for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, Final
+
+from opsmesh.router.errors import RouterError
+
+#: Functions of the library, to tell a misspelt name from wrong arguments.
+_FUNCTIONS: Final = frozenset(
+    {
+        *("bool", "bytes", "double", "duration", "int", "string", "timestamp", "type", "uint"),
+        *("all", "exists", "exists_one", "filter", "has", "map", "size"),
+        *("contains", "endsWith", "matches", "startsWith"),
+        *("getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getMonth"),
+        *("getHours", "getMilliseconds", "getMinutes", "getSeconds"),
+    }
+)
+#: Words that CEL keeps for itself: a field of that name is reached with ["…"] only.
+_RESERVED: Final = frozenset({"true", "false", "null", "in"})
+
+_BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
+_FIRST_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
+
+
+class ConditionError(RouterError, ValueError):
+    """The expression `text` cannot be read (`column` is set), or not answered for these values.
+
+    `column` counts from 1 on the line of the text that is wrong.
+    """
+
+    def __init__(self, text: str, reason: str, column: int | None = None) -> None:
+        where = "" if column is None else f" (column {column})"
+        super().__init__(f"{_short(text)}: {reason}{where}")
+        self.text = text
+        self.reason = reason
+        self.column = column
+
+
+class Expression:
+    """A compiled CEL expression. Equal when their texts are; safe to share between tasks."""
+
+    __slots__ = ("_program", "_reads", "names", "text")
+
+    def __init__(self, text: str) -> None:
+        try:
+            self._program = _library().compile(text)
+        except ValueError as error:
+            raise _syntax(text, str(error)) from None
+        self.text = text
+        self._reads = frozenset(self._program.variables())
+        #: Top-level names that the expression reads, without those that a macro binds.
+        self.names: frozenset[str] = self._reads - frozenset(_BOUND.findall(text))
+
+    def evaluate(self, variables: Mapping[str, Any]) -> Any:
+        """The answer as a plain Python value; ConditionError when these values give none."""
+        # Only what is named is converted for the library: that is most of an evaluation's cost.
+        used = {name: variables[name] for name in self._reads if name in variables}
+        try:
+            return self._program.execute(used)
+        except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+            raise ConditionError(self.text, _reason(self.text, error, variables)) from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+
+@functools.cache
+def _library() -> ModuleType:
+    """The library's compiled module, without its package's `__init__`.
+
+    That one imports the library's own command line with prompt_toolkit and typer: 130 ms and
+    26 MB that no component of the mesh uses (measured in ADR 0003).
+    """
+    package = importlib.util.find_spec("cel")
+    paths = package.submodule_search_locations if package else None
+    spec = importlib.machinery.PathFinder.find_spec("cel.cel", paths) if paths else None
+    if "cel.cel" in sys.modules or spec is None or spec.loader is None:
+        import cel
+
+        return cel
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # so that `import cel` elsewhere finds the same one
+    return module
+
+
+def _syntax(text: str, message: str) -> ConditionError:
+    found = _FIRST_ERROR.search(message)
+    if found is None:  # what the parser could not even report, such as nesting beyond its limit
+        return ConditionError(text, message.rpartition(": ")[2].splitlines()[0], 1)
+    line, column, detail = int(found[1]), int(found[2]), found[3]
+    reason = _syntax_reason(detail)
+    if "\n" in text.strip():
+        reason += f", in line {line} of the expression"
+    return ConditionError(text, reason, column)
+
+
+def _syntax_reason(detail: str) -> str:
+    kind, _, rest = detail.partition("input ")
+    token = rest.removesuffix(" expecting <EOF>").partition(" expecting ")[0]
+    if "token recognition" in kind:
+        token = kind.partition("at: ")[2]
+    if not token:
+        inner = re.search(r'msg: "([^"]+)"', detail)
+        return inner[1].lower() if inner else detail
+    word = token.strip("'")
+    if word == "<EOF>":
+        return "the expression ends too early"
+    if word.removeprefix(".") in _RESERVED:
+        name = word.removeprefix(".")
+        return f'{name} is a word of CEL\'s own; a field of that name is written ["{name}"]'
+    if word.startswith("= "):
+        return "a single = is no operator; == compares"
+    if word[:1] in "&|" and len(word.strip()) == 1:
+        return f"a single {word[0]} is no operator; it is {word[0] * 2}"
+    if word[:1] in ('"', "'") or token.startswith("''"):
+        return f"the string {token[1:-1]} has no end, or an escape that CEL does not know"
+    return f"unexpected {token}"
+
+
+def _reason(text: str, error: Exception, variables: Mapping[str, Any]) -> str:
+    message = str(error)
+    if isinstance(error, KeyError):
+        name = str(error.args[0]).strip("'\"")
+        path = re.search(rf"\w[\w.]*?\.{re.escape(name)}\b", text)
+        where = f"no field {path[0] if path else name!r}"
+        return f"{where}; has({path[0]}) asks whether it is there" if path else where
+    if isinstance(error, ArithmeticError):
+        return message.removesuffix(" in CEL expression").rstrip(".")
+    if undefined := re.match(r"Undefined variable or function: '(\w+)'", message):
+        return _undefined(text, undefined[1], variables)
+    if message.startswith("No such overload"):
+        return "an operator, function or field does not fit the type of its value"
+    if message.startswith("Conversion Error"):
+        return f"a value has no CEL type: {message.removeprefix('Conversion Error: ')}"
+    # The library ends its errors with general advice; the first sentence is the fact.
+    fact = re.split(r"\. (?:CEL does not|Check function)", message)[0]
+    return fact.splitlines()[0].rstrip(".:")
+
+
+def _undefined(text: str, name: str, variables: Mapping[str, Any]) -> str:
+    if not re.search(rf"\b{name}\s*\(", text):
+        return f"unknown name {name!r}; known here: {', '.join(sorted(variables))}"
+    if name in _FUNCTIONS:
+        return f"{name}() does not take arguments of these types"
+    return f"unknown function {name}()"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 120 else line[:119] + "…")

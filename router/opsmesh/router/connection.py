@@ -1,0 +1,116 @@
+"""Connections to the broker: where it is, who we are, and quiet reconnects.
+
+A broker that is away is said once when it goes and once when it is back, not once an attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from opsmesh.router import paths, server
+from opsmesh.router.errors import BrokerUnavailable
+from opsmesh.router.settings import Settings
+
+#: Seconds between attempts to reach a broker that is away.
+RECONNECT_WAIT = 0.5
+#: Seconds that a command line waits for its first connection.
+CLI_TIMEOUT = 3.0
+#: The same error of the same connection is logged at most once in this many seconds.
+QUIET = 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where the broker is, and as whom to connect."""
+
+    url: str
+    user: str | None = None
+    password: str | None = None
+    credentials: Path | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of `nats.connect`."""
+        options: dict[str, Any] = {"servers": self.url.split(",")}
+        if self.user:
+            options |= {"user": self.user, "password": self.password}
+        if self.credentials:
+            options["user_credentials"] = str(self.credentials)
+        return options
+
+
+def endpoint(settings: Settings) -> Endpoint:
+    """The server that is set, or the embedded one; BrokerUnavailable when there is neither."""
+    if settings.nats.url:
+        return Endpoint(
+            url=settings.nats.url,
+            user=settings.nats.user,
+            password=settings.nats.password,
+            credentials=settings.nats.credentials,
+        )
+    broker = server.known(Path(paths.state_dir()))
+    if broker is None:
+        raise BrokerUnavailable("", "")
+    return Endpoint(url=broker.url, user=broker.user, password=broker.password)
+
+
+async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client:
+    """A connection. A `patient` one waits for the broker and reconnects for ever (components);
+    an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line)."""
+    quiet = _Quiet(name)
+    client = Client()
+    options: dict[str, Any] = {
+        **where.options(),
+        "name": f"opsmesh-{name}",
+        "allow_reconnect": patient,
+        "max_reconnect_attempts": -1 if patient else 0,
+        "reconnect_time_wait": RECONNECT_WAIT,
+        "connect_timeout": CLI_TIMEOUT,
+        "error_cb": quiet.error,
+        "disconnected_cb": quiet.disconnected,
+        "reconnected_cb": quiet.reconnected,
+    }
+    try:
+        if patient:
+            await client.connect(**options)
+        else:
+            await asyncio.wait_for(client.connect(**options), CLI_TIMEOUT + 1)
+    except (NatsError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(where.url, str(error) or type(error).__name__) from error
+    return client
+
+
+class _Quiet:
+    """Callbacks of one connection that never log the same thing again within QUIET seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._log = log.bind(connection=name)
+        self._last: dict[str, float] = {}
+        self._away = False
+
+    async def error(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        now = asyncio.get_running_loop().time()
+        if now - self._last.get(text, -QUIET) < QUIET:
+            return
+        if len(self._last) > 100:  # texts may hold changing numbers
+            self._last.clear()
+        self._last[text] = now
+        self._log.warning("broker.error", error=text)
+
+    async def disconnected(self) -> None:
+        if not self._away:
+            self._away = True
+            self._log.warning("broker.disconnected")
+
+    async def reconnected(self) -> None:
+        self._away = False
+        self._log.info("broker.reconnected")

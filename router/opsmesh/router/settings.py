@@ -1,0 +1,155 @@
+"""Settings: defaults, then `config.yaml`, then `OPSMESH_*` variables; the last one wins.
+
+Nested settings are reached with two underscores: `OPSMESH_EVENTS__MAX_AGE=7d`. Unknown keys are
+errors, so that a misspelt setting is never silently without effect.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from opsmesh.router import paths
+from opsmesh.schemas import durations
+
+#: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
+Seconds = Annotated[float, BeforeValidator(durations.parse)]
+
+
+def _size(value: Any) -> Any:
+    """Bytes, from a number or text such as `512MiB`."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    for unit, factor in (("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40)):
+        if text.endswith(unit):
+            return round(float(text.removesuffix(unit)) * factor)
+    return text
+
+
+Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Nats(_Section):
+    """The broker: our own on loopback, or another one by `url`."""
+
+    url: str | None = Field(default=None, description="use this server instead of the embedded one")
+    user: str | None = None
+    password: str | None = None
+    credentials: Path | None = Field(default=None, description="a NATS .creds file")
+    server: Path | None = Field(default=None, description="the nats-server binary to run")
+    port: int | None = Field(default=None, ge=1, le=65535, description="a free one unless set")
+    max_file_store: Bytes = 20 * 2**30
+
+
+class Events(_Section):
+    """The EVENTS stream."""
+
+    max_age: Seconds = 30 * 86400.0
+    max_bytes: Bytes = 8 * 2**30
+    duplicate_window: Seconds = 900.0
+    replicas: int = Field(default=1, ge=1, le=5)
+
+
+class Evidence(_Section):
+    """The archive."""
+
+    folder: Path | None = Field(default=None, description="default: evidence in the state folder")
+    segment_bytes: Bytes = 64 * 2**20
+
+
+class Producers(_Section):
+    """Which producers `up` starts."""
+
+    enabled: list[str] | None = Field(
+        default=None, description="all whose tool is present unless set"
+    )
+    disabled: list[str] = []
+
+
+class Settings(BaseSettings):
+    """Everything a person can set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OPSMESH_", env_nested_delimiter="__", extra="forbid"
+    )
+
+    host: str = Field(default_factory=socket.gethostname, min_length=1)
+    nats: Nats = Nats()
+    events: Events = Events()
+    evidence: Evidence = Evidence()
+    producers: Producers = Producers()
+    strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            _ShortNames(settings_cls),
+            _Variables(settings_cls),
+            YamlConfigSettingsSource(settings_cls, config_file()),
+        )
+
+    @property
+    def evidence_dir(self) -> Path:
+        """Where the archive lies."""
+        return self.evidence.folder or Path(paths.evidence_dir())
+
+
+class _Variables(EnvSettingsSource):
+    """`OPSMESH_*`. A section's bare name counts only when it holds JSON: `opsmesh env` puts the
+    archive's folder into OPSMESH_EVIDENCE."""
+
+    def prepare_field_value(
+        self, field_name: str, field: Any, value: Any, value_is_complex: bool
+    ) -> Any:
+        section = isinstance(field.default, _Section)
+        if section and isinstance(value, str) and not value.lstrip().startswith("{"):
+            value = None
+        return super().prepare_field_value(field_name, field, value, value_is_complex)
+
+
+class _ShortNames(PydanticBaseSettingsSource):
+    """`OPSMESH_NATS_URL` and `OPSMESH_NATS_SERVER`, as everybody expects to write them."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        nats = {
+            key: os.environ[variable]
+            for key, variable in SHORT_NAMES.items()
+            if os.environ.get(variable)
+        }
+        return {"nats": nats} if nats else {}
+
+
+SHORT_NAMES = {"url": "OPSMESH_NATS_URL", "server": "OPSMESH_NATS_SERVER"}
+
+
+def config_file() -> Path:
+    """`$XDG_CONFIG_HOME/opsmesh/config.yaml`, whether it exists or not."""
+    return Path(paths.config_dir(), "config.yaml")

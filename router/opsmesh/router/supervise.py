@@ -1,0 +1,257 @@
+"""The supervisor: starts the components in order, restarts what dies, stops them in reverse.
+
+One thread that sleeps until a signal comes: a component's end (SIGCHLD), or the order to stop
+(SIGTERM, SIGINT, SIGHUP). It lives for weeks and imports the standard library alone; `launch` is
+the way to start it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from opsmesh.router import component, probes, supervisor_state
+from opsmesh.router.component import Component
+from opsmesh.router.errors import BrokerMisconfigured
+from opsmesh.router.supervisor_state import State, Status
+from opsmesh.schemas import times
+
+#: Seconds before a restart: the first, doubled each time up to the longest.
+BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 30.0
+#: After this many seconds of life the next failure counts as a first one again.
+STEADY = 60.0
+#: A component without a probe is ready once it has lived this long: an import error shows before.
+SETTLE = 1.0
+#: A component that is not ready after this long holds the later ones back no more.
+HOLD = 10.0
+#: Seconds that a component gets to end after it was told to.
+STOP_PATIENCE = 10.0
+#: Seconds between two log lines about one component that keeps failing.
+QUIET = 60.0
+#: Seconds between two questions to a component that is starting.
+PROBE_EVERY = 0.03
+#: A component that ends with this code (EX_CONFIG) says that it cannot run here: no restart.
+CANNOT_RUN = 78
+
+_STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def backoff(failures: int) -> float:
+    """Seconds before the next start after so many failures in a row (1 for the first)."""
+    return min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 20))
+
+
+@dataclass
+class _Child:
+    component: Component
+    status: Status
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    next_try: float = 0.0
+    said: float = -QUIET
+    unsaid: int = 0
+    was_ready: bool = False
+
+
+class Supervisor:
+    """Keeps these components alive until it is told to stop. For the main thread only."""
+
+    def __init__(
+        self,
+        components: Sequence[Component],
+        *,
+        nats_url: str,
+        say: Callable[[str], None] = lambda line: print(line, flush=True),
+    ) -> None:
+        self._children = [
+            _Child(c, Status(name=c.name, log=str(c.log), since=_now()))
+            for c in sorted(components, key=lambda c: c.rank)
+        ]
+        self._state = State(
+            pid=os.getpid(),
+            birth=component.birth(os.getpid()),
+            started=_now(),
+            nats_url=nats_url,
+            components=[child.status for child in self._children],
+        )
+        self._say = say
+        self._welcomed = False
+
+    def run(self) -> None:
+        """Supervise; returns once everything has stopped."""
+        stops = {s for s in _STOPS if signal.getsignal(s) is not signal.SIG_IGN}
+        self._wakes = {*stops, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._wakes)
+        self._write()
+        while True:
+            for child in self._children:
+                self._tend(child)
+            self._welcome()
+            if self._wait(self._patience()):
+                break
+        self._stop()
+        with contextlib.suppress(OSError):
+            supervisor_state.path().unlink()
+
+    def _wait(self, seconds: float) -> bool:
+        """Sleep until a signal or the time; whether the signal was an order to stop."""
+        got = signal.sigtimedwait(self._wakes, max(0.0, seconds))
+        return got is not None and got.si_signo != signal.SIGCHLD
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        patience = 3600.0
+        for child in self._children:
+            if child.status.state in ("starting", "stopped"):
+                patience = min(patience, PROBE_EVERY)
+            elif child.status.state == "backoff":
+                patience = min(patience, child.next_try - now)
+            elif child.failures and child.status.state == "running":
+                patience = min(patience, child.started + STEADY - now)
+        return patience
+
+    def _tend(self, child: _Child) -> None:
+        """Take the one step that this component's state asks for."""
+        state, now = child.status.state, time.monotonic()
+        if state == "stopped":
+            rank = child.component.rank
+            if all(self._lets_pass(c) for c in self._children if c.component.rank < rank):
+                self._start(child)
+        elif state == "backoff":
+            if now >= child.next_try:
+                child.status.restarts += 1
+                self._start(child)
+        elif state in ("starting", "running") and child.process is not None:
+            code = child.process.poll()
+            if code is not None:
+                self._ended(child, code)
+            elif state == "starting":
+                self._probe(child)
+            elif child.failures and now - child.started >= STEADY:
+                child.failures = child.unsaid = 0
+                self._say(f"✓ {child.component.name} has run steadily for {STEADY:.0f} s")
+
+    def _lets_pass(self, earlier: _Child) -> bool:
+        """Whether the components of later ranks may start, as far as this one is concerned."""
+        if earlier.status.state == "starting":
+            return time.monotonic() - earlier.started > HOLD or not earlier.component.ready
+        return earlier.status.state != "stopped"
+
+    def _start(self, child: _Child) -> None:
+        child.started = time.monotonic()
+        try:
+            child.process = component.spawn(child.component)
+        except OSError as error:
+            self._failed(child, f"cannot start: {error}")
+            return
+        child.status.pid = child.process.pid
+        child.status.birth = component.birth(child.process.pid)
+        self._enter(child, "starting")
+
+    def _probe(self, child: _Child) -> None:
+        probe = child.component.ready
+        try:
+            if probe is None:
+                ready = time.monotonic() - child.started >= SETTLE
+            else:
+                ready = probes.ready(probe)
+        except BrokerMisconfigured as error:
+            self._end_group(child, signal.SIGKILL)
+            self._give_up(child, str(error))
+            return
+        if ready:
+            self._enter(child, "running")
+            if not child.was_ready:
+                child.was_ready = True
+                self._say(child.status.line)
+
+    def _ended(self, child: _Child, code: int) -> None:
+        # its helpers (a `journalctl --follow`) would otherwise run on beside those of the next one
+        self._end_group(child, signal.SIGTERM)
+        if code == CANNOT_RUN:
+            self._give_up(child, component.exit_text(code))
+            return
+        if time.monotonic() - child.started >= STEADY:
+            child.failures = 0
+        self._failed(child, component.exit_text(code))
+
+    def _failed(self, child: _Child, why: str) -> None:
+        child.failures += 1
+        delay = backoff(child.failures)
+        now = time.monotonic()
+        child.next_try = now + delay
+        self._gone(child, why)
+        self._enter(child, "backoff")
+        if now - child.said < QUIET:
+            child.unsaid += 1
+            return
+        times_more = f" ({child.unsaid} more times since the last line)" if child.unsaid else ""
+        child.said, child.unsaid = now, 0
+        self._say(
+            f"✗ {child.component.name} ended: {why}{times_more}; next start in {delay:g} s; "
+            f"log: {child.status.log}"
+        )
+
+    def _give_up(self, child: _Child, why: str) -> None:
+        self._gone(child, why)
+        self._enter(child, "failed")
+        self._say(f"✗ {child.component.name} cannot run: {why}; log: {child.status.log}")
+
+    def _gone(self, child: _Child, why: str) -> None:
+        child.process = None
+        child.status.pid = child.status.birth = None
+        child.status.last_exit = why
+
+    def _end_group(self, child: _Child, how: int) -> None:
+        if child.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.process.pid, how)
+
+    def _stop(self) -> None:
+        """End every component, the last rank first; what does not end in time is killed."""
+        for rank in sorted({c.component.rank for c in self._children}, reverse=True):
+            going = [c for c in self._children if c.component.rank == rank and c.process]
+            for child in going:
+                if child.process is not None and child.process.poll() is None:
+                    child.process.send_signal(child.component.stop_signal)
+            deadline = time.monotonic() + STOP_PATIENCE
+            while alive := [c for c in going if c.process and c.process.poll() is None]:
+                hurried = self._wait(deadline - time.monotonic())
+                if hurried or time.monotonic() >= deadline:  # a second Ctrl-C ends the patience
+                    for child in alive:
+                        self._end_group(child, signal.SIGKILL)
+                    for child in alive:
+                        if child.process is not None:
+                            child.process.wait()
+            for child in going:
+                self._end_group(child, signal.SIGTERM)
+                code = child.process.returncode if child.process is not None else 0
+                self._gone(child, component.exit_text(code or 0))
+            for child in self._children:
+                if child.component.rank == rank:
+                    self._enter(child, "stopped")
+
+    def _welcome(self) -> None:
+        if not self._welcomed and self._state.settled:
+            self._welcomed = True
+            self._say(f"everything runs, NATS at {self._state.nats_url}")
+
+    def _enter(self, child: _Child, state: str) -> None:
+        child.status.state, child.status.since = state, _now()
+        self._write()
+
+    def _write(self) -> None:
+        # a runtime folder that was swept away must not end the mesh; the next change tries again
+        with contextlib.suppress(OSError):
+            supervisor_state.path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            supervisor_state.write(self._state)
+
+
+def _now() -> str:
+    return times.format_us(times.now_us())

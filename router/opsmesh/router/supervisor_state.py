@@ -1,0 +1,134 @@
+"""What the supervisor tells everybody else: `supervisor.json`, and the lock that only it holds.
+
+The file is replaced as a whole at every change. A supervisor that was killed leaves it behind, so
+a reader asks `State.alive` before it believes the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opsmesh.router import paths
+from opsmesh.router.component import birth
+from opsmesh.router.errors import AlreadyRunning
+
+#: Seconds that processes of a supervisor that was killed get to end by themselves.
+LEFTOVER_PATIENCE = 10.0
+
+
+@dataclass(kw_only=True)
+class Status:
+    """One component, as the supervisor sees it. `birth` tells its pid from a later process's."""
+
+    name: str
+    log: str
+    state: str = "stopped"
+    pid: int | None = None
+    birth: int | None = None
+    restarts: int = 0
+    since: str = ""
+    last_exit: str | None = None
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        mark = {"running": "✓", "starting": "…", "stopped": "…"}.get(self.state, "✗")
+        what = f"pid {self.pid}" if self.pid else self.last_exit or "-"
+        return f"{mark} {self.name:<18} {self.state:<8} {what:<12} {self.log}"
+
+
+@dataclass(kw_only=True)
+class State:
+    """The whole file."""
+
+    pid: int
+    birth: int | None
+    started: str
+    nats_url: str
+    components: list[Status] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the supervisor that wrote this still runs."""
+        return _runs(self.pid, self.birth)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every component runs."""
+        return bool(self.components) and all(c.state == "running" for c in self.components)
+
+
+def path() -> Path:
+    """`supervisor.json` in the runtime folder."""
+    return Path(paths.runtime_dir(), "supervisor.json")
+
+
+def write(state: State) -> None:
+    """Replace the file. It tells of the present only, so it is not synced to disk."""
+    target = path()
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    new.write_text(json.dumps(asdict(state)))
+    new.replace(target)
+
+
+def read() -> State | None:
+    """The last state that was written, by a supervisor that may be gone; None if there is none."""
+    try:
+        data: dict[str, Any] = json.loads(path().read_text())
+        components = [Status(**component) for component in data.pop("components")]
+        return State(**data, components=components)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def running() -> State | None:
+    """The state of the supervisor that runs now."""
+    state = read()
+    return state if state is not None and state.alive else None
+
+
+def lock() -> int:
+    """A descriptor that holds the lock until it is closed; AlreadyRunning when somebody has it.
+
+    It may be inherited: `up` takes the lock, and the supervisor that it becomes keeps it.
+    """
+    folder = Path(paths.private_dir(paths.runtime_dir()))
+    descriptor = os.open(folder / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        state = running()
+        raise AlreadyRunning("opsmesh", state.pid if state else None) from None
+    return descriptor
+
+
+def end_leftovers() -> None:
+    """Wait until no component of a supervisor that was killed is left; the lock must be held.
+
+    The kernel has told them to end. Two brokers on one store, or two agents on one socket, would
+    be worse than the wait; what ignores it is killed after LEFTOVER_PATIENCE.
+    """
+    state = read()
+    left = [(c.pid, c.birth) for c in state.components if c.pid] if state else []
+    how: signal.Signals | None = signal.SIGTERM
+    deadline = time.monotonic() + LEFTOVER_PATIENCE
+    while left := [(pid, born) for pid, born in left if _runs(pid, born)]:
+        if how is not None:
+            for pid, _ in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, how)
+        how = signal.SIGKILL if time.monotonic() > deadline else None
+        time.sleep(0.02)
+
+
+def _runs(pid: int, born: int | None) -> bool:
+    return born is not None and birth(pid) == born

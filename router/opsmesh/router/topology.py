@@ -1,0 +1,196 @@
+"""Streams and buckets as data, and `ensure`, which makes the broker match.
+
+The one rule: a stream that held messages is never created anew in silence. What was last known of
+each stream lies in `known.json` beside the store; a stream that has gone raises StreamVanished, one
+that has gone back is reported as a Regression.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from nats.js import JetStreamContext
+from nats.js.api import (
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StoreCompression,
+    StreamConfig,
+)
+from nats.js.errors import NotFoundError
+
+from opsmesh.router.errors import StreamVanished
+from opsmesh.router.settings import Settings
+
+EVENTS, DLQ, DECISIONS, TRIGGERS, REPLAY = "EVENTS", "DLQ", "DECISIONS", "TRIGGERS", "REPLAY"
+RUNS, WINDOWS = "opsmesh-runs", "opsmesh-windows"
+
+DAY = 86400.0
+#: A dead letter waits this long for a person.
+DLQ_MAX_AGE = 365 * DAY
+#: How long a run's ledger entry is kept: redelivery and `run ls` look back this far.
+RUNS_TTL = 30 * DAY
+#: The largest message the broker takes, less room for headers.
+MAX_MESSAGE = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression:
+    """A stream that is behind what was known of it: messages are missing."""
+
+    stream: str
+    last_known_seq: int
+    found_seq: int
+
+
+def streams(settings: Settings) -> list[StreamConfig]:
+    """Every stream and bucket of the mesh, as it should be."""
+    events = settings.events
+
+    def stream(name: str, subject: str, description: str, **more: object) -> StreamConfig:
+        defaults: dict[str, object] = {
+            "storage": StorageType.FILE,
+            "num_replicas": events.replicas,
+            "discard": DiscardPolicy.OLD,
+            "retention": RetentionPolicy.LIMITS,
+            "duplicate_window": events.duplicate_window,
+            "allow_direct": True,
+            "allow_atomic": True,
+            "allow_msg_ttl": True,
+            "compression": StoreCompression.NONE,
+        }
+        config = {**defaults, **more}
+        return StreamConfig(name=name, subjects=[subject], description=description, **config)  # type: ignore[arg-type]
+
+    def bucket(name: str, description: str, **more: object) -> StreamConfig:
+        return stream(
+            f"KV_{name}",
+            f"$KV.{name}.>",
+            description,
+            max_msgs_per_subject=1,
+            allow_rollup_hdrs=True,
+            discard=DiscardPolicy.NEW,
+            duplicate_window=120.0,
+            **more,
+        )
+
+    return [
+        stream(
+            EVENTS,
+            "evt.>",
+            "every event, once",
+            max_age=events.max_age,
+            max_bytes=events.max_bytes,
+        ),
+        stream(DLQ, "dlq.>", "what no attempt could handle", max_age=DLQ_MAX_AGE),
+        stream(
+            DECISIONS,
+            "dec.>",
+            "what each profile decided, and why",
+            max_age=14 * DAY,
+            max_bytes=2**30,
+        ),
+        stream(
+            TRIGGERS,
+            "trg.>",
+            "events sent to one profile by hand",
+            retention=RetentionPolicy.WORK_QUEUE,
+        ),
+        stream(
+            REPLAY,
+            "rpl.>",
+            "copies for debugging",
+            max_age=DAY,
+            max_bytes=2**30,
+        ),
+        bucket(RUNS, "the effect ledger", max_age=RUNS_TTL),
+        bucket(WINDOWS, "debounce windows"),
+    ]
+
+
+async def ensure(js: JetStreamContext, settings: Settings, known: Known) -> list[Regression]:
+    """Create what is missing, update what differs; idempotent. Returns what has gone back.
+
+    Raises StreamVanished for a stream that held messages and is not there.
+    """
+    regressions = []
+    for wanted in streams(settings):
+        name = wanted.name or ""
+        last_known = known.last_seq(name)
+        try:
+            info = await js.stream_info(name)
+        except NotFoundError:
+            if last_known:
+                raise StreamVanished(name, last_known) from None
+            await js.add_stream(wanted)
+            known.remember({name: 0})
+            continue
+        if _differs(info.config, wanted):
+            await js.update_stream(wanted)
+        if info.state.last_seq < last_known:
+            regressions.append(
+                Regression(stream=name, last_known_seq=last_known, found_seq=info.state.last_seq)
+            )
+        known.remember({name: info.state.last_seq}, reset=True)
+    return regressions
+
+
+def _differs(have: StreamConfig, want: StreamConfig) -> bool:
+    names = (
+        "subjects",
+        "description",
+        "max_age",
+        "max_bytes",
+        "duplicate_window",
+        "num_replicas",
+        "allow_direct",
+        "allow_atomic",
+        "allow_msg_ttl",
+    )
+
+    def value(config: StreamConfig, name: str) -> object:
+        found = getattr(config, name)
+        unset = name.startswith("max_") and found in (None, -1, 0)
+        return None if unset else found
+
+    return any(value(have, name) != value(want, name) for name in names)
+
+
+class Known:
+    """The last sequence seen of each stream, kept beside the store: `known.json`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._seqs: dict[str, int] = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        except (OSError, msgspec.DecodeError):
+            self._seqs = {}
+
+    def last_seq(self, stream: str) -> int:
+        """0 for a stream that was never seen to hold a message."""
+        return self._seqs.get(stream, 0)
+
+    def remember(self, seqs: dict[str, int], *, reset: bool = False) -> None:
+        """Note new sequences and write the file; they only grow, unless `reset`."""
+        before = dict(self._seqs)
+        for stream, seq in seqs.items():
+            self._seqs[stream] = seq if reset else max(seq, self._seqs.get(stream, 0))
+        if self._seqs != before:
+            self._write()
+
+    def forget(self, names: Iterable[str] | None = None) -> None:
+        """Accept the loss of these streams (all unless given): `doctor --accept-loss`."""
+        for name in list(self._seqs) if names is None else names:
+            self._seqs.pop(name, None)
+        self._write()
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        new.write_text(json.dumps(self._seqs))
+        new.replace(self._path)

@@ -1,0 +1,52 @@
+"""Events sent to one profile by hand: a trigger, a redriven dead letter, a live replay.
+
+They travel on the work queue TRIGGERS (`trg.<profile>`), so that no other profile sees them and the
+event is not stored twice in EVENTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+from nats.aio.client import Client
+
+Kind = Literal["manual", "redrive", "replay"]
+
+KIND: Final = "Opsmesh-Trigger"
+ID: Final = "Opsmesh-Trigger-Id"
+ORIGIN: Final = "Opsmesh-Origin"
+#: Seconds to wait for the broker.
+TIMEOUT: Final = 5.0
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one profile is handed one event. A manual trigger and a redrive always run; a replay is
+    decided like the event itself was. `origin` is the (stream, sequence, microseconds) it had."""
+
+    kind: Kind
+    id: str
+    origin: tuple[str, int, int] | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The headers that carry it; the id makes sending it twice harmless."""
+        origin = {ORIGIN: ",".join(map(str, self.origin))} if self.origin else {}
+        return {KIND: self.kind, ID: self.id, "Nats-Msg-Id": self.id, **origin}
+
+
+def read(headers: Mapping[str, str]) -> Trigger:
+    """The trigger that a message of TRIGGERS carries."""
+    kind = headers.get(KIND, "manual")
+    stream, seq, us = ([*headers.get(ORIGIN, "").split(","), "", ""])[:3]
+    origin = (stream, int(seq), int(us)) if seq.isdigit() and us.isdigit() else None
+    known: Kind = "redrive" if kind == "redrive" else "replay" if kind == "replay" else "manual"
+    return Trigger(kind=known, id=headers.get(ID, ""), origin=origin)
+
+
+async def send(client: Client, profile: str, data: bytes, trigger: Trigger) -> int:
+    """Store the trigger durably; its sequence in TRIGGERS."""
+    ack = await client.jetstream(timeout=TIMEOUT).publish(
+        f"trg.{profile}", data, headers=trigger.headers()
+    )
+    return ack.seq

@@ -1,0 +1,1 @@
+"""What an event is: the envelope, the topics and their payloads, redaction. No I/O."""

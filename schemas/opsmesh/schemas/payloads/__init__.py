@@ -1,0 +1,42 @@
+"""The topics that opsmesh itself knows, a module for each first word of their names.
+
+One more topic: its payload type and its `Topic` in the module of its first word.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from opsmesh.schemas.payloads import (
+    agent,
+    automation,
+    config,
+    desktop,
+    editor,
+    files,
+    mesh,
+    notebook,
+    package,
+    python,
+    service,
+    shell,
+    term,
+)
+from opsmesh.schemas.topics import Topic
+
+#: Every built-in topic (the entry point `builtin` of `opsmesh.topics`).
+TOPICS: Final[tuple[Topic, ...]] = (
+    *desktop.TOPICS,
+    *shell.TOPICS,
+    *service.TOPICS,
+    *config.TOPICS,
+    *editor.TOPICS,
+    *files.TOPICS,
+    *term.TOPICS,
+    *notebook.TOPICS,
+    *python.TOPICS,
+    *package.TOPICS,
+    *agent.TOPICS,
+    *automation.TOPICS,
+    *mesh.TOPICS,
+)

@@ -1,0 +1,237 @@
+"""automation.*: what the mesh did about an event: runs, approvals, feedback, dead letters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from opsmesh.schemas.topics import Payload, Topic, doc
+
+_Profile = Annotated[str, doc("name of the profile")]
+_Hash = Annotated[str | None, doc("hash of the profile's text")]
+_Trigger = Annotated[str | None, doc("topic of the event that fired the profile")]
+_TriggerId = Annotated[str | None, doc("id of the event that fired the profile")]
+
+
+class Step(Payload, frozen=True, kw_only=True):
+    """One step of a run."""
+
+    id: Annotated[str, doc("the step's id in the profile")]
+    action: Annotated[str, doc("kind of the action, like command")]
+    outcome: Annotated[str, doc("done, failed, skipped or unknown")]
+    duration_ms: Annotated[float | None, doc("time of the step, milliseconds")] = None
+    exit_code: Annotated[int | None, doc("exit status of a command")] = None
+    error: Annotated[str | None, doc("what went wrong")] = None
+
+
+class AutomationRunSucceeded(Payload, frozen=True, kw_only=True):
+    """All steps of a run are done."""
+
+    profile: _Profile
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
+    steps: Annotated[list[Step] | None, doc("the steps in their order")] = None
+    attempts: Annotated[int | None, doc("attempts that it took")] = None
+    duration_ms: Annotated[float | None, doc("time of this attempt, milliseconds")] = None
+
+
+class AutomationRunFailed(Payload, frozen=True, kw_only=True):
+    """An attempt of a run failed; with next_attempt_in_s there will be another."""
+
+    profile: _Profile
+    error: Annotated[str, doc("what went wrong")]
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
+    steps: Annotated[list[Step] | None, doc("the steps so far")] = None
+    attempts: Annotated[int | None, doc("attempts so far, this one included")] = None
+    max_attempts: Annotated[int | None, doc("attempts that the profile allows")] = None
+    next_attempt_in_s: Annotated[float | None, doc("seconds to the next attempt; absent: none")] = (
+        None
+    )
+    duration_ms: Annotated[float | None, doc("time of this attempt, milliseconds")] = None
+
+
+class AutomationRunDeadlettered(Payload, frozen=True, kw_only=True):
+    """A run failed for good; its event lies in the DLQ."""
+
+    profile: _Profile
+    error: Annotated[str, doc("what went wrong in the last attempt")]
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
+    steps: Annotated[list[Step] | None, doc("the steps of the last attempt")] = None
+    attempts: Annotated[int | None, doc("attempts that were made")] = None
+    reason: Annotated[str | None, doc("why there: exhausted, rejected, undecodable, …")] = None
+    dlq_seq: Annotated[int | None, doc("sequence in the stream DLQ, for `opsmesh dlq show`")] = None
+
+
+class AutomationApprovalRequested(Payload, frozen=True, kw_only=True):
+    """A step waits for a person."""
+
+    profile: _Profile
+    step: Annotated[str, doc("id of the step that waits")]
+    prompt: Annotated[str, doc("the question")]
+    approval_id: Annotated[str | None, doc("what an answer must name")] = None
+    expires_at: Annotated[str | None, doc("end of the wait, RFC 3339 UTC")] = None
+    otherwise: Annotated[str | None, doc("what happens without an answer: skip or fail")] = None
+
+
+class AutomationApprovalDecided(Payload, frozen=True, kw_only=True):
+    """A person answered, or nobody did in time."""
+
+    profile: _Profile
+    step: Annotated[str, doc("id of the step that waited")]
+    approval_id: Annotated[str | None, doc("the question that was answered")] = None
+    by: Annotated[str | None, doc("who answered")] = None
+    comment: Annotated[str | None, doc("what they said")] = None
+    waited_s: Annotated[float | None, doc("time from question to answer, seconds")] = None
+
+
+class AutomationFeedbackRecorded(Payload, frozen=True, kw_only=True):
+    """A person judged a run."""
+
+    profile: _Profile
+    verdict: Annotated[str, doc("the judgement, like useful or false_positive")]
+    run: Annotated[str | None, doc("id of the run")] = None
+    by: Annotated[str | None, doc("who judged")] = None
+    comment: Annotated[str | None, doc("what they said")] = None
+
+
+class AutomationDeadletterHandled(Payload, frozen=True, kw_only=True):
+    """A dead letter was sent again, or given up."""
+
+    profile: _Profile
+    dlq_seq: Annotated[int, doc("its sequence in the stream DLQ")]
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
+    by: Annotated[str | None, doc("who decided")] = None
+    reason: Annotated[str | None, doc("why, in their words")] = None
+
+
+_STEPS: Final = [
+    {"id": "evidence", "action": "collect", "outcome": "done", "duration_ms": 41.0},
+    {"id": "restart", "action": "command", "outcome": "failed", "exit_code": 1},
+]
+_RUN: Final = {
+    "profile": "triage-failed-service",
+    "profile_hash": "b6a4f3d2c1e0",
+    "trigger_topic": "service.start.failed",
+}
+_WAIT: Final = {"profile": "triage-failed-service", "step": "restart", "approval_id": "a-7f3k"}
+
+TOPICS: Final = (
+    Topic(
+        "automation.run.succeeded",
+        payload=AutomationRunSucceeded,
+        owner="handlers",
+        severity="info",
+        description="All steps of a profile's run are done.",
+        example={**_RUN, "steps": _STEPS[:1], "attempts": 1, "duration_ms": 52.0},
+    ),
+    Topic(
+        "automation.run.failed",
+        payload=AutomationRunFailed,
+        owner="handlers",
+        severity="warn",
+        description="An attempt of a profile's run failed.",
+        example={
+            **_RUN,
+            "error": "restart: exit status 1",
+            "steps": _STEPS,
+            "attempts": 1,
+            "max_attempts": 4,
+            "next_attempt_in_s": 2.1,
+        },
+    ),
+    Topic(
+        "automation.run.deadlettered",
+        payload=AutomationRunDeadlettered,
+        owner="handlers",
+        description="A profile's run failed for good; its event lies in the DLQ.",
+        example={
+            **_RUN,
+            "error": "restart: exit status 1",
+            "steps": _STEPS,
+            "attempts": 4,
+            "reason": "exhausted",
+            "dlq_seq": 7,
+        },
+    ),
+    Topic(
+        "automation.approval.requested",
+        payload=AutomationApprovalRequested,
+        owner="handlers",
+        severity="info",
+        description="A step waits for a person's approval.",
+        example={
+            **_WAIT,
+            "prompt": "Restart backup.service?",
+            "expires_at": "2026-11-23T09:22:00.000000Z",
+            "otherwise": "skip",
+        },
+    ),
+    Topic(
+        "automation.approval.granted",
+        payload=AutomationApprovalDecided,
+        owner="handlers",
+        severity="info",
+        description="A person approved a step.",
+        example={**_WAIT, "by": "dev", "waited_s": 12.4},
+    ),
+    Topic(
+        "automation.approval.denied",
+        payload=AutomationApprovalDecided,
+        owner="handlers",
+        severity="warn",
+        description="A person refused a step.",
+        example={**_WAIT, "by": "dev", "comment": "not during the backup", "waited_s": 8.0},
+    ),
+    Topic(
+        "automation.approval.expired",
+        payload=AutomationApprovalDecided,
+        owner="handlers",
+        severity="warn",
+        description="Nobody answered in time.",
+        example={**_WAIT, "waited_s": 600.0},
+    ),
+    Topic(
+        "automation.feedback.recorded",
+        payload=AutomationFeedbackRecorded,
+        owner="cli",
+        severity="info",
+        description="A person judged a run.",
+        example={
+            "profile": "triage-failed-service",
+            "verdict": "false_positive",
+            "run": "01a205fc-ddc4-7221-a64d-3394619e70d8",
+            "by": "dev",
+        },
+    ),
+    Topic(
+        "automation.deadletter.redriven",
+        payload=AutomationDeadletterHandled,
+        owner="cli",
+        severity="info",
+        description="A dead letter was sent to its profile again.",
+        example={
+            "profile": "triage-failed-service",
+            "dlq_seq": 7,
+            "trigger_topic": "service.start.failed",
+            "by": "dev",
+        },
+    ),
+    Topic(
+        "automation.deadletter.dropped",
+        payload=AutomationDeadletterHandled,
+        owner="cli",
+        severity="warn",
+        description="A dead letter was given up.",
+        example={
+            "profile": "triage-failed-service",
+            "dlq_seq": 7,
+            "by": "dev",
+            "reason": "unit no longer exists",
+        },
+    ),
+)

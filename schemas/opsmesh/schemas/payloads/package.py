@@ -1,0 +1,79 @@
+"""package.*: the system's packages (pacman, apt)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from opsmesh.schemas.topics import Payload, Topic, doc
+
+
+class PackageChange(Payload, frozen=True, kw_only=True):
+    """What a transaction did to one package."""
+
+    name: Annotated[str, doc("name of the package")]
+    operation: Annotated[
+        Literal["install", "upgrade", "downgrade", "reinstall", "remove", "purge"],
+        doc("what was done"),
+    ]
+    version: Annotated[str | None, doc("version now installed; absent after a removal")] = None
+    old_version: Annotated[str | None, doc("version before")] = None
+    arch: Annotated[str | None, doc("architecture, like amd64")] = None
+
+
+class PackageTxnCompleted(Payload, frozen=True, kw_only=True):
+    """A transaction of the package manager came to its end."""
+
+    manager: Annotated[str, doc("package manager: pacman, apt")]
+    packages: Annotated[list[PackageChange], doc("what was done to each package")]
+    command: Annotated[str | None, doc("command line that asked for it")] = None
+    started_at: Annotated[str | None, doc("begin as the log has it, RFC 3339")] = None
+    completed_at: Annotated[str | None, doc("end as the log has it, RFC 3339")] = None
+
+
+class PackageVulnDetected(Payload, frozen=True, kw_only=True):
+    """An installed package has a known vulnerability."""
+
+    manager: Annotated[str, doc("package manager: pacman, apt")]
+    package: Annotated[str, doc("name of the package")]
+    version: Annotated[str, doc("installed version")]
+    vuln_id: Annotated[str, doc("id of the advisory, like CVE-2026-1234")]
+    severity: Annotated[str | None, doc("severity as the advisory has it")] = None
+    fix_version: Annotated[str | None, doc("first version that is not affected")] = None
+    url: Annotated[str | None, doc("page of the advisory")] = None
+
+
+TOPICS: Final = (
+    Topic(
+        "package.txn.completed",
+        payload=PackageTxnCompleted,
+        owner="packages",
+        severity="info",
+        description="A transaction of the package manager came to its end.",
+        example={
+            "manager": "pacman",
+            "command": "pacman -Syu",
+            "packages": [
+                {
+                    "name": "hello",
+                    "operation": "upgrade",
+                    "version": "1.2-1",
+                    "old_version": "1.0-1",
+                }
+            ],
+        },
+    ),
+    Topic(
+        "package.vuln.detected",
+        payload=PackageVulnDetected,
+        owner="packages",
+        description="An installed package has a known vulnerability.",
+        example={
+            "manager": "pacman",
+            "package": "openssl",
+            "version": "3.3.1-1",
+            "vuln_id": "CVE-2024-5535",
+            "severity": "Medium",
+            "fix_version": "3.3.1-2",
+        },
+    ),
+)

@@ -1,0 +1,36 @@
+"""Times as RFC 3339 in UTC with microseconds: `2026-11-23T09:12:00.123456Z`.
+
+In Python code a time is an int of microseconds since the Unix epoch: the pure functions of the
+mesh take and give such numbers, and never read a clock.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def now_us() -> int:
+    """The wall clock, in microseconds since the epoch."""
+    return time.time_ns() // 1_000
+
+
+def format_us(us: int) -> str:
+    """RFC 3339 UTC text of `us` microseconds since the epoch."""
+    seconds, micros = divmod(us, 1_000_000)
+    t = time.gmtime(seconds)
+    return (
+        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}"
+        f"T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{micros:06d}Z"
+    )
+
+
+def parse_us(text: str) -> int:
+    """Microseconds since the epoch of an RFC 3339 time; ValueError without an offset."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"time {text!r} has no offset; write it in UTC with a final Z")
+    return (moment - _EPOCH) // _MICROSECOND

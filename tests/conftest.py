@@ -1,0 +1,77 @@
+"""What every area's tests share: a real nats-server on a free port with a temporary store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from opsmesh.router import connection, paths, server, topology
+from opsmesh.router.settings import Settings
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private set of XDG directories: a mesh of this test's own."""
+    for variable, name in (
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_DATA_HOME", "data"),
+        ("XDG_RUNTIME_DIR", "run"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(folder))
+    monkeypatch.delenv("OPSMESH_NATS_URL", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def nats_server(home: Path) -> Iterator[server.EmbeddedServer]:
+    """A running nats-server of this test's own, prepared in its state folder."""
+    broker = server.prepare(home / "state" / "opsmesh", name="test")
+    running = server.EmbeddedServer(broker)
+    running.start()
+    yield running
+    running.stop()
+
+
+@asynccontextmanager
+async def mesh_client(settings: Settings | None = None) -> AsyncIterator[Client]:
+    """A connection to this test's server, with the streams of the mesh in place."""
+    settings = settings or Settings()
+    client = await connection.connect(connection.endpoint(settings), name="test")
+    known = topology.Known(Path(paths.state_dir(), "known.json"))
+    await topology.ensure(client.jetstream(), settings, known)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def run(coroutine: Coroutine[Any, Any, Any], *, timeout: float = 60) -> Any:
+    """Run a coroutine to its end; a test that hangs fails instead."""
+    return asyncio.run(asyncio.wait_for(coroutine, timeout))
+
+
+async def eventually(
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]],
+    *,
+    timeout: float = 20,  # noqa: ASYNC109
+) -> Any:
+    """The condition's first true value; AssertionError when it stays false for `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"never true within {timeout} s: {condition}"
+        await asyncio.sleep(0.01)

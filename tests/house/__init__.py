@@ -1,0 +1,1 @@
+"""Guards: what keeps the layout, the wheel and the documents true."""

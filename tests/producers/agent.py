@@ -1,0 +1,96 @@
+"""A stand-in for the agent: a real UNIX socket that speaks the ingest protocol and keeps events."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from opsmesh.router import spool
+
+
+class StandInAgent:
+    """Answers each line; `hang`: takes lines and says nothing; `refuse`: answers with an error."""
+
+    def __init__(self, path: Path, *, hang: bool = False, refuse: str = "") -> None:
+        self.events: list[dict[str, Any]] = []
+        self._hang, self._refuse = hang, refuse
+        self._changed = threading.Condition()
+        self._open: list[socket.socket] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(path))
+        self._server.listen(16)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def wait_for(self, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """The events, once they are `enough`; fails after 20 seconds."""
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: enough(self.events), 20)
+            assert arrived, [event["topic"] for event in self.events]
+            return list(self.events)
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        for connection in (*self._open, self._server):
+            connection.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        # a producer that is stopped resets the connection: its last event may lack its answer
+        with contextlib.suppress(OSError), connection.makefile("rwb") as stream:
+            for line in stream:
+                if self._hang:
+                    continue
+                event = json.loads(line)
+                answer = {"ok": True, "id": event["id"], "seq": len(self.events) + 1}
+                if self._refuse:
+                    answer = {"ok": False, "error": self._refuse}
+                with self._changed:
+                    self.events.append(event)
+                    self._changed.notify_all()
+                stream.write(json.dumps(answer).encode() + b"\n")
+                stream.flush()
+
+
+@contextmanager
+def standing_in(home: Path, *, hang: bool = False, refuse: str = "") -> Iterator[StandInAgent]:
+    """A stand-in agent on the ingest socket of the mesh in `home`."""
+    agent = StandInAgent(home / "run/opsmesh/ingest.sock", hang=hang, refuse=refuse)
+    try:
+        yield agent
+    finally:
+        agent.close()
+
+
+def spooled(home: Path) -> list[dict[str, Any]]:
+    """The events in the spool, every checksum verified."""
+    folder = home / "state/opsmesh/spool"
+    events: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.spool")) if folder.is_dir() else ():
+        good, corrupt = spool.read(str(path))
+        assert not corrupt
+        events += [json.loads(line) for line in good]
+    return events
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds; fail after 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.01)

@@ -1,0 +1,58 @@
+"""The embedded nats-server: its configuration, its credentials, its durability."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from opsmesh.router import server
+from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
+
+
+def test_configuration_is_private_and_kept(tmp_path: Path) -> None:
+    """Credentials and port survive a second prepare, in files that only their owner reads."""
+    first = server.prepare(tmp_path, name="a")
+    assert server.prepare(tmp_path, name="a") == first == server.known(tmp_path)
+    for name in ("credentials.json", "nats.conf"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_port_that_was_taken_is_replaced(tmp_path: Path) -> None:
+    """When another program has taken the port since, the broker gets a free one."""
+    first = server.prepare(tmp_path, name="a")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(first.url.rpartition(":")[2])))
+        other.listen()
+        assert server.prepare(tmp_path, name="a").url != first.url
+
+
+def test_running_server_is_durable(nats_server: server.EmbeddedServer) -> None:
+    """The server that was started with our configuration syncs every write."""
+    server.check_durable(nats_server.broker)
+
+
+def test_lax_server_is_refused(tmp_path: Path) -> None:
+    """A server without sync_interval: always is refused with what to set."""
+    broker = server.prepare(tmp_path, name="a")
+    broker.config.write_text(broker.config.read_text().replace("sync_interval: always", ""))
+    lax = server.EmbeddedServer(broker)
+    with pytest.raises(BrokerMisconfigured, match="before data is on disk") as refused:
+        lax.start()
+    lax.stop()
+    assert "sync_interval: always" in refused.value.hint
+
+
+def test_server_that_ends_is_reported(tmp_path: Path) -> None:
+    """A server that ends while it starts is an error with its exit code, not a time-out."""
+    broker = server.prepare(tmp_path, name="a")
+    broker.config.write_text("not a configuration {")
+    with pytest.raises(BrokerUnavailable, match="ended with code 1"):
+        server.EmbeddedServer(broker).start()
+
+
+def test_binary_that_is_no_program_is_refused(tmp_path: Path) -> None:
+    """A nats-server that is set but cannot be executed is named, with where to mend it."""
+    with pytest.raises(BrokerMisconfigured, match="not an executable"):
+        server.find_binary(tmp_path / "nothing")
