@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def journal(tmp_path: Path) -> Path:
 
 
 def add(folder: Path, export: bytes) -> None:
-    command = [REMOTE, "-o", folder / "made.journal", "-"]
+    command = [str(REMOTE), "-o", str(folder / "made.journal"), "-"]
     subprocess.run(command, input=export, check=True, capture_output=True)
 
 
@@ -137,7 +138,7 @@ def test_an_entry_that_is_read_twice_gives_the_same_id(
         agent.events.clear()
         with producing(journal, "since=2000-01-01"):
             read = agent.wait_for(throttled)
-            until(lambda read=read: stored(home, read[-1]))
+            until(partial(stored, home, read[-1]))
         (home / "state/opsmesh/producers/journal/cursor").unlink()
         readings.append([event["id"] for event in read])
     assert readings[0] == readings[1]

@@ -41,8 +41,7 @@ def test_unknown_key_is_an_error(home: Path) -> None:
         Settings()
 
 
-def test_folder_of_env_is_no_section(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OPSMESH_EVIDENCE, which `opsmesh env` sets to a folder, breaks no setting."""
-    monkeypatch.setenv("OPSMESH_EVIDENCE", "/somewhere")
+def test_variable_reaches_a_nested_setting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two underscores reach into a section, and sizes are read with their unit."""
     monkeypatch.setenv("OPSMESH_EVIDENCE__SEGMENT_BYTES", "1KiB")
     assert Settings().evidence.segment_bytes == 1024

@@ -61,7 +61,7 @@ class Supervised:
         os.close(plan)
 
     def status(self, name: str) -> Status:
-        state = wait(supervisor_state.running)
+        state: State = wait(supervisor_state.running)
         return next(c for c in state.components if c.name == name)
 
     def reaches(self, name: str, state: str, **more: Any) -> Status:

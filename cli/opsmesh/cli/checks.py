@@ -16,13 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from nats.errors import Error as NatsError
-from nats.js.errors import NotFoundError
-
 from opsmesh.cli import components, config
-from opsmesh.cli.config_file import mask_url
-from opsmesh.router import connection, paths, probes, server, supervisor_state, topology
-from opsmesh.router.errors import BrokerUnavailable, RouterError
+from opsmesh.router import paths, probes, server, supervisor_state
 from opsmesh.router.settings import Settings
 
 #: Free bytes below which the store and the archive are at risk.
@@ -46,7 +41,7 @@ class Check:
 
 
 def machine() -> Iterator[Check]:
-    """Every check that needs no broker."""
+    """Every check that needs no broker; for those that do, see `broker_checks`."""
     settings, mistakes = None, config.mistakes()
     if not mistakes:
         settings = Settings()
@@ -216,45 +211,3 @@ def _plugins() -> Iterator[Check]:
                 detail = f"{point.value}: {type(error).__name__}: {error}"
                 fix = "mend or remove the package it came with"
                 yield Check(check=f"plug-in {point.name}", ok=False, detail=detail, fix=fix)
-
-
-async def broker(settings: Settings) -> tuple[list[Check], list[str]]:
-    """The checks that ask the broker, and the streams whose messages are gone."""
-    if not settings.nats.url and supervisor_state.running() is None:
-        return [Check(check="broker", ok=None, detail="no mesh runs", fix="opsmesh up")], []
-    try:
-        where = connection.endpoint(settings)
-        client = await connection.connect(where, name="doctor", patient=False)
-    except BrokerUnavailable as error:
-        return [Check(check="broker", ok=False, detail=str(error), fix=error.hint)], []
-    checks = [Check(check="broker", ok=True, detail=f"{mask_url(where.url)} answers")]
-    lost: list[str] = []
-    known = topology.Known(Path(paths.state_dir(), "known.json"))
-    try:
-        for wanted in topology.streams(settings):
-            name = wanted.name or ""
-            try:
-                found = (await client.jetstream().stream_info(name)).state.last_seq
-            except NotFoundError:
-                found = -1
-            if found < known.last_seq(name):
-                lost.append(name)
-                detail = f"known up to {known.last_seq(name)}, found {max(found, 0)}"
-                fix = "restore the JetStream store, or: opsmesh doctor --accept-loss"
-                checks.append(Check(check=f"stream {name}", ok=False, detail=detail, fix=fix))
-            elif found < 0:
-                detail, fix = "not there yet", "the agent creates it: opsmesh up"
-                checks.append(Check(check=f"stream {name}", ok=False, detail=detail, fix=fix))
-    except (NatsError, TimeoutError) as error:
-        detail = f"JetStream does not answer: {error or type(error).__name__}"
-        checks.append(Check(check="streams", ok=False, detail=detail, fix="see broker.log"))
-    finally:
-        await client.close()
-    if not settings.nats.url and (own := server.known(Path(paths.state_dir()))):
-        try:
-            server.check_durable(own)
-            checks.append(Check(check="durability", ok=True, detail="every write is synced"))
-        except (RouterError, OSError, ValueError) as error:
-            fix = str(getattr(error, "hint", ""))
-            checks.append(Check(check="durability", ok=False, detail=str(error), fix=fix))
-    return checks, lost

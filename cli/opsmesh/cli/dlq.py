@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -208,7 +209,7 @@ def _require(seqs: list[int] | None, every: bool) -> None:
 
 def _chosen(
     seqs: list[int] | None, profile: str | None, topic: str | None, since: str | None
-) -> Any:
+) -> Callable[[Client, Settings], Awaitable[list[Letter]]]:
     since_us = moment(since)
 
     async def body(client: Client, settings: Settings) -> list[Letter]:

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import checks, output
+from opsmesh.cli import broker_checks, checks, output
 from opsmesh.cli.checks import Check
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.router import paths, topology
@@ -32,7 +32,7 @@ def doctor(
     found = list(checks.machine())
     lost: list[str] = []
     try:
-        more, lost = asyncio.run(checks.broker(Settings()))
+        more, lost = asyncio.run(broker_checks.check(Settings()))
         found += more
     except (ConfigError, ValidationError, SettingsError):
         pass  # the check of the settings says it

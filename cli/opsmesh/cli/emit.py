@@ -42,7 +42,7 @@ Usage: opsmesh emit TOPIC [KEY=TEXT ...] [KEY:=JSON ...] [options]
 Send one event; its id goes to standard output. Works without an agent and
 without a broker: the event then waits on disk until there is one.
 
-  opsmesh emit python.lint.failed tool=ruff findings:=3
+  opsmesh emit python.lint.failed tool=ruff count:=3
   opsmesh emit notes.saved --payload @note.json --wait
 
 A KEY=TEXT becomes the number or truth value that the topic wants; KEY:=JSON is

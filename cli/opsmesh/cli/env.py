@@ -54,10 +54,10 @@ def variables(settings: Settings, where: Endpoint) -> dict[str, str]:
         "OPSMESH_STREAM_EVENTS": topology.EVENTS,
         "OPSMESH_STREAM_DLQ": topology.DLQ,
         "OPSMESH_STREAM_DECISIONS": topology.DECISIONS,
-        "OPSMESH_STATE": paths.state_dir(),
-        "OPSMESH_EVIDENCE": str(settings.evidence_dir),
-        "OPSMESH_INGEST": paths.ingest_socket(),
-        "OPSMESH_HOST": host_token(settings.host),
+        "OPSMESH_STATE_DIR": paths.state_dir(),
+        "OPSMESH_EVIDENCE_DIR": str(settings.evidence_dir),
+        "OPSMESH_INGEST_SOCKET": paths.ingest_socket(),
+        "OPSMESH_SUBJECT": f"evt.{host_token(settings.host)}",
     }
     return {key: value for key, value in found.items() if value}
 

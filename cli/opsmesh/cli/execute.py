@@ -18,7 +18,7 @@ CONTEXT: Final[dict[str, Any]] = {
 
 def exec_command(
     command: Annotated[
-        list[str], typer.Argument(help="The command and its arguments.", metavar="-- CMD…")
+        list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")
     ],
     timeout: Annotated[
         str | None, typer.Option(metavar="90s", help="Stop the command after this time.")

@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
+from opsmesh.cli.broker_checks import RESTORE
 from opsmesh.cli.config_file import mask_url
 from opsmesh.router import connection, paths, server, spool, supervisor_state, topology
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
@@ -91,8 +92,8 @@ def _profiles(health: Health) -> set[str] | None:
     """The profiles' names; None when the files are broken, and nobody can say what is stale."""
     try:  # a broken installation is what `status` has to be able to tell
         from opsmesh.handlers.profiles import load_profiles
-    except ImportError as error:
-        health.problem(f"profiles cannot be read: {error}", "opsmesh doctor")
+    except ImportError as broken:
+        health.problem(f"profiles cannot be read: {broken}", "opsmesh doctor")
         return None
     found = load_profiles(Path(paths.config_dir()))
     for error in found.errors:
@@ -137,6 +138,7 @@ async def _broker(health: Health, settings: Settings, profiles: set[str] | None)
 
 
 async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> None:
+    missing: list[str] = []
     known = topology.Known(Path(paths.state_dir(), "known.json"))
     for wanted in topology.streams(settings):
         name = wanted.name or ""
@@ -146,17 +148,19 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
         except NotFoundError:
             if last_known:
                 what = f"stream {name} held messages up to sequence {last_known}, and is gone"
-                fix = "restore the JetStream store, or: opsmesh doctor --accept-loss"
+                health.problem(what, RESTORE)
             else:
-                what, fix = f"stream {name} is not there yet", "the agent creates it: opsmesh up"
-            health.problem(what, fix)
+                missing.append(name)
             continue
         health.streams[name] = {"messages": state.messages, "last_seq": state.last_seq}
         if state.last_seq < last_known:
             health.problem(
                 f"stream {name} has gone back from sequence {last_known} to {state.last_seq}",
-                "restore the JetStream store, or: opsmesh doctor --accept-loss",
+                RESTORE,
             )
+    if missing:
+        what = f"not there yet: {', '.join(missing)}"
+        health.problem(what, "the agent creates streams once it runs: opsmesh doctor")
     if letters := health.streams.get(topology.DLQ, {}).get("messages"):
         what = f"{letters} dead letters: events that no attempt could handle"
         health.problem(what, "opsmesh dlq ls, then opsmesh dlq retry or opsmesh dlq drop")

@@ -154,7 +154,7 @@ async def _copies(
             total = count
             progress(count)
     if as_json and to is None:
-        sys.stdout.write(msgspec.json.encode({"replay": replay_id, "events": total}).decode() + "\n")
+        output.as_json({"replay": replay_id, "events": total})
     elif not as_json:
         output.note(f"{total} events copied")
     if to is not None and total:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -118,7 +119,7 @@ def _print(console: Console, run: Run) -> None:
         )
 
 
-def _all(profile: str | None) -> Any:
+def _all(profile: str | None) -> Callable[[Client, Settings], Awaitable[list[Run]]]:
     async def body(client: Client, settings: Settings) -> list[Run]:
         return [run async for run in Ledger(client).runs(profile)]
 

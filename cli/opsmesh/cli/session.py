@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from nats.aio.client import Client
+
 from opsmesh.router import connection
-from opsmesh.router.connection import Client
 from opsmesh.router.settings import Settings
 
 T = TypeVar("T")

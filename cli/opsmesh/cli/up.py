@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from opsmesh.cli import components, output
+from opsmesh.cli import components, config_file, output
 from opsmesh.router import component, launch, supervisor_state
 from opsmesh.router.settings import Settings
 from opsmesh.router.supervisor_state import State, Status
@@ -38,6 +38,7 @@ def up(
 
     Stays in the foreground until Ctrl-C unless --detach is given. What dies is started again.
     """
+    config_file.read()  # stricter than Settings: a key given twice, a file that is no mapping
     settings = Settings()
     lock = supervisor_state.lock()
     supervisor_state.end_leftovers()

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 def path() -> Path:
-    """`profiles/state.json` in the state folder; the folder is its own, so that it can be watched."""
+    """`profiles/state.json` in the state folder; a folder of its own can be watched."""
     return Path(paths.state_dir(), "profiles", "state.json")
 
 

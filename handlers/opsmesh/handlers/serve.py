@@ -115,6 +115,10 @@ class Server:
                 await self._recorder.flush()
                 await self._say("mesh.component.stopped", "info", component="handlers")
 
+    def in_force(self, name: str) -> Profile:
+        """The profile as it acts now; KeyError when there is none of that name."""
+        return self._runners[name].profile
+
     async def reload(self) -> None:
         """Bring consumers in step with the files; a broken set changes nothing."""
         found = await asyncio.to_thread(load_profiles, self._config)

@@ -94,14 +94,16 @@ def parse(raw: bytes, *, file: str) -> Document:
 
 def _yaml_error(file: str, error: yaml.MarkedYAMLError) -> ConfigError:
     mark = error.problem_mark or error.context_mark
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     message = error.problem or error.context or "not YAML"
     if "cannot start any token" in message and "'\\t'" in message:
-        return ConfigError(file, line, column, "a tab indents this line", hint="YAML needs spaces")
-    if "could not find expected ':'" in message:
+        message = "a tab indents this line; YAML needs spaces"
+    elif "could not find expected ':'" in message:
+        # the problem's place is where the reader gave up; the key is where the context began
+        mark = error.context_mark or mark
         message = "a key without its ':'"
     elif error.context and error.problem:
         message = f"{error.problem} ({error.context})"
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return ConfigError(file, line, column, message)
 
 
@@ -154,24 +156,24 @@ class _Build:
             return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
         return self.scalar(node)
 
-    def mapping(self, node: yaml.MappingNode, path: Where) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
+    def mapping(self, node: yaml.MappingNode, path: Where) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for key, (key_node, value_node) in self.pairs(node, 0).items():
             self.keys[(*path, key)] = _place(key_node)
             found[key] = self.value(value_node, (*path, key))
         return found
 
-    def pairs(self, node: yaml.MappingNode, depth: int) -> dict[Any, tuple[yaml.Node, yaml.Node]]:
+    def pairs(self, node: yaml.MappingNode, depth: int) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """The mapping's own pairs, then those that `<<` merges into it; its own win."""
         if depth > MAX_DEPTH:
             raise self.error(node, f"merges deeper than {MAX_DEPTH} levels")
-        own: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: list[yaml.MappingNode] = []
         for key_node, value_node in node.value:
             if key_node.tag == f"{_PLAIN}merge":
                 merged += self.merged(value_node)
                 continue
-            key = self.scalar(key_node)
+            key = self.key(key_node)
             if key in own:
                 line = own[key][0].start_mark.line + 1
                 raise self.error(key_node, f"key {key!r} a second time; line {line} has it already")
@@ -190,10 +192,15 @@ class _Build:
             raise self.error(node, f"more than {MAX_NODES} values once anchors are expanded")
         return list(parts)
 
+    def key(self, node: yaml.Node) -> str:
+        """A key is its text, whatever a value of that text would be."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise self.error(node, "a key is plain text, not a list or a mapping")
+        self.scalar(node)
+        return str(node.value)
+
     def scalar(self, node: yaml.Node) -> Any:
         if not isinstance(node, yaml.ScalarNode):
-            if node.tag in (f"{_PLAIN}map", f"{_PLAIN}seq"):
-                raise self.error(node, "a key is plain text, not a list or a mapping")
             raise self.error(node, f"tag {node.tag} is not allowed", hint="write a plain value")
         convert = _SCALARS.get(node.tag)
         if convert is None:

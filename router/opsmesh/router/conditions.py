@@ -141,7 +141,7 @@ def _reason(text: str, error: Exception, variables: Mapping[str, Any]) -> str:
     if isinstance(error, KeyError):
         name = str(error.args[0]).strip("'\"")
         path = re.search(rf"\w[\w.]*?\.{re.escape(name)}\b", text)
-        where = f"no field {path[0] if path else name!r}"
+        where = f"no field {path[0] if path else repr(name)}"
         return f"{where}; has({path[0]}) asks whether it is there" if path else where
     if isinstance(error, ArithmeticError):
         return message.removesuffix(" in CEL expression").rstrip(".")

@@ -65,7 +65,7 @@ def endpoint(settings: Settings) -> Endpoint:
 async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client:
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
     an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line)."""
-    quiet = _Quiet(name)
+    quiet = _Quiet(name, speaks=patient)
     client = Client()
     options: dict[str, Any] = {
         **where.options(),
@@ -82,16 +82,19 @@ async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client
         if patient:
             await client.connect(**options)
         else:
-            await asyncio.wait_for(client.connect(**options), CLI_TIMEOUT + 1)
+            async with asyncio.timeout(CLI_TIMEOUT + 1):
+                await client.connect(**options)
     except (NatsError, OSError, TimeoutError) as error:
         raise BrokerUnavailable(where.url, str(error) or type(error).__name__) from error
     return client
 
 
 class _Quiet:
-    """Callbacks of one connection that never log the same thing again within QUIET seconds."""
+    """Callbacks of one connection that never log the same thing again within QUIET seconds, and
+    nothing on the command line: its errors are exceptions, and its output is a program's."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, speaks: bool) -> None:
+        self._speaks = speaks
         self._log = log.bind(connection=name)
         self._last: dict[str, float] = {}
         self._away = False
@@ -99,7 +102,7 @@ class _Quiet:
     async def error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         now = asyncio.get_running_loop().time()
-        if now - self._last.get(text, -QUIET) < QUIET:
+        if not self._speaks or now - self._last.get(text, -QUIET) < QUIET:
             return
         if len(self._last) > 100:  # texts may hold changing numbers
             self._last.clear()
@@ -107,7 +110,7 @@ class _Quiet:
         self._log.warning("broker.error", error=text)
 
     async def disconnected(self) -> None:
-        if not self._away:
+        if self._speaks and not self._away:
             self._away = True
             self._log.warning("broker.disconnected")
 

@@ -152,8 +152,10 @@ class Publisher:
                 try:
                     await self._send(group)
                 except (NatsError, OSError, TimeoutError, NotAcknowledged) as error:
-                    for pending in group:
+                    # Whoever waits behind would wait as long for the same answer.
+                    for pending in (*group, *self._queue):
                         pending.failed(str(error) or type(error).__name__)
+                    self._queue.clear()
         finally:
             self._sender = None
             while self._queue:  # only when this task was cancelled

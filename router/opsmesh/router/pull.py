@@ -101,7 +101,10 @@ class Pull:
         self._on_lost = on_lost
         self._batch = batch
         self._silence = heartbeat_s * MISSED_HEARTBEATS
-        self._timing = {"expires": round(expires_s * 1e9), "idle_heartbeat": round(heartbeat_s * 1e9)}
+        self._timing = {
+            "expires": round(expires_s * 1e9),
+            "idle_heartbeat": round(heartbeat_s * 1e9),
+        }
         self._inbox = client.new_inbox()
         self._asked = 0
         self._held = 0
@@ -112,6 +115,7 @@ class Pull:
         self._retry = RETRY_FIRST
         self._wake = asyncio.Event()
         self._reconnects = 0
+        self._loop = asyncio.get_running_loop()
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -126,7 +130,7 @@ class Pull:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Ask no more; what is already on its way is still handed over, so that it can be settled."""
+        """Ask no more; what is on its way is still handed over, so that it can be settled."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -136,7 +140,8 @@ class Pull:
             return
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             if self._client.is_connected:
-                await asyncio.wait_for(subscription.drain(), STOP_PATIENCE)
+                async with asyncio.timeout(STOP_PATIENCE):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
             else:
                 await subscription.unsubscribe()
 
@@ -152,22 +157,23 @@ class Pull:
         return room if room >= max(1, self._batch // 4) or not self._asked else 0
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self._client.is_closed:
-            wait = self._not_before - loop.time()
-            if wait <= 0 and self._client.is_connected:
-                await self._ask()
+            wait = self._not_before - self._loop.time()
+            if wait <= 0:
                 wait = TICK
+                if self._client.is_connected:
+                    await self._ask()
+            # not wait_for: Python 3.11's swallows a cancellation that meets the event
             with contextlib.suppress(TimeoutError):
-                # between attempts at a lost consumer, returned credit is no reason to hurry
-                await asyncio.wait_for(self._wake.wait(), max(0.01, min(wait, TICK)))
+                async with asyncio.timeout(min(wait, TICK)):
+                    await self._wake.wait()
             self._wake.clear()
             if not self._client.is_connected:
                 continue
             if self._client.stats["reconnects"] != self._reconnects:
                 self._reconnects = self._client.stats["reconnects"]
                 self._lose("the connection was interrupted")
-            elif self._asked and loop.time() - self._heard > self._silence:
+            elif self._asked and self._loop.time() - self._heard > self._silence:
                 self._lose(f"no sign of life for {self._silence:g} s")
 
     async def _ask(self) -> None:
@@ -175,7 +181,7 @@ class Pull:
         if count <= 0:
             return
         if not self._asked:
-            self._heard = asyncio.get_running_loop().time()
+            self._heard = self._loop.time()
         self._asked += count
         self._request += 1
         body = json.dumps({"batch": count, **self._timing}).encode()
@@ -184,7 +190,7 @@ class Pull:
             await self._client.publish(self._subject, body, reply=f"{self._inbox}.{self._request}")
 
     async def _receive(self, msg: Msg) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._loop.time()
         if msg.reply:
             self._asked = max(0, self._asked - 1)
             self._held += 1
@@ -211,7 +217,7 @@ class Pull:
     def _lose(self, reason: str) -> None:
         self._asked = 0
         self._oldest = self._request
-        self._not_before = asyncio.get_running_loop().time() + self._retry
+        self._not_before = self._loop.time() + self._retry
         self._retry = min(self._retry * 2, RETRY_MAX)
         self._wake.set()
         if self._on_lost is not None:

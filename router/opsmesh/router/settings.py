@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -109,7 +108,7 @@ class Settings(BaseSettings):
         return (
             init_settings,
             _ShortNames(settings_cls),
-            _Variables(settings_cls),
+            env_settings,
             YamlConfigSettingsSource(settings_cls, config_file()),
         )
 
@@ -117,19 +116,6 @@ class Settings(BaseSettings):
     def evidence_dir(self) -> Path:
         """Where the archive lies."""
         return self.evidence.folder or Path(paths.evidence_dir())
-
-
-class _Variables(EnvSettingsSource):
-    """`OPSMESH_*`. A section's bare name counts only when it holds JSON: `opsmesh env` puts the
-    archive's folder into OPSMESH_EVIDENCE."""
-
-    def prepare_field_value(
-        self, field_name: str, field: Any, value: Any, value_is_complex: bool
-    ) -> Any:
-        section = isinstance(field.default, _Section)
-        if section and isinstance(value, str) and not value.lstrip().startswith("{"):
-            value = None
-        return super().prepare_field_value(field_name, field, value, value_is_complex)
 
 
 class _ShortNames(PydanticBaseSettingsSource):

@@ -33,21 +33,13 @@ def write(spool_dir: str, lines: Sequence[bytes]) -> str:
 
     OSError when it cannot be kept (a full disk): then nothing is left of it.
     """
-    data = b"".join([_record(line) for line in lines])
-    folder = _open_folder(spool_dir)
-    try:
-        name = _next_name()
-        new, path = f"{spool_dir}/.{name}", f"{spool_dir}/{name}"
-        try:
-            _write_file(new, data)
-            os.rename(new, path)  # noqa: PTH104 (pathlib costs start-up time)
-        except BaseException:
-            _unlink(new)
-            raise
-        os.fsync(folder)  # the name, too, has to survive a power cut
-    finally:
-        os.close(folder)
-    return path
+    return _put(spool_dir, _next_name(), b"".join([_record(line) for line in lines]))
+
+
+def rewrite(path: str, lines: Sequence[bytes]) -> None:
+    """Keep only these events of a file; its place in the order stays."""
+    spool_dir, _, name = path.rpartition("/")
+    _put(spool_dir, name, b"".join([_record(line) for line in lines]))
 
 
 def names(spool_dir: str) -> list[str]:
@@ -80,17 +72,7 @@ def set_aside(spool_dir: str, name: str, records: Sequence[bytes]) -> str:
 
     Idempotent: a crash between this and the removal of the file repeats it.
     """
-    corrupt_dir = f"{spool_dir}/{CORRUPT}"
-    folder = _open_folder(corrupt_dir)
-    try:
-        new, path = f"{corrupt_dir}/.{name}", f"{corrupt_dir}/{name}"
-        _unlink(new)
-        _write_file(new, b"".join([record + b"\n" for record in records]))
-        os.rename(new, path)  # noqa: PTH104
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return path
+    return _put(f"{spool_dir}/{CORRUPT}", name, b"".join([record + b"\n" for record in records]))
 
 
 def remove(path: str) -> None:
@@ -130,8 +112,25 @@ def _next_name() -> str:
     return f"{_last_ns:020d}-{os.getpid()}-{_written}{SUFFIX}"
 
 
+def _put(folder_path: str, name: str, data: bytes) -> str:
+    """A whole file under this name, on disk; nothing is left of it when that fails."""
+    folder = _open_folder(folder_path)
+    try:
+        new, path = f"{folder_path}/.{name}", f"{folder_path}/{name}"
+        try:
+            _write_file(new, data)
+            os.rename(new, path)  # noqa: PTH104 (pathlib costs start-up time)
+        except BaseException:
+            _unlink(new)
+            raise
+        os.fsync(folder)  # the name, too, has to survive a power cut
+    finally:
+        os.close(folder)
+    return path
+
+
 def _write_file(path: str, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(data)
         while rest:

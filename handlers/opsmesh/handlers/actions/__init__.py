@@ -1,1 +1,1 @@
-"""What a profile's steps do. Each action kind comes in through the entry points `opsmesh.actions`."""
+"""What a step of a profile does: the action kinds of the entry points `opsmesh.actions`."""

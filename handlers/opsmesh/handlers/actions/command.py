@@ -65,7 +65,9 @@ class Command:
     def parse(cls, value: Any) -> Self:
         """From an argument list, or a mapping with `argv`."""
         if isinstance(value, str):
-            raise ValueError(f"a list of arguments, like {value.split()}; no shell splits the text")
+            raise ValueError(  # noqa: TRY004 (pydantic's own form)
+                f"must be a list of arguments, like {value.split()}; no shell splits text"
+            )
         return cls(
             CommandSpec.model_validate({"argv": value} if isinstance(value, list) else value)
         )

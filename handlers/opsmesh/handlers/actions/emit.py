@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Final, Self
 
 import msgspec
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.spec import Spec, Text
-from opsmesh.handlers.errors import TemplateError
 from opsmesh.handlers.template import Rendered, Template, compile_value
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import (
@@ -42,7 +41,9 @@ def _severity(value: str) -> str:
     return value
 
 
-def _payload(value: dict[str, Any]) -> dict[str, Any]:
+def _payload(value: Any) -> Any:
+    if not isinstance(value, dict) and not isinstance(value, str):
+        raise ValueError("must be a mapping, or one placeholder")  # noqa: TRY004
     compile_value(value)
     return value
 
@@ -51,7 +52,9 @@ class EmitSpec(Spec):
     """The value of `emit`. The topic is plain text, so that loops can be found before they run."""
 
     topic: Annotated[str, AfterValidator(check_topic)]
-    payload: Annotated[dict[str, Any], AfterValidator(_payload)] = Field(default_factory=dict)
+    payload: Annotated[dict[str, Any] | str, BeforeValidator(_payload)] = Field(
+        default_factory=dict
+    )
     severity: Annotated[Text, AfterValidator(_severity)] = "info"
     component: Text | None = None
     workspace: Text | None = None
@@ -82,7 +85,7 @@ class Emit:
         """Publish; returns when the event is stored."""
         try:
             event = self._event(ctx)
-        except (TemplateError, PayloadTooLarge, ValueError) as error:
+        except ValueError as error:  # a template, the severity or the payload's size
             return StepResult(ok=False, output={}, error=str(error), retryable=False)
         await ctx.publish(event)
         return StepResult(ok=True, output={"id": event.id, "topic": event.topic})
@@ -90,6 +93,8 @@ class Emit:
     def _event(self, ctx: StepContext) -> Event:
         cause = ctx.event
         payload = self._payload.render(ctx.variables)
+        if not isinstance(payload, dict):
+            raise ValueError(f"the payload became {payload!r:.80}, not a mapping")  # noqa: TRY004
         size = len(msgspec.json.encode(payload))
         if size > MAX_PAYLOAD:
             raise PayloadTooLarge(size, MAX_PAYLOAD)

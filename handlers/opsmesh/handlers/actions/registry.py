@@ -6,6 +6,7 @@ is named in `problems` and skipped: it never hides the others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
@@ -29,22 +30,21 @@ def discover() -> Found:
     found = Found()
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         try:
-            action = _load(point)
-            if point.name in found.actions:
-                raise TypeError(f"{found.actions[point.name].__module__} has this key already")
-            found.actions[point.name] = action
+            found.actions[point.name] = _load(point, found.actions)
         except Exception as error:  # noqa: BLE001, RUF100 (a stranger's code may raise anything)
             found.problems[point.name] = _why(point, error)
     return found
 
 
-def _load(point: EntryPoint) -> type[Action]:
+def _load(point: EntryPoint, taken: Mapping[str, type[Action]]) -> type[Action]:
     action: type[Action] = point.load()
     for attribute in ("key", "parse", "describe", "run"):
         if not hasattr(action, attribute):
             raise TypeError(f"is no action: it has no {attribute}")
     if action.key != point.name:
         raise TypeError(f"its key {action.key!r} is not the entry point's name")
+    if point.name in taken:
+        raise TypeError(f"{taken[point.name].__module__} has this key already")
     return action
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import selectors
 import signal
 import subprocess
 import termios
@@ -20,16 +19,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from opsmesh.producers.exec import terminal
+from opsmesh.producers.exec.limit import Limit, send
+from opsmesh.producers.exec.pump import Pump
 
-#: Bytes kept of the end of the output, both streams in the order in which they came.
-TAIL: Final = 8 * 1024
-#: Bytes copied at once.
-CHUNK: Final = 64 * 1024
 #: Signals that end or steer a command, passed on to it.
 PASSED_ON: Final = (
     signal.SIGTERM,
@@ -39,12 +35,17 @@ PASSED_ON: Final = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+#: What a terminal sends for Ctrl-C.
+INTERRUPT: Final = b"\x03"
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How the command ended. `status` is its exit code, or minus the signal that ended it."""
+    """How the command ended. `status` is its exit code, or minus the signal that ended it.
+
+    `interrupted`: Ctrl-C was the last thing that its user did to it.
+    """
 
     status: int
     duration_ms: float
@@ -68,114 +69,11 @@ class Outcome:
         return signal.Signals(-self.status).name if self.status < 0 else None
 
 
-class _Pump:
-    """Copies what the command writes to where it belongs. `closed`: our reader has gone away."""
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._tail = bytearray()
-        self.closed = False
-
-    def add(self, source: int, target: int, *, keep: bool) -> None:
-        if keep:  # never standard input: whoever shares it with us would get it non-blocking too
-            os.set_blocking(source, False)
-        self._selector.register(source, selectors.EVENT_READ, (target, keep))
-
-    def wake_on(self, descriptor: int) -> None:
-        """Leave `turn` when `descriptor` can be read."""
-        self._selector.register(descriptor, selectors.EVENT_READ, None)
-
-    def turn(self, wait: float | None) -> bool:
-        """Copy once; False when nothing was there."""
-        copied = False
-        for key, _ in self._selector.select(wait):
-            if key.data is None:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(key.fd, CHUNK)
-                continue
-            target, keep = key.data
-            copied = self._copy(key.fd, target, keep=keep) or copied
-        return copied
-
-    def _copy(self, source: int, target: int, *, keep: bool) -> bool:
-        try:
-            data = os.read(source, CHUNK)
-        except BlockingIOError:
-            return False
-        except OSError:  # the other end of a pseudo terminal is closed
-            data = b""
-        if not data:
-            self._selector.unregister(source)
-            return False
-        if keep:
-            self._tail += data
-            del self._tail[:-TAIL]
-        try:
-            _write(target, data)
-        except OSError:  # let the command feel it, as it would without us
-            self.closed = self.closed or keep
-            self._selector.unregister(source)
-            if keep:
-                os.close(source)
-        return True
-
-    def tail(self) -> str:
-        return self._tail.decode("utf-8", "replace")
-
-    def close(self) -> None:
-        self._selector.close()
-
-
-class _Limit(threading.Thread):
-    """Ends the command when its time is over: TERM, and KILL after the grace."""
-
-    def __init__(self, timeout: float, grace: float, pid: int, *, group: bool) -> None:
-        super().__init__(daemon=True)
-        self._timeout, self._grace, self._pid, self._group = timeout, grace, pid, group
-        self._done = threading.Event()
-        self.used: signal.Signals | None = None
-
-    def run(self) -> None:
-        if self._done.wait(self._timeout):
-            return
-        self.used = signal.SIGTERM
-        send(self._pid, signal.SIGTERM, group=self._group)
-        send(self._pid, signal.SIGCONT, group=self._group)  # a stopped process hears no TERM
-        if not self._done.wait(self._grace):
-            self.used = signal.SIGKILL
-            send(self._pid, signal.SIGKILL, group=self._group)
-
-    def ended(self) -> None:
-        self._done.set()
-        if self.is_alive():
-            self.join()
-        if self.used:  # what ignored TERM, and outlived the command
-            send(self._pid, signal.SIGKILL, group=self._group)
-
-
-def send(pid: int, signum: int, *, group: bool) -> None:
-    """Signal the command and what it started: its process group, or else its descendants."""
-    for target in [-pid] if group else [pid, *_descendants(pid)]:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(target, signum)
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            pids = [int(child) for child in children.read_text().split()]
-        except OSError:
-            continue
-        for child in pids:
-            yield child
-            yield from _descendants(child)
-
-
 def run(
     argv: Sequence[str], *, env: Mapping[str, str], timeout: float | None = None, grace: float = 5.0
 ) -> Outcome:
     """Run the command to its end. OSError when it cannot be started."""
-    pump, started = _Pump(), time.monotonic()
+    pump, started = Pump(), time.monotonic()
     own_tty = _is_ours(STDIN) and os.isatty(STDOUT)
     group = own_tty or not os.isatty(STDIN)
     with contextlib.ExitStack() as stack:
@@ -184,7 +82,7 @@ def run(
         interrupted = stack.enter_context(_passing_on(child.pid, group=group))
         limit = None
         if timeout is not None:
-            limit = _Limit(timeout, grace, child.pid, group=group)
+            limit = Limit(timeout, grace, child.pid, group=group)
             limit.start()
         ended, exited = _exit_pipe(child, stack)
         pump.wake_on(ended)
@@ -192,8 +90,7 @@ def run(
             pump.turn(None)
         if limit is not None:
             limit.ended()
-        while pump.turn(0):  # what it wrote before it ended; what it left behind may write on
-            pass
+        pump.drain()  # what it wrote before it ended
     return Outcome(
         status=child.returncode,
         duration_ms=round((time.monotonic() - started) * 1000, 3),
@@ -202,7 +99,7 @@ def run(
         timed_out=limit is not None and limit.used is not None,
         stopped_by=limit.used.name if limit is not None and limit.used else None,
         output_closed=pump.closed,
-        interrupted=bool(interrupted),
+        interrupted=bool(interrupted) or pump.last_key == INTERRUPT,
     )
 
 
@@ -214,7 +111,7 @@ def _is_ours(real: int) -> bool:
 def _start(
     argv: Sequence[str],
     env: Mapping[str, str],
-    pump: _Pump,
+    pump: Pump,
     stack: contextlib.ExitStack,
     *,
     own_tty: bool,
@@ -313,15 +210,3 @@ def _passing_on(pid: int, *, group: bool) -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def _write(target: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(target, view) :]
-        except BlockingIOError:  # somebody else made our output non-blocking
-            selector = selectors.DefaultSelector()
-            selector.register(target, selectors.EVENT_WRITE)
-            selector.select()
-            selector.close()

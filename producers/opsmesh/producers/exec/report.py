@@ -39,7 +39,7 @@ def of_outcome(
     if outcome.timed_out:
         more = {"timeout_s": timeout, "signal": outcome.stopped_by, "pid": outcome.pid}
         return Report(RUN_TIMEOUT, {**facts, **more})
-    if outcome.status == 0 or outcome.status in INTERRUPTED:
+    if outcome.status == 0 or outcome.interrupted or outcome.status in INTERRUPTED:
         return None
     if outcome.output_closed and outcome.status in (-signal.SIGPIPE, 128 + signal.SIGPIPE):
         return None  # `… | head`: its reader had enough

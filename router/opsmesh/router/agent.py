@@ -1,0 +1,226 @@
+"""The agent: the one process of a mesh that takes events in, and keeps the streams in order.
+
+The one rule: it answers `ok` only for what is at the broker or synced to the spool. It works with
+no broker, and notices by itself when one comes, goes, or comes back with something missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from opsmesh.router import connection, logs, paths, topology
+from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable, StreamVanished
+from opsmesh.router.ingest import HANG_UP, MAX_LINE, Ingest
+from opsmesh.router.intake import Intake, asks_reply
+from opsmesh.router.outbox import Outbox
+from opsmesh.router.settings import Settings
+from opsmesh.schemas.errors import EnvelopeError, SchemaError
+from opsmesh.schemas.registry import load_registry
+
+#: Seconds between looks at the connection.
+LOOK: Final = 0.1
+#: Seconds between attempts when no broker is known, refuses us, or cannot make the streams.
+RETRY: Final = 1.0
+#: Seconds between looks whether the loss of a stream was accepted.
+VANISHED_RETRY: Final = 3.0
+#: Seconds between notes of the last sequence, which show a stream that went back.
+REMEMBER: Final = 5.0
+#: Bytes of a line that was too long which are kept as a dead letter.
+KEPT_OF_TOO_LONG: Final = 64 * 1024
+
+log = structlog.get_logger()
+
+
+class Agent:
+    """Everything of the process but the lock and the signals."""
+
+    def __init__(self, settings: Settings) -> None:
+        registry = load_registry(Path(paths.config_dir(), "topics.yaml"))
+        for problem in registry.problems:
+            log.error("topics.problem", problem=problem)
+        self._settings = settings
+        self._intake = Intake(settings, registry)
+        self._outbox = Outbox(paths.spool_dir(), self._intake, host=settings.host)
+        self._ingest = Ingest(paths.ingest_socket(), self.handle)
+        self._client: Client | None = None
+        self._known = topology.Known(_known_file())
+        self._said = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then everything that was accepted is safe."""
+        paths.private_dir(paths.state_dir())
+        await self._ingest.start()
+        log.info("agent.started", socket=self._ingest.path, pid=os.getpid())
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = [
+                    group.create_task(self._keep_broker()),
+                    group.create_task(self._outbox.drain()),
+                    group.create_task(self._remember()),
+                    group.create_task(self._announce("mesh.component.started")),
+                ]
+                await stop.wait()
+                await self._ingest.stop()
+                await self._announce("mesh.component.stopped", exit_code=0)
+                await self._outbox.close()
+                for task in work:
+                    task.cancel()
+        finally:
+            self._note_seq()
+            if self._client is not None and not self._client.is_closed:
+                with contextlib.suppress(NatsError, OSError, TimeoutError):
+                    await self._client.close()
+        log.info("agent.stopped")
+
+    async def handle(self, line: bytes, too_long: bool) -> bytes | None:
+        """Take one line in; the answer to it, where one is asked for."""
+        if too_long:  # whether it asks for an answer stands, perhaps, in what was skipped
+            error: Exception = EnvelopeError(f"line exceeds {MAX_LINE} bytes, and was skipped")
+            await self._refused(line[:KEPT_OF_TOO_LONG], error)
+            return _refusal(error)
+        try:
+            message = self._intake.message(line)
+            seq = await self._outbox.deliver(message)
+        except (SchemaError, ValueError, RecursionError) as wrong:
+            if asks_reply(line):
+                return _refusal(wrong)
+            await self._refused(line, wrong)
+            return None
+        except OSError:
+            return HANG_UP
+        if not message.reply:
+            return None
+        where = {"spooled": True} if seq is None else {"seq": seq}
+        return msgspec.json.encode({"ok": True, "id": message.id, **where})
+
+    async def _refused(self, line: bytes, error: Exception) -> None:
+        try:
+            await self._outbox.dead_letter(line, error)
+        except OSError as problem:
+            log.critical("ingest.lost", error=str(error), cause=str(problem), size=len(line))
+
+    async def _announce(self, topic: str, **more: Any) -> None:
+        await self._emit(topic, {"component": "agent", "pid": os.getpid(), **more})
+
+    async def _emit(self, topic: str, payload: Mapping[str, Any]) -> None:
+        """An event of our own, by the road of all others."""
+        event = {"topic": topic, "source": "opsmesh", "component": "agent", "payload": payload}
+        await self.handle(msgspec.json.encode(event), False)
+
+    async def _keep_broker(self) -> None:
+        """Be connected, and let nothing through before the streams have been checked."""
+        while True:
+            if self._client is None or self._client.is_closed:
+                await self._connect()
+            elif self._client.is_connected and not self._outbox.is_open:
+                await self._check_streams(self._client)
+            else:
+                await asyncio.sleep(LOOK)
+
+    async def _connect(self) -> None:
+        try:
+            where = connection.endpoint(self._settings)
+            self._client = await connection.connect(where, name="agent")
+        except BrokerUnavailable as error:
+            self._say_once("broker.unavailable", error)
+            await asyncio.sleep(RETRY)
+
+    async def _check_streams(self, client: Client) -> None:
+        reconnects = client.stats["reconnects"]
+        known = topology.Known(_known_file())  # anew: the loss may have been accepted since
+        try:
+            regressions = await topology.ensure(client.jetstream(), self._settings, known)
+        except StreamVanished as error:
+            self._say_once("stream.vanished", error, "critical")
+            await asyncio.sleep(VANISHED_RETRY)
+            return
+        except (NatsError, OSError, TimeoutError) as error:
+            if client.is_connected:
+                self._say_once("streams.not_ready", error)
+            await asyncio.sleep(LOOK)
+            return
+        self._known, self._said = known, ""
+        self._outbox.open(client, connection=reconnects)
+        log.info("broker.ready")
+        for regression in regressions:
+            fact = {
+                "stream": regression.stream,
+                "last_known_seq": regression.last_known_seq,
+                "found_seq": regression.found_seq,
+            }
+            log.critical("stream.regressed", **fact)
+            await self._emit("mesh.stream.regressed", fact)
+
+    def _say_once(self, event: str, error: Exception, level: str = "warning") -> None:
+        text = f"{event}: {error}"
+        if text != self._said:
+            self._said = text
+            getattr(log, level)(event, error=str(error), hint=getattr(error, "hint", ""))
+
+    async def _remember(self) -> None:
+        while True:
+            await asyncio.sleep(REMEMBER)
+            self._note_seq()
+
+    def _note_seq(self) -> None:
+        if self._outbox.last_seq > self._known.last_seq(topology.EVENTS):
+            self._known.remember({topology.EVENTS: self._outbox.last_seq})
+
+
+def _known_file() -> Path:
+    return Path(paths.state_dir(), "known.json")
+
+
+def _refusal(error: Exception) -> bytes:
+    return msgspec.json.encode({"ok": False, "error": str(error)})
+
+
+@contextlib.contextmanager
+def only_one(path: str) -> Iterator[None]:
+    """Hold the lock while the body runs; AlreadyRunning when another process holds it.
+
+    The kernel lets go of it however the process ends.
+    """
+    paths.private_dir(os.path.dirname(path))  # noqa: PTH120
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 32).strip()
+            pid = int(holder) if holder.isdigit() else None
+            raise AlreadyRunning("the agent", pid) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, b"%d\n" % os.getpid())
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Agent(settings).run(stop)
+
+
+def main() -> int:
+    """Run the agent in the foreground until SIGTERM or Ctrl-C; the exit code."""
+    settings = Settings()
+    logs.configure("agent", level=settings.log_level)
+    with only_one(paths.runtime_dir() + "/agent.lock"):
+        asyncio.run(_serve(settings))
+    return 0

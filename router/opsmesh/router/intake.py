@@ -1,0 +1,137 @@
+"""What becomes of one line: a message to store, or the reason why it is none.
+
+The one rule: a line that has been through here once comes out the same the second time (same id,
+same time, same bytes), so that a spooled event can be sent again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from opsmesh.router.settings import Settings
+from opsmesh.schemas import envelope, times
+from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.errors import EnvelopeError, SchemaError
+from opsmesh.schemas.redact import Redactor
+from opsmesh.schemas.registry import Registry
+
+#: Keys of a line that speak to the agent and are never stored.
+REPLY, COERCE = "_reply", "_coerce"
+#: Longest id: it is a header of the message.
+MAX_ID: Final = 128
+#: Longest subject: the broker ends a connection that sends a command of more than 4 KiB.
+MAX_SUBJECT: Final = 512
+#: Largest event: the broker takes 1 MiB with headers.
+MAX_EVENT: Final = 1024 * 1024 - 4096
+#: The header of an event whose topic nobody has registered.
+UNREGISTERED: Final = {"Opsmesh-Unregistered": "1"}
+#: Unregistered topics whose first appearance is remembered, so that each is logged once.
+MAX_REMEMBERED: Final = 10_000
+
+_ASKS_REPLY = re.compile(rb'"_reply"\s*:\s*true')
+
+log = structlog.get_logger()
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it goes to the broker; `reply`: its sender waits for an answer."""
+
+    subject: str
+    data: bytes
+    id: str
+    reply: bool = False
+    headers: dict[str, str] | None = None
+
+
+class Intake:
+    """Completes, checks and redacts; knows this host's defaults."""
+
+    def __init__(
+        self, settings: Settings, registry: Registry, redactor: Redactor | None = None
+    ) -> None:
+        self._registry = registry
+        self._redactor = redactor or Redactor()
+        self._strict = settings.strict_topics
+        self._defaults = {
+            "host": settings.host,
+            "session_id": os.environ.get("XDG_SESSION_ID", ""),
+            "workspace": "",
+            "source": "ingest",
+            "component": "ingest",
+        }
+        self._seen: set[str] = set()
+
+    def message(self, line: bytes) -> Message:
+        """The message in a line of JSON; SchemaError when the line is no event."""
+        raw = envelope.raw_fields(line)
+        reply = bytes(raw.pop(REPLY, b"")) == b"true"
+        coerce = bytes(raw.pop(COERCE, b"")) == b"true"
+        severity = self._severity(raw.get("topic"))
+        data, event = envelope.complete(
+            raw, defaults={**self._defaults, "severity": severity}, now_us=times.now_us()
+        )
+        _check_id(event.id)
+        payload, known = self._payload(event, coerce)
+        if payload is not event.payload:
+            fields = envelope.raw_fields(data)
+            data = msgspec.json.encode({**fields, "payload": payload})
+        if len(data) > MAX_EVENT:
+            raise EnvelopeError(f"event of {len(data)} bytes exceeds {MAX_EVENT} bytes")
+        subject = envelope.subject(event.host, event.topic)
+        if len(subject) > MAX_SUBJECT:
+            raise EnvelopeError(
+                f"host and topic of {len(subject)} characters exceed {MAX_SUBJECT}", field="host"
+            )
+        return Message(
+            subject=subject,
+            data=data,
+            id=event.id,
+            reply=reply,
+            headers=None if known else UNREGISTERED,
+        )
+
+    def _severity(self, topic: Any) -> str:
+        """The topic's own; what is wrong with the topic is for `complete` to say."""
+        try:
+            known = self._registry.get(msgspec.json.decode(topic or b'""', type=str))
+        except msgspec.DecodeError:
+            return "info"
+        return known.severity if known else "info"
+
+    def _payload(self, event: Event, coerce: bool) -> tuple[dict[str, Any], bool]:
+        """The payload to store (the event's own object when nothing changes), and whether its
+        topic is registered."""
+        checked = self._registry.check(event.topic, event.payload, coerce=coerce)
+        if checked is None:
+            self._unregistered(event.topic)
+        payload, removed = self._redactor.redact(event.payload if checked is None else checked)
+        if removed:
+            log.info("event.redacted", id=event.id, topic=event.topic, found=len(removed))
+        return payload, checked is not None
+
+    def _unregistered(self, topic: str) -> None:
+        nearest = self._registry.nearest(topic)
+        if self._strict:
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            raise SchemaError(f"topic {topic} is not registered, and strict_topics is set{hint}")
+        if topic not in self._seen and len(self._seen) < MAX_REMEMBERED:
+            self._seen.add(topic)
+            log.warning("topic.unregistered", topic=topic, nearest=nearest)
+
+
+def asks_reply(line: bytes) -> bool:
+    """Whether the sender of a line that is no event, perhaps not JSON, waits for an answer."""
+    return _ASKS_REPLY.search(line) is not None
+
+
+def _check_id(id: str) -> None:
+    if not (0 < len(id) <= MAX_ID and id.isascii() and id.isprintable() and " " not in id):
+        raise EnvelopeError(
+            f"id {id[:MAX_ID]!r} is not 1 to {MAX_ID} printable ASCII characters without spaces",
+            field="id",
+        )

@@ -1,0 +1,97 @@
+"""A handlers server of a test's own: real broker, real profiles files, real commands."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from tests.conftest import eventually, mesh_client
+
+from opsmesh.handlers.ledger import Ledger, Run
+from opsmesh.handlers.serve import Server
+from opsmesh.router import deadletter, paths
+from opsmesh.router.deadletter import Letter
+from opsmesh.router.scan import scan
+from opsmesh.router.settings import Settings
+from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import ids, times
+from opsmesh.schemas.envelope import Event, decode, encode, subject
+
+
+@dataclass
+class Mesh:
+    """What a test does with it."""
+
+    client: Client
+    server: Server
+    settings: Settings
+
+    async def publish(self, topic: str = "service.start.failed", **more: Any) -> Event:
+        """One event, stored as its producer would."""
+        now_us = times.now_us()
+        event_id = ids.uuid7()
+        facts: dict[str, Any] = {
+            "source": "test",
+            "component": "test",
+            "severity": "error",
+            "correlation_id": event_id,
+            "host": self.settings.host,
+            "session_id": "",
+            "workspace": "work",
+            "payload": {"unit": "backup.service"},
+        }
+        event = Event(topic=topic, ts_utc=times.format_us(now_us), id=event_id, **{**facts, **more})
+        await self.client.jetstream().publish(
+            subject(event.host, topic), encode(event), headers={"Nats-Msg-Id": event.id}
+        )
+        return event
+
+    async def events(self, topic: str = ">") -> list[Event]:
+        """Every stored event of the topic."""
+        return [
+            decode(msg.data) async for msg in scan(self.client, EVENTS, subjects=[f"evt.*.{topic}"])
+        ]
+
+    async def runs(self) -> list[Run]:
+        """Every run in the ledger."""
+        return [run async for run in Ledger(self.client).runs()]
+
+    async def letters(self) -> list[Letter]:
+        """Every dead letter."""
+        return [letter async for letter in deadletter.letters(self.client)]
+
+    async def wait(self, topic: str, count: int = 1) -> list[Event]:
+        """The events of a topic, once there are `count` of them."""
+
+        async def there() -> list[Event]:
+            found = await self.events(topic)
+            return found if len(found) >= count else []
+
+        found: list[Event] = await eventually(there)
+        return found
+
+
+def write_profiles(text: str) -> Path:
+    """The profiles file of this test's mesh."""
+    path = Path(paths.config_dir(), "profiles.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@asynccontextmanager
+async def mesh(profiles: str, *, settings: Settings | None = None) -> AsyncIterator[Mesh]:
+    """Handlers that run with these profiles."""
+    write_profiles(profiles)
+    settings = settings or Settings()
+    async with mesh_client(settings) as client:
+        server = Server(client, settings)
+        await server.start()
+        try:
+            yield Mesh(client, server, settings)
+        finally:
+            await server.stop()

@@ -1,0 +1,339 @@
+"""Profile files: what they mean, and every error with its place."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opsmesh.handlers.profiles import Profile, ProfileSet, json_schema, load_profiles
+from opsmesh.router.decide import Debounce
+from opsmesh.router.retry import Retry
+
+GOOD = """\
+version: 1
+profiles:
+  triage-failed-service:
+    owner: desktop
+    on: [service.start.failed, python.>]
+    where: event.payload.unit.endsWith(".service")
+    debounce: {window: 30s, max_wait: 5m}
+    concurrency: {limit: 2}
+    retry: {attempts: 3, initial: 1s, max: 1m, jitter: 0.1}
+    timeout: 90s
+    vars: {level: 3}
+    actions:
+      - id: evidence
+        collect: [unit_status, journal, unit_file]
+      - command: [systemctl, --user, restart, "${{ event.payload.unit }}"]
+        timeout: 10s
+        on_unknown: skip
+        continue_on_error: true
+"""
+
+
+def load(folder: Path, text: str, **others: str) -> ProfileSet:
+    (folder / "profiles.yaml").write_text(text)
+    for name, content in others.items():
+        (folder / "profiles.d").mkdir(exist_ok=True)
+        (folder / "profiles.d" / f"{name}.yaml").write_text(content)
+    return load_profiles(folder)
+
+
+def one(folder: Path, text: str) -> Profile:
+    found = load(folder, text)
+    assert found.errors == []
+    [profile] = found.profiles.values()
+    return profile
+
+
+def with_key(line: str) -> str:
+    """A profile `p` with one further line."""
+    return f"profiles:\n  p:\n    on: a.b\n    actions: [emit: b.c]\n    {line}\n"
+
+
+def test_profile(tmp_path: Path) -> None:
+    """A profile has what its file says, and defaults for the rest."""
+    profile = one(tmp_path, GOOD)
+    assert profile.name == "triage-failed-service"
+    assert (profile.owner, profile.run_on, profile.state) == ("desktop", "origin", "enabled")
+    assert (profile.concurrency, profile.timeout, profile.hops) == (2, 90.0, 8)
+    assert profile.retry == Retry(attempts=3, initial_s=1, max_s=60, jitter=0.1)
+    first, second = profile.steps
+    assert (first.id, first.timeout, first.on_unknown, first.continue_on_error) == (
+        "evidence",
+        None,
+        "retry",
+        False,
+    )
+    assert (second.id, second.timeout, second.on_unknown, second.continue_on_error) == (
+        "command_1",
+        10.0,
+        "skip",
+        True,
+    )
+    assert (profile.file, profile.line) == ("profiles.yaml", 3)
+
+
+def test_rule(tmp_path: Path) -> None:
+    """A profile gives the decision engine its rule."""
+    profile = one(tmp_path, GOOD)
+    rule = profile.rule()
+    assert rule.on == ("service.start.failed", "python.>")
+    assert rule.where is not None
+    assert rule.where.text == 'event.payload.unit.endsWith(".service")'
+    assert rule.debounce == Debounce(window_us=30_000_000, max_wait_us=300_000_000)
+    assert (rule.hash, rule.max_hops, rule.vars) == (profile.hash, 8, {"level": 3})
+    assert profile.with_state("shadow").rule().state == "shadow"
+
+
+def test_hash(tmp_path: Path) -> None:
+    """The hash changes with what a profile does; not with order, comments, form or state."""
+    base = one(tmp_path, with_key("debounce: {window: 60s, key: topic}"))
+    same = one(
+        tmp_path,
+        "# said otherwise\nprofiles:\n  p:\n    state: shadow\n"
+        "    actions:\n    - emit: {topic: b.c}\n"
+        "    debounce:\n      key: [event.topic]\n      window: 1m\n    on: [a.b]\n    owner: ''\n",
+    )
+    assert same.hash == base.hash
+    assert same != base
+    assert same == base.with_state("shadow")
+    assert len(base.hash) == 16
+    for line in ("debounce: {window: 61s, key: topic}", "owner: x", "hops: 3"):
+        assert one(tmp_path, with_key(line)).hash != base.hash
+
+
+def test_describe(tmp_path: Path) -> None:
+    """A profile tells its content as JSON, with each step's action."""
+    content = json.loads(json.dumps(one(tmp_path, GOOD).describe()))
+    assert content["retry"]["attempts"] == 3
+    assert content["actions"][1]["command"]["argv"][3] == "${{ event.payload.unit }}"
+
+
+@pytest.mark.parametrize("state", ["enabled", "shadow", "disabled"])
+def test_states(tmp_path: Path, state: str) -> None:
+    """A profile is enabled, shadow or disabled."""
+    assert one(tmp_path, with_key(f"state: {state}")).state == state
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "debunce: {window: 1s}",
+            "5:5: unknown key 'debunce' in profile 'p'; did you mean 'debounce'?",
+        ),
+        ("owner: 3", "5:12: owner: should be a valid string, not 3 in profile 'p'"),
+        ("where: event.x ==", "5:12: where: 'event.x ==': the expression ends too early (column"),
+        ("where: evnt.x", "5:12: where: unknown name 'evnt' in profile 'p'; did you mean 'event'?"),
+        ("where: steps.x", "unknown name 'steps' in profile 'p'; there are event, host, vars"),
+        ("state: enabeld", "5:12: state 'enabeld' is not one of enabled, shadow, disabled"),
+        ("debounce: {}", "5:5: key 'window' is missing"),
+        ("debounce: {window: 30}", "5:24: window: 30 is no duration"),
+        ("debounce: {window: 30x}", "5:24: window: duration '30x' is not a number with a unit"),
+        ("debounce: {window: 2m, max_wait: 1m}", "debounce: max_wait is shorter than window"),
+        ("debounce: {window: 1s, key: [topc]}", "no field 'topc' in profile 'p'; did you mean 'to"),
+        ("debounce: {window: 1s, wndow: 1s}", "unknown key 'wndow' of 'debounce' in profile 'p'"),
+        ("concurrency: {limit: 0}", "5:26: limit: should be greater than or equal to 1, not 0"),
+        ("retry: {max: 1s}", "retry: max is shorter than initial"),
+        ("retry: {backof: fixed}", "5:13: unknown key 'backof' of 'retry' in profile 'p'; did you"),
+        ("throttle: {}", "5:5: 'throttle' is not supported by this version of opsmesh (0.1.0)"),
+        ("concurrency: {mode: queued}", "'concurrency.mode' is not supported by this version"),
+        ("debounce: {window: 1s, edge: x}", "'debounce.edge' is not supported by this version"),
+        ("slo: {}", "'slo' is not supported by this version"),
+        ("on: c.d", "5:5: key 'on' a second time; line 3 has it already"),
+    ],
+)
+def test_profile_errors(tmp_path: Path, line: str, said: str) -> None:
+    """A wrong key or value of a profile is named with its place and the nearest valid one."""
+    found = load(tmp_path, with_key(line))
+    assert found.profiles == {}
+    [error] = found.errors
+    assert said in str(error)
+    assert str(error).startswith("profiles.yaml:5:")
+
+
+@pytest.mark.parametrize(
+    ("on", "said"),
+    [
+        ("[]", "on is empty"),
+        ("x", "'x' matches no topic"),
+        ("a.B", "'a.B' matches no topic"),
+        ("a.>.b", "'a.>.b' matches no topic"),
+        ("[a.*, '*.b']", "'a.*' and '*.b' match the same topics"),
+        ("[a.b, a.>]", "'a.b' and 'a.>' match the same topics"),
+    ],
+)
+def test_topic_errors(tmp_path: Path, on: str, said: str) -> None:
+    """A pattern that matches no topic, or overlaps another one, is refused."""
+    found = load(tmp_path, f"profiles: {{p: {{on: {on}, actions: [emit: x.y]}}}}\n")
+    assert said in str(found.errors[0])
+
+
+@pytest.mark.parametrize("on", ["a.*", "a.>", "'*.b'", "[a.*.c, a.*]", "[a.b, a.c, b.>]", "a.b"])
+def test_topics(tmp_path: Path, on: str) -> None:
+    """Patterns are those of NATS, one or a list."""
+    assert load(tmp_path, f"profiles: {{p: {{on: {on}, actions: [emit: x.y]}}}}\n").errors == []
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("{comand: [ls]}", "unknown key 'comand' in step in profile 'p'; did you mean 'command'?"),
+        ("{id: x}", "a step needs an action: one of collect, command, emit"),
+        ("{command: [ls], emit: a.b}", "a step has one action"),
+        ("{mcp: {}}", "'mcp' is not supported by this version of opsmesh (0.1.0)"),
+        ("{command: [ls], approve: {}}", "'approve' is not supported by this version"),
+        ("{command: ls -l}", "command: must be a list of arguments, like ['ls', '-l']"),
+        (
+            "{command: {argv: [ls], cwdd: /}}",
+            "unknown key 'cwdd' in profile 'p'; did you mean 'cwd",
+        ),
+        (
+            "{command: [ls, '${{ evnt }}']}",
+            "unknown name 'evnt' in profile 'p'; did you mean 'event'",
+        ),
+        ("{command: [ls], id: Not-Good}", "id: "),
+        ("{command: [ls], timeout: 3}", "timeout: 3 is no duration"),
+        ("{command: [ls], on_unknown: retri}", "did you mean 'retry'?"),
+        ("{emit: {topic: A}}", "topic: topic 'A' is not 2 to 6 tokens"),
+        ("{collect: [jurnal]}", "'jurnal' is not one of journal, unit_status, unit_file"),
+        ("{collect: [{journal: {lnes: 1}}]}", "unknown key 'lnes' of 'journal'"),
+        ("ls", "should be a valid dictionary, not 'ls'"),
+    ],
+)
+def test_step_errors(tmp_path: Path, step: str, said: str) -> None:
+    """A wrong step is named with its place and the nearest valid key."""
+    text = f"profiles:\n  p:\n    on: a.b\n    actions:\n      - {step}\n"
+    found = load(tmp_path, text)
+    assert found.profiles == {}
+    [error] = found.errors
+    assert said in str(error)
+    assert (error.line, error.file) == (5, "profiles.yaml")
+
+
+def test_position_within_a_short_form(tmp_path: Path) -> None:
+    """An error in an argument list that is written without `argv` has the argument's own line."""
+    text = "profiles:\n  p:\n    on: a.b\n    actions:\n    - command:\n      - ls\n      - true\n"
+    [error] = load(tmp_path, text).errors
+    assert (error.line, error.column) == (7, 9)
+
+
+def test_all_errors(tmp_path: Path) -> None:
+    """Every error of every file is reported, in order; a profile without one is in the set."""
+    bad = (
+        "profiles:\n  a: {on: x, actions: [{}]}\n  good: {on: a.b, actions: [emit: b.c]}\n  B: 3\n"
+    )
+    found = load(tmp_path, bad, more="nonsense: 1\nprofiles: 3\n", torn="a: [\n")
+    assert list(found.profiles) == ["good"]
+    assert [(error.file, error.line) for error in found.errors] == [
+        ("profiles.yaml", 2),
+        ("profiles.yaml", 2),
+        ("profiles.yaml", 4),
+        ("profiles.yaml", 4),
+        ("profiles.d/more.yaml", 1),
+        ("profiles.d/more.yaml", 2),
+        ("profiles.d/torn.yaml", 2),
+    ]
+
+
+def test_same_name_twice(tmp_path: Path) -> None:
+    """A profile defined in two files is an error that names both places."""
+    found = load(tmp_path, with_key(""), more=with_key(""))
+    [error] = found.errors
+    said = "profiles.d/more.yaml:2:3: profile 'p' is already defined at profiles.yaml:2"
+    assert str(error) == said
+
+
+def test_same_id_twice(tmp_path: Path) -> None:
+    """Two steps with one id are an error."""
+    step = "{id: x, emit: a.b}"
+    [error] = load(tmp_path, f"profiles: {{p: {{on: a.b, actions: [{step}, {step}]}}}}").errors
+    assert "two steps have the id 'x'" in str(error)
+
+
+def test_folder(tmp_path: Path) -> None:
+    """profiles.d adds to profiles.yaml; other files and no files at all are no profiles."""
+    assert load_profiles(tmp_path / "nowhere") == ProfileSet()
+    (tmp_path / "profiles.d").mkdir()
+    (tmp_path / "profiles.d" / "note.txt").write_text("[")
+    (tmp_path / "profiles.d" / ".editing.yaml").write_text("[")
+    found = load(tmp_path, "", one=with_key(""))
+    assert list(found.profiles) == ["p"]
+    assert found.errors == []
+
+
+def test_shared_parts(tmp_path: Path) -> None:
+    """A key that begins with x- may hold parts that profiles share."""
+    text = "x-retry: &r {attempts: 9}\n" + with_key("retry: *r")
+    assert one(tmp_path, text).retry.attempts == 9
+
+
+def plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *, value: str, code: str) -> None:
+    """Install a distribution with one action named `hello`."""
+    (folder / "stranger.py").write_text(code)
+    facts = folder / "stranger-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[opsmesh.actions]\nhello = {value}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "stranger", raising=False)
+
+
+def test_broken_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken plug-in is named and skipped; only a profile that needs it is wrong."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    plug_in(folder, monkeypatch, value="stranger:Nope", code="x = 1\n")
+    found = load(tmp_path, with_key("") + "  q: {on: a.b, actions: [hello: 1]}\n")
+    assert list(found.profiles) == ["p"]
+    [problem] = found.problems
+    assert "action 'hello' (stranger:Nope of stranger 1.0): AttributeError" in problem
+    assert "the plug-in for 'hello' is broken" in str(found.errors[0])
+
+
+def test_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's action comes in by the same door as ours."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    code = """
+class Hello:
+    key = "hello"
+    @classmethod
+    def parse(cls, value):
+        if value != "world":
+            raise ValueError("only the world")
+        return cls()
+    def describe(self):
+        return {}
+    async def run(self, ctx):
+        raise NotImplementedError
+"""
+    plug_in(folder, monkeypatch, value="stranger:Hello", code=code)
+    found = load(tmp_path, "profiles: {p: {on: a.b, actions: [hello: world]}}\n")
+    assert [step.id for step in found.profiles["p"].steps] == ["hello_0"]
+    found = load(tmp_path, "profiles: {p: {on: a.b, actions: [hello: x]}}\n")
+    assert "hello: only the world in profile 'p'" in str(found.errors[0])
+
+
+def test_json_schema() -> None:
+    """The schema for editors names every key, and each of its references is there."""
+    schema = json_schema()
+    profile = schema["$defs"]["ProfileSpec"]["properties"]
+    step = schema["$defs"]["StepSpec"]["properties"]
+    assert {"on", "where", "debounce", "actions"} <= profile.keys()
+    assert {"id", "command", "emit", "collect"} <= step.keys()
+    assert _references(schema) <= {f"#/$defs/{name}" for name in schema["$defs"]}
+
+
+def _references(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return set().union(*map(_references, value))
+    if not isinstance(value, dict):
+        return set()
+    own = {value["$ref"]} if "$ref" in value else set()
+    return own.union(*map(_references, value.values()))

@@ -1,0 +1,370 @@
+"""From event to outcome: runs, retries, dead letters, resumption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.conftest import eventually, run
+from tests.handlers.mesh import mesh, write_profiles
+
+from opsmesh.handlers import overrides
+from opsmesh.router import deadletter, trigger
+from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
+from opsmesh.schemas import ids
+
+FAST_RETRY = "retry: {attempts: 3, initial: 50ms, jitter: 0}"
+
+
+def test_event_runs_its_profile(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """An event runs its profile's command, with its payload as one argument; the outcome is an
+    event of the same story."""
+    out = tmp_path / "out"
+    profiles = f"""
+profiles:
+  note:
+    on: service.start.failed
+    where: event.payload.unit.endsWith(".service")
+    actions:
+      - command: [sh, -c, 'printf "%s|%s" "$1" "$OPSMESH_EVENT_ID" > {out}', sh, "${{{{ event.payload.unit }}}}"]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            event = await m.publish(payload={"unit": "a b; rm -rf $HOME.service"})
+            (done,) = await m.wait("automation.run.succeeded")
+            assert out.read_text() == f"a b; rm -rf $HOME.service|{event.id}"
+            assert (done.correlation_id, done.causation_id) == (event.correlation_id, event.id)
+            assert (done.attempt, done.exit_code, done.hops) == (1, 0, 1)
+            assert done.duration_ms is not None
+            (found,) = await m.runs()
+            assert (found.state, found.run_id) == ("succeeded", done.run_id)
+            assert [step.state for step in found.steps] == ["done"]
+
+    run(body())
+
+
+def test_condition_keeps_others_out(nats_server: EmbeddedServer) -> None:
+    """An event that does not meet `where` runs nothing; its decision is on record with values."""
+    profiles = """
+profiles:
+  picky:
+    on: service.start.failed
+    where: event.payload.unit == "other.service"
+    actions: [command: ["true"]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            event = await m.publish()
+            js = m.client.jetstream()
+
+            async def recorded() -> bool:
+                return (await js.stream_info("DECISIONS")).state.messages > 0
+
+            await eventually(recorded)
+            found = json.loads((await js.get_msg("DECISIONS", 1)).data or b"")
+            assert found["event_id"] == event.id
+            assert (found["outcome"], found["clause"]) == ("filtered", "where")
+            assert found["values"] == {"event.payload.unit": "backup.service"}
+            assert await m.runs() == []
+
+    run(body())
+
+
+def test_retries_then_dead_letter_then_redrive(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """A failing profile is tried again, ends in the DLQ with every error and the original bytes,
+    and a redrive runs today's definition."""
+    flag = tmp_path / "fixed"
+    profiles = f"""
+profiles:
+  shaky:
+    on: service.start.failed
+    {FAST_RETRY}
+    actions: [command: [test, -e, {flag}]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            event = await m.publish()
+            (dead,) = await m.wait("automation.run.deadlettered")
+            failed = await m.events("automation.run.failed")
+            assert [f.attempt for f in failed] == [1, 2]
+            assert [f.payload["next_attempt_in_s"] for f in failed] == [0.05, 0.1]
+            (letter,) = await m.letters()
+            assert letter.seq == dead.payload["dlq_seq"]
+            assert letter.event_id == event.id
+            assert [error["attempt"] for error in letter.errors] == [1, 2, 3]
+            stored = await m.client.jetstream().get_msg("EVENTS", letter.origin_seq)
+            assert letter.data == stored.data
+            assert letter.headers["Nats-Msg-Id"] == event.id
+            flag.touch()
+            again = trigger.Trigger(kind="redrive", id=ids.uuid7())
+            await trigger.send(m.client, "shaky", letter.data, again)
+            (done,) = await m.wait("automation.run.succeeded")
+            assert done.causation_id == event.id
+            await deadletter.remove(m.client, letter.seq)
+            assert await m.letters() == []
+
+    run(body())
+
+
+def test_not_retryable_failure_is_dead_at_once(nats_server: EmbeddedServer) -> None:
+    """A command that is not there is not tried again."""
+    profiles = f"""
+profiles:
+  gone:
+    on: service.start.failed
+    {FAST_RETRY}
+    actions: [command: [no-such-command-anywhere]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            await m.publish()
+            (dead,) = await m.wait("automation.run.deadlettered")
+            assert dead.attempt == 1
+            assert "no-such-command-anywhere" in dead.payload["error"]
+
+    run(body())
+
+
+def test_same_event_twice_is_one_run(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """An event that is stored twice, outside the broker's duplicate window, runs once."""
+    out = tmp_path / "out"
+    profiles = f"""
+profiles:
+  count:
+    on: service.start.failed
+    actions: [command: [sh, -c, "echo x >> {out}"]]
+  marker:
+    on: editor.save
+    actions: [command: ["true"]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            event = await m.publish()
+            await m.wait("automation.run.succeeded")
+            js = m.client.jetstream()
+            stored = await js.get_last_msg("EVENTS", f"evt.{m.settings.host}.service.start.failed")
+            await js.publish(stored.subject or "", stored.data or b"")
+            await m.publish("editor.save", payload={"file": "x"})
+            await m.wait("automation.run.succeeded", 2)
+
+            async def decided() -> list[str]:
+                found = []
+                for seq in range(1, (await js.stream_info("DECISIONS")).state.last_seq + 1):
+                    record = json.loads((await js.get_msg("DECISIONS", seq)).data or b"")
+                    if record["event_id"] == event.id:
+                        found.append(record["outcome"])
+                return found if len(found) == 2 else []
+
+            assert await eventually(decided) == ["fire", "duplicate"]
+            assert out.read_text() == "x\n"
+
+    run(body())
+
+
+def test_debounce_runs_once_a_burst(nats_server: EmbeddedServer) -> None:
+    """Ten failures at once in one workspace are one run, and another workspace has its own."""
+    profiles = """
+profiles:
+  calm:
+    on: service.start.failed
+    debounce: 30s
+    actions: [command: ["true"]]
+""".replace("debounce: 30s", "debounce: {window: 30s}")
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            for _ in range(10):
+                await m.publish()
+            await m.publish(workspace="play")
+            await m.wait("automation.run.succeeded", 2)
+
+            async def all_decided() -> bool:
+                return (await m.client.jetstream().stream_info("DECISIONS")).state.messages == 11
+
+            await eventually(all_decided)
+            assert len(await m.runs()) == 2
+
+    run(body())
+
+
+def test_undecodable_message_is_dead_lettered(nats_server: EmbeddedServer) -> None:
+    """Bytes that are no event go to the DLQ as they are, at once, and block nothing."""
+    profiles = """
+profiles:
+  any:
+    on: service.start.failed
+    actions: [command: ["true"]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            name = f"evt.{m.settings.host}.service.start.failed"
+            await m.client.jetstream().publish(name, b"\xff not json \x00")
+            await m.publish()
+            await m.wait("automation.run.succeeded")
+            (letter,) = await m.letters()
+            assert letter.data == b"\xff not json \x00"
+            assert letter.reason.startswith("undecodable")
+
+    run(body())
+
+
+def test_seed_shape_from_a_foreign_client(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """The seed's bare envelope, published with plain nats-py, is handled like any other."""
+    out = tmp_path / "out"
+    profiles = f"""
+profiles:
+  note:
+    on: python.test.failed
+    run_on: any
+    actions: [command: [sh, -c, 'echo "$1" >> {out}', sh, "${{{{ event.payload.nodeid }}}}"]]
+"""
+    bare = {
+        "topic": "python.test.failed",
+        "ts_utc": "2026-11-23T09:12:00Z",
+        "source": "ci",
+        "component": "pytest",
+        "severity": "error",
+        "correlation_id": "build-7",
+        "host": "builder",
+        "session_id": "s",
+        "workspace": "w",
+        "payload": {"nodeid": "tests/test_a.py::test_b", "phase": "call", "message": "no"},
+    }
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            await m.client.publish("evt.builder.python.test.failed", json.dumps(bare).encode())
+            (done,) = await m.wait("automation.run.succeeded")
+            assert done.correlation_id == "build-7"
+            assert out.read_text() == "tests/test_a.py::test_b\n"
+
+    run(body())
+
+
+def test_resumes_at_the_first_unfinished_step(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """A second attempt does not repeat the steps that are done."""
+    out, flag = tmp_path / "out", tmp_path / "flag"
+    profiles = f"""
+profiles:
+  two:
+    on: service.start.failed
+    {FAST_RETRY}
+    actions:
+      - {{id: first, command: [sh, -c, "echo first >> {out}; echo made"]}}
+      - id: second
+        command: [sh, -c, 'test -e {flag} || {{ touch {flag}; exit 7; }}; echo "$1" >> {out}', sh,
+                  "${{{{ steps.first.stdout }}}}"]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            await m.publish()
+            (done,) = await m.wait("automation.run.succeeded")
+            assert done.attempt == 2
+            assert out.read_text().split() == ["first", "made"]
+
+    run(body())
+
+
+def test_broken_edit_leaves_the_old_profile_in_force(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """A typo in the file is an event with line and hint; the profile of before still runs; a
+    mended file is taken up without a restart."""
+    good = """
+profiles:
+  note:
+    on: service.start.failed
+    actions: [command: ["true"]]
+"""
+
+    async def body() -> None:
+        async with mesh(good) as m:
+            write_profiles(good.replace("actions:", "debunce: {window: 1s}\n    actions:"))
+            (rejected,) = await m.wait("mesh.config.rejected")
+            assert rejected.payload["line"] == 5
+            assert "did you mean 'debounce'" in rejected.payload["error"]
+            await m.publish()
+            await m.wait("automation.run.succeeded")
+            before = m.server.in_force("note").hash
+            write_profiles(good.replace('["true"]', '["false"]'))
+            await eventually(lambda: m.server.in_force("note").hash != before)
+
+    run(body())
+
+
+def test_disable_and_enable(nats_server: EmbeddedServer) -> None:
+    """A disabled profile runs nothing of what comes meanwhile, also not after it is enabled."""
+    profiles = """
+profiles:
+  note:
+    on: service.start.failed
+    actions: [command: ["true"]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            overrides.write("note", "disabled")
+            await eventually(lambda: m.server.in_force("note").state == "disabled")
+            await m.publish()
+            js = m.client.jetstream()
+
+            async def decided() -> bool:
+                return (await js.stream_info("DECISIONS")).state.messages == 1
+
+            await eventually(decided)
+            overrides.write("note", None)
+            await eventually(lambda: m.server.in_force("note").state == "enabled")
+            event = await m.publish()
+            (done,) = await m.wait("automation.run.succeeded")
+            assert done.causation_id == event.id
+
+    run(body())
+
+
+def test_loop_ends_at_the_hop_limit(nats_server: EmbeddedServer) -> None:
+    """A profile that causes its own topic stops by itself, and the stop is on record."""
+    profiles = """
+profiles:
+  echo:
+    on: my.loop
+    hops: 3
+    actions: [emit: {topic: my.loop}]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles, settings=Settings()) as m:
+            await m.publish("my.loop", payload={})
+            found = await m.wait("my.loop", 5)
+            js = m.client.jetstream()
+
+            async def suppressed() -> bool:
+                last = (await js.stream_info("DECISIONS")).state.last_seq
+                if not last:
+                    return False
+                record = json.loads((await js.get_msg("DECISIONS", last)).data or b"")
+                return bool(record["clause"] == "hops")
+
+            await eventually(suppressed)
+            assert [event.hops for event in found] == [0, 1, 2, 3, 4]
+
+    run(body())
+
+
+def test_trigger_for_an_unknown_profile_is_dead_lettered(nats_server: EmbeddedServer) -> None:
+    """A trigger that no profile answers to is kept in the DLQ."""
+
+    async def body() -> None:
+        async with mesh("profiles: {}") as m:
+            await trigger.send(m.client, "nobody", b"{}", trigger.Trigger(kind="manual", id="t"))
+            letter = (await eventually(m.letters))[0]
+            assert (letter.profile, letter.data) == ("nobody", b"{}")
+
+    run(body())

@@ -1,0 +1,62 @@
+"""Reading a stream to its present end."""
+
+from __future__ import annotations
+
+from tests.conftest import mesh_client, run
+
+from opsmesh.router.pull import delivery
+from opsmesh.router.scan import scan
+from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.topology import EVENTS
+
+
+def test_reads_in_order_to_the_end(nats_server: EmbeddedServer) -> None:
+    """Every message of the subjects is seen once, in order, and then the scan ends."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            assert [m async for m in scan(client, EVENTS)] == []
+            for n in range(3000):
+                await js.publish_async(f"evt.h.a.{('even', 'odd')[n % 2]}", str(n).encode())
+            await js.publish_async_completed()
+            every = [int(m.data) async for m in scan(client, EVENTS)]
+            assert every == list(range(3000))
+            odd = [int(m.data) async for m in scan(client, EVENTS, subjects=["evt.*.a.odd"])]
+            assert odd == list(range(1, 3000, 2))
+            tail = [int(m.data) async for m in scan(client, EVENTS, start_seq=2999)]
+            assert tail == [2998, 2999]
+
+    run(body())
+
+
+def test_since_is_the_stored_time(nats_server: EmbeddedServer) -> None:
+    """`since_us` begins with the first message that was stored at that time or later."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            for n in range(5):
+                await js.publish("evt.h.a.b", str(n).encode())
+            stored = [delivery(m.reply).timestamp_ns async for m in scan(client, EVENTS)]
+            since_us = -(-stored[3] // 1000)
+            found = [int(m.data) async for m in scan(client, EVENTS, since_us=since_us)]
+            assert found in ([3, 4], [4])  # the broker keeps nanoseconds, we ask in microseconds
+
+    run(body())
+
+
+def test_scan_leaves_no_consumer_behind(nats_server: EmbeddedServer) -> None:
+    """The consumer of a scan is gone after it, also when the reader stops early."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            for _ in range(3):
+                await js.publish("evt.h.a.b", b"x")
+            found = scan(client, EVENTS)
+            await anext(found)
+            await found.aclose()  # type: ignore[attr-defined]
+            assert await js.consumers_info(EVENTS) == []
+
+    run(body())
