@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import eventually, run
@@ -24,7 +25,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def sh(script: str, **options: object) -> process.ProcessResult:
+def sh(script: str, **options: Any) -> process.ProcessResult:
     result = run(process.run(["sh", "-c", script], env=ENV, **options))
     assert isinstance(result, process.ProcessResult)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -295,13 +296,14 @@ def on_a_terminal(
         if keys and after in screen:
             os.write(terminal, keys)
             keys = b""
+        readable, _, _ = select.select([terminal], [], [], 1)
         try:
-            data = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not data:
+            data = os.read(terminal, 4096) if readable else b""
+        except OSError:  # nobody has the terminal open any more
             break
         screen += data
+    else:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     return os.waitstatus_to_exitcode(status), screen
@@ -321,7 +323,8 @@ def test_on_a_terminal_the_command_has_one_too(agent: StandInAgent) -> None:
 
 def test_on_a_terminal_ctrl_c_reaches_the_command(agent: StandInAgent) -> None:
     """Ctrl-C interrupts the command, and is no event."""
-    status, _ = on_a_terminal(["sh", "-c", "echo ready; sleep 600"], keys=b"\x03", after=b"ready")
+    sleeper = python("import time; print('ready', flush=True); time.sleep(600)")
+    status, _ = on_a_terminal(sleeper, b"\x03", b"ready")
     assert status == 130
     assert agent.events == []
 
@@ -353,7 +356,7 @@ def test_with_redirected_output_the_command_keeps_the_terminal(
     assert (status, out.read_text()) == (3, "kept\ngot word\n")
     assert b"kept" not in screen
     assert agent.events[0]["payload"]["output_tail"] == "kept\ngot word\n"
-    sleeper = ["sh", "-c", "echo ready > /dev/tty; sleep 600"]
+    sleeper = python("import os, time; os.write(0, b'ready'); time.sleep(600)")
     status, _ = on_a_terminal(sleeper, b"\x03", b"ready", around=around)
     assert (status, len(agent.events)) == (130, 1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -123,4 +122,4 @@ def spooled() -> list[dict[str, Any]]:
 
 def wait_drained() -> None:
     """Until the spool is empty."""
-    until(lambda: not os.path.isdir(paths.spool_dir()) or not spool.names(paths.spool_dir()))
+    until(lambda: not spool.names(paths.spool_dir()))

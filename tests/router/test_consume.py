@@ -61,9 +61,7 @@ def test_work_runs_beside_at_most_concurrency(nats_server: EmbeddedServer) -> No
     async def body() -> None:
         async with mesh_client() as client:
             js = client.jetstream()
-            consumer = Consumer(
-                client, EVENTS, durable("t", ["evt.>"]), handle, concurrency=3
-            )
+            consumer = Consumer(client, EVENTS, durable("t", ["evt.>"]), handle, concurrency=3)
             await consumer.start()
             for n in range(10):
                 await js.publish("evt.h.a.b", str(n).encode())

@@ -108,6 +108,25 @@ def test_backoff_doubles_up_to_its_limit() -> None:
     assert [supervise.backoff(n) for n in (1, 2, 3, 7, 500)] == [0.5, 1, 2, 30, 30]
 
 
+def test_component_runs_once_it_says_so(home: Path, supervised: Callable[..., Supervised]) -> None:
+    """A component that notifies is starting until READY=1 comes, however long it lives."""
+    gate = home / "gate"
+    code = f"""
+import os, time
+from opsmesh.router import notify
+while not os.path.exists({str(gate)!r}):
+    time.sleep(0.01)
+notify.ready()
+time.sleep(600)
+"""
+    steady = python("steady", SLEEP)  # without a word it counts as running after a second
+    mesh = supervised(python("one", code, notifies=True), steady)
+    mesh.reaches("steady", "running")
+    assert mesh.status("one").state == "starting"
+    gate.touch()
+    mesh.reaches("one", "running")
+
+
 def test_killed_component_is_started_again(supervised: Callable[..., Supervised]) -> None:
     """A component that was killed -9 runs again with another pid, and the restart is counted."""
     mesh = supervised(python("one", SLEEP))

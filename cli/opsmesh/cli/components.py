@@ -46,18 +46,19 @@ def plan(settings: Settings) -> Plan:
         Component(
             name="agent",
             kind="agent",
-            argv=_ourselves("agent"),
+            argv=_module("opsmesh.router.agent"),
             ready=probes.unix_socket(paths.ingest_socket()),
         )
     )
     found += [
-        Component(name=name, kind=name, argv=_ourselves(name)) for name in ("handlers", "sink")
-    ]
-    # the host by itself: the command line around it would double the memory of each producer
-    found += [
-        Component(
-            name=f"producer:{name}", argv=[sys.executable, "-m", "opsmesh.producers.host", name]
+        Component(name=name, kind=name, argv=_module(module), notifies=True)
+        for name, module in (
+            ("handlers", "opsmesh.handlers.serve"),
+            ("sink", "opsmesh.handlers.evidence.sink"),
         )
+    ]
+    found += [
+        Component(name=f"producer:{name}", argv=[*_module("opsmesh.producers.host"), name])
         for name, reason in producers(settings).items()
         if reason is None
     ]
@@ -85,5 +86,6 @@ def _why_not(name: str, found: registry.Found, settings: Settings) -> str | None
         return f"broken: {type(error).__name__}: {error}"
 
 
-def _ourselves(command: str) -> list[str]:
-    return [sys.executable, "-m", "opsmesh.cli.entry", command]
+def _module(name: str) -> list[str]:
+    # the module by itself: the command line around it would cost each process 8 MB and more
+    return [sys.executable, "-m", name]

@@ -19,9 +19,7 @@ def with_client(body: Callable[[Client, Settings], Awaitable[T]]) -> T:
 
     async def session() -> T:
         settings = Settings()
-        client = await connection.connect(
-            connection.endpoint(settings), name="cli", patient=False
-        )
+        client = await connection.connect(connection.endpoint(settings), name="cli", patient=False)
         try:
             return await body(client, settings)
         finally:

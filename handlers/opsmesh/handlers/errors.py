@@ -4,7 +4,8 @@ HandlersError
 ├── ConfigError     a place in a file that a person wrote is wrong
 ├── TemplateError   a `${{ … }}` placeholder cannot be read or answered
 ├── Unstartable     a program cannot be started at all
-└── Retry           an action asks for another attempt of its run
+├── Retry           an action asks for another attempt of its run
+└── ArchiveDamaged  the evidence archive cannot be continued where it ends
 """
 
 from __future__ import annotations
@@ -53,3 +54,15 @@ class Retry(HandlersError):
     def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
         super().__init__(reason or "the action asked for another attempt")
         self.delay_s = delay_s
+
+
+class ArchiveDamaged(HandlersError):
+    """The archive cannot be continued: the end of its last `file` cannot be read."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(
+            f"evidence {file}: {reason}; move the file away to continue without it, "
+            "and see what is wrong: opsmesh evidence verify"
+        )
+        self.file = file
+        self.reason = reason

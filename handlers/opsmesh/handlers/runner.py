@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -206,6 +207,7 @@ class ProfileRunner:
         now_us = times.now_us()
         if failure is None:
             run.state = "succeeded"
+            await self._clean(run)
             await self._services.publish(results.succeeded(run, event, now_us=now_us))
             await held.save(now_us)
             self._log.info("run.succeeded", attempt=run.attempt, duration_ms=run.duration_ms)
@@ -244,6 +246,12 @@ class ProfileRunner:
             step = held.run.steps[-1].id if held.run.steps else ""
             return Failure(step=step, error=f"the run took over {self.profile.timeout:g} s")
 
+    async def _clean(self, run: Run) -> None:
+        """A finished run's private folder goes; evidence bundles lie elsewhere."""
+        await asyncio.to_thread(
+            shutil.rmtree, self._services.workdirs / run.run_id, ignore_errors=True
+        )
+
     async def _dead(self, held: Held, case: Case, failure: Failure) -> Outcome:
         run, event = held.run, case.event
         seq = await deadletter.write(
@@ -261,6 +269,7 @@ class ProfileRunner:
             run_id=run.run_id,
             origin=case.stored,
         )
+        await self._clean(run)
         now_us = times.now_us()
         run.state = "deadlettered"
         await self._services.publish(

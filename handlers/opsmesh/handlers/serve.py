@@ -22,7 +22,7 @@ from opsmesh.handlers.profiles import Profile, ProfileSet, load_profiles
 from opsmesh.handlers.records import Recorder
 from opsmesh.handlers.runner import ProfileRunner, Services
 from opsmesh.handlers.windows import Windows
-from opsmesh.router import connection, deadletter, logs, paths, trigger
+from opsmesh.router import connection, deadletter, logs, notify, paths, trigger
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Work, durable
 from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import Publisher
@@ -34,6 +34,9 @@ from opsmesh.schemas.registry import load_registry
 
 #: Seconds between looks for streams that the agent has not made yet.
 STREAM_WAIT = 0.25
+#: The watcher is armed somewhere in its first moments: files are read again after so many seconds,
+#: so that an edit between the first reading and then is not missed.
+SECOND_LOOK = 1.0
 #: Seconds between attempts to publish a result while the broker is away.
 PUBLISH_RETRY = 1.0
 
@@ -77,6 +80,8 @@ class Server:
         self._runners: dict[str, ProfileRunner] = {}
         self._consumers: dict[str, Consumer] = {}
         self._background: list[asyncio.Task[None]] = []
+        self._rejections: list[str] = []
+        self._reloading = asyncio.Lock()
 
     async def publish(self, event: Event) -> None:
         """Store an event; returns when the broker has it, however long it is away."""
@@ -101,6 +106,7 @@ class Server:
         )
         await self._triggers.start()
         self._background.append(asyncio.create_task(self._watch()))
+        self._background.append(asyncio.create_task(self._look_again()))
         await self._say("mesh.component.started", "info", component="handlers")
 
     async def stop(self) -> None:
@@ -127,6 +133,7 @@ class Server:
         if found.errors:
             await self._rejected(found)
             return
+        self._rejections = []
         chosen = overrides.read()
         profiles = {
             name: profile.with_state(chosen[name]) if name in chosen else profile
@@ -138,15 +145,20 @@ class Server:
             await self._put(profile)
 
     async def _rejected(self, found: ProfileSet) -> None:
-        for error in found.errors:
-            log.error("profiles.rejected", error=str(error), in_force=sorted(self._runners))
+        texts = [str(error) for error in found.errors]
+        if texts == self._rejections:  # said already: an editor writes a file more than once
+            return
+        self._rejections = texts
+        for text in texts:
+            log.error("profiles.rejected", error=text, in_force=sorted(self._runners))
         first = found.errors[0]
         await self._say(
             "mesh.config.rejected",
             "error",
             path=str(first.file),
             line=first.line,
-            error="\n".join(str(error) for error in found.errors),
+            column=first.column,
+            error="\n".join(texts),
         )
 
     async def _put(self, profile: Profile) -> None:
@@ -216,6 +228,11 @@ class Server:
         )
         return Reject("no such profile")
 
+    async def _look_again(self) -> None:
+        await asyncio.sleep(SECOND_LOOK)
+        async with self._reloading:
+            await self.reload()
+
     async def _watch(self) -> None:
         states = overrides.path().parent
         for folder in (self._config, states):
@@ -224,7 +241,8 @@ class Server:
             self._config, states, watch_filter=_is_profile_file, debounce=200
         ):
             try:
-                await self.reload()
+                async with self._reloading:
+                    await self.reload()
             except Exception:
                 log.exception("profiles.not_reloaded")
 
@@ -250,7 +268,7 @@ class Server:
 
 
 def _is_profile_file(_: watchfiles.Change, path: str) -> bool:
-    return path.endswith((".yaml", ".yml")) or path == str(overrides.path())
+    return path.endswith(".yaml") or path == str(overrides.path())
 
 
 def _same_consumer(old: Profile, new: Profile) -> bool:
@@ -276,14 +294,28 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    # a patient connection waits for ever; the order to end must not
+    starting = asyncio.create_task(_started(settings))
+    ending = asyncio.create_task(ended.wait())
+    await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    server, client = starting.result()
+    log.info("handlers.ready")
+    notify.ready()
+    await ending
+    await server.stop()
+    await client.close()
+
+
+async def _started(settings: Settings) -> tuple[Server, Client]:
     client = await connection.connect(connection.endpoint(settings), name="handlers")
     await wait_for_streams(client)
     server = Server(client, settings)
     await server.start()
-    log.info("handlers.ready")
-    await ended.wait()
-    await server.stop()
-    await client.close()
+    return server, client
 
 
 def main() -> int:
@@ -292,3 +324,7 @@ def main() -> int:
     logs.configure("handlers", level=settings.log_level)
     asyncio.run(serve(settings))
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

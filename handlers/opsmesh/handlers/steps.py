@@ -21,6 +21,10 @@ from opsmesh.handlers.profiles import Profile, Step
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
 
+#: An action keeps its time limit itself, and then has output to show; one that does not is
+#: cancelled so many seconds later.
+CANCEL_AFTER = 5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -76,7 +80,8 @@ async def _run(
     began = time.monotonic()
     asked: RetryAsked | None = None
     try:
-        async with asyncio.timeout(step.timeout):
+        limit = None if step.timeout is None else step.timeout + CANCEL_AFTER
+        async with asyncio.timeout(limit):
             result = await step.action.run(_context(profile, step, held, around))
     except TimeoutError:
         result = StepResult(

@@ -34,7 +34,7 @@ LOOK: Final = 0.1
 #: Seconds between attempts when no broker is known, refuses us, or cannot make the streams.
 RETRY: Final = 1.0
 #: Seconds between looks whether the loss of a stream was accepted.
-VANISHED_RETRY: Final = 3.0
+VANISHED_RETRY: Final = 2.0
 #: Seconds between notes of the last sequence, which show a stream that went back.
 REMEMBER: Final = 5.0
 #: Bytes of a line that was too long which are kept as a dead letter.
@@ -224,3 +224,7 @@ def main() -> int:
     with only_one(paths.runtime_dir() + "/agent.lock"):
         asyncio.run(_serve(settings))
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

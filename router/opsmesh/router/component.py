@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from opsmesh.router import paths
+from opsmesh.router import notify, paths
 
 #: Kinds of components in the order of their start; the same rank starts and stops together.
 RANKS = {"broker": 0, "agent": 1, "handlers": 2, "sink": 2, "producer": 3}
@@ -30,12 +30,14 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One process to keep alive. Without a `ready` probe it is ready once it has stayed up."""
+    """One process to keep alive. It is ready when its probe says so, or (`notifies`) when it says
+    so itself by sd_notify; without either once it has stayed up."""
 
     name: str
     argv: Sequence[str]
     kind: str = "producer"
     ready: Mapping[str, Any] | None = None
+    notifies: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     stop_signal: int = signal.SIGTERM
 
@@ -45,9 +47,14 @@ class Component:
         return RANKS[self.kind]
 
     @property
+    def file_name(self) -> str:
+        """Its name as part of a path."""
+        return self.name.replace("/", "_").replace(":", "-")
+
+    @property
     def log(self) -> Path:
         """Where its standard output and error go."""
-        return logs_dir() / (self.name.replace("/", "_").replace(":", "-") + ".log")
+        return logs_dir() / f"{self.file_name}.log"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for the way from the command line to the supervisor."""
@@ -75,7 +82,7 @@ def open_log(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
-def spawn(component: Component) -> subprocess.Popen[bytes]:
+def spawn(component: Component, *, notify_socket: str | None = None) -> subprocess.Popen[bytes]:
     """Start the process in a group of its own; OSError when that cannot be done.
 
     A group of its own, because Ctrl-C on a terminal goes to the whole group, and the order in
@@ -88,12 +95,20 @@ def spawn(component: Component) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **component.env},
+            env=_environment(component, notify_socket),
             process_group=0,
             preexec_fn=_in_child(os.getpid()),
         )
     finally:
         os.close(log)
+
+
+def _environment(component: Component, notify_socket: str | None) -> dict[str, str]:
+    env = {**os.environ, **component.env}
+    env.pop(notify.VARIABLE, None)  # one that systemd gave to the supervisor is the supervisor's
+    if notify_socket is not None:
+        env[notify.VARIABLE] = notify_socket
+    return env
 
 
 def _in_child(supervisor: int) -> Callable[[], None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -54,6 +55,8 @@ class Outbox:
         self._connection = -1
         self._behind = True  # until a look into the spool has shown that it is empty
         self._arrivals = count()
+        self._holding = False
+        self._held: deque[asyncio.Future[None]] = deque()
         self._in_flight = 0
         self._landed = asyncio.Event()
         self._to_spool: list[tuple[int, bytes, asyncio.Future[None]]] = []
@@ -85,6 +88,8 @@ class Outbox:
     async def deliver(self, message: Message) -> int | None:
         """The sequence at the broker, or None: safe in the spool. OSError when it is neither."""
         arrival = next(self._arrivals)
+        if self._holding or self._held:
+            await self._hold()
         if self.is_open and not self._behind:
             self._in_flight += 1
             try:
@@ -113,39 +118,62 @@ class Outbox:
         wait = RETRY_FIRST
         while True:
             self._wake.clear()
-            if self._writer is None and not self._to_spool and not spool.names(self._dir):
-                self._behind = False
-                await self._pause(SCAN)
-            elif await self.drain_once():
+            if await self.catch_up():
                 wait = RETRY_FIRST
+                await self._pause(SCAN)
             else:
                 await self._pause(wait)
                 wait = min(wait * 2, RETRY_LONGEST)
 
-    async def drain_once(self) -> bool:
-        """Send every file that waits now; False when the broker did not take all of it."""
-        self._behind = True
-        if self._writer is not None:
-            await self._writer
-        waiting = spool.names(self._dir)
-        while waiting:
-            try:
-                files = await asyncio.to_thread(self._read_some, waiting)
-                if not self.is_open or not await self._send_files(files):
+    async def catch_up(self) -> bool:
+        """Send every file, the oldest first; False when the broker did not take all of it."""
+        try:
+            while True:
+                waiting = spool.names(self._dir)
+                if not waiting and self._writer is None:
+                    self._behind = False
+                    return True
+                self._behind = True
+                if not self.is_open:
                     return False
-            except OSError as error:
-                log.error("spool.unreadable", error=str(error))  # noqa: TRY400
-                return False
-            del waiting[: len(files)]
-        return True
+                files = await asyncio.to_thread(self._read_some, waiting)
+                # The last stretch: new events wait for its end, a moment. Under a steady load they
+                # would take the way through the spool for ever.
+                self._holding = len(files) == len(waiting)
+                if not await self._send_files(files):
+                    return False
+                if self._holding and self._writer is not None:
+                    await self._writer
+        except OSError as error:
+            log.error("spool.unreadable", error=str(error))  # noqa: TRY400
+            return False
+        finally:
+            self._holding = False
+            self._release()
 
     async def close(self) -> None:
         """Wait until everything that was accepted is at the broker or in the spool."""
-        while self._in_flight or self._writer is not None:
+        while self._in_flight or self._held or self._writer is not None:
             if self._writer is not None:
                 await self._writer
             else:
                 await self._landing()
+
+    async def _hold(self) -> None:
+        """Wait for the end of the last stretch; those who wait go on one after the other."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held.append(turn)
+        try:
+            await turn
+        finally:
+            self._held.remove(turn)
+            self._landed.set()
+            if not self._holding:
+                self._release()
+
+    def _release(self) -> None:
+        if self._held and not self._held[0].done():
+            self._held[0].set_result(None)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -213,6 +241,7 @@ class Outbox:
                 good, corrupt = [], []
             if corrupt:
                 kept = spool.set_aside(self._dir, name, corrupt)
+                spool.rewrite(f"{self._dir}/{name}", good)
                 log.error("spool.corrupt", records=len(corrupt), kept=kept)
             files.append(_File(name, good))
             events += len(good)

@@ -14,8 +14,9 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from opsmesh.router import component, probes, supervisor_state
+from opsmesh.router import component, notify, paths, probes, supervisor_state
 from opsmesh.router.component import Component
 from opsmesh.router.errors import BrokerMisconfigured
 from opsmesh.router.supervisor_state import State, Status
@@ -57,6 +58,7 @@ class _Child:
     said: float = -QUIET
     unsaid: int = 0
     was_ready: bool = False
+    listener: notify.Listener | None = None
 
 
 class Supervisor:
@@ -96,6 +98,9 @@ class Supervisor:
             if self._wait(self._patience()):
                 break
         self._stop()
+        for child in self._children:
+            if child.listener is not None:
+                child.listener.close()
         with contextlib.suppress(OSError):
             supervisor_state.path().unlink()
 
@@ -140,13 +145,18 @@ class Supervisor:
     def _lets_pass(self, earlier: _Child) -> bool:
         """Whether the components of later ranks may start, as far as this one is concerned."""
         if earlier.status.state == "starting":
-            return time.monotonic() - earlier.started > HOLD or not earlier.component.ready
+            waits = earlier.component.ready or earlier.component.notifies
+            return time.monotonic() - earlier.started > HOLD or not waits
         return earlier.status.state != "stopped"
 
     def _start(self, child: _Child) -> None:
         child.started = time.monotonic()
         try:
-            child.process = component.spawn(child.component)
+            if child.component.notifies and child.listener is None:
+                folder = Path(paths.runtime_dir(), "notify")
+                child.listener = notify.Listener(folder / child.component.file_name)
+            socket = child.listener.address if child.listener else None
+            child.process = component.spawn(child.component, notify_socket=socket)
         except OSError as error:
             self._failed(child, f"cannot start: {error}")
             return
@@ -157,7 +167,9 @@ class Supervisor:
     def _probe(self, child: _Child) -> None:
         probe = child.component.ready
         try:
-            if probe is None:
+            if child.listener is not None:
+                ready = child.listener.heard()
+            elif probe is None:
                 ready = time.monotonic() - child.started >= SETTLE
             else:
                 ready = probes.ready(probe)

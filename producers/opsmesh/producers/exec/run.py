@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -47,6 +48,8 @@ def run(
             reports += [report.of_unfinished(one, cwd=cwd) for one in marks.unfinished()]
         _tell([one for one in reports if one], outcome, env, cwd)
         return outcome.exit_code
+    except KeyboardInterrupt:  # before the command's start, or while its event is sent
+        return 128 + signal.SIGINT
     finally:
         if marks:
             marks.close()

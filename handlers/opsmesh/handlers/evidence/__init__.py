@@ -1,0 +1,1 @@
+"""The evidence archive: every stored event as one hash-chained line of JSONL (docs/evidence.md)."""

@@ -1,0 +1,265 @@
+"""The evidence sink: the process that writes every stored event to the archive, in order and once.
+
+The one rule: its position is the last line of the archive, never what the broker believes. An
+acknowledgement follows the disk and serves `opsmesh status` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
+from nats.js.errors import NotFoundError
+
+from opsmesh.handlers.errors import ArchiveDamaged
+from opsmesh.handlers.evidence import lines
+from opsmesh.handlers.evidence.archive import Archive
+from opsmesh.router import connection, logs, notify
+from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable
+from opsmesh.router.pull import Delivery, Pull, delivery
+from opsmesh.router.settings import Settings
+from opsmesh.router.topology import EVENTS
+
+#: Its consumer; `opsmesh status` reads from it how far the archive is behind.
+CONSUMER = "evidence-sink"
+#: Messages under way or waiting for the disk at most: one commit holds no more.
+BATCH = 1024
+#: Seconds between attempts at a broker, stream or disk that is not there.
+RETRY = 0.5
+#: The same trouble is logged at most once in this many seconds.
+QUIET = 60.0
+#: Redelivery is never wanted (see `_consumer`), so the broker waits for our acknowledgement.
+ACK_WAIT = 7 * 86400.0
+
+log = structlog.get_logger()
+
+
+class _Lost(Exception):
+    """The consumer can no longer be trusted to be complete: begin a new one."""
+
+
+class Sink:
+    """Writes the stream to an archive until `stop` is set."""
+
+    def __init__(self, settings: Settings, archive: Archive, stop: asyncio.Event) -> None:
+        self._settings = settings
+        self._archive = archive
+        self._stop = stop
+        self._arrived: list[tuple[Msg, Delivery]] = []
+        self._lost = ""
+        self._wake = asyncio.Event()
+        self._said: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Return after `stop`, with everything committed that had begun to be."""
+        client: Client | None = None
+        try:
+            while client is None and not self._stop.is_set():
+                client = await self._connect()
+            while client is not None and not self._stop.is_set():
+                if not client.is_connected:  # the connection itself says so, and tries again
+                    await self._pause()
+                    continue
+                try:
+                    await self._session(client)
+                except _Lost as lost:
+                    log.info("evidence.resumed", reason=str(lost), seq=self._archive.seq)
+                except NotFoundError:
+                    await self._trouble("evidence.no_stream", f"stream {EVENTS} is not there yet")
+                except (NatsError, OSError, TimeoutError) as error:
+                    await self._trouble("evidence.broker", f"{type(error).__name__}: {error}")
+        finally:
+            if client is not None:
+                await client.close()
+
+    async def _connect(self) -> Client | None:
+        try:
+            where = connection.endpoint(self._settings)
+        except BrokerUnavailable as error:
+            await self._trouble("evidence.no_broker", str(error))
+            return None
+        # A patient connection waits for ever; the request to stop must not.
+        connecting = asyncio.create_task(connection.connect(where, name="sink"))
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((connecting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not connecting.done():
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            return None
+        try:
+            return connecting.result()
+        except BrokerUnavailable as error:
+            await self._trouble("evidence.no_broker", str(error))
+            return None
+
+    async def _session(self, client: Client) -> None:
+        """One life of one consumer: from the archive's position until it is lost, or `stop`."""
+        # what an earlier session staged and could not write comes first
+        await self._commit()
+        js = client.jetstream()
+        await self._check_position(js, await js.stream_info(EVENTS))
+        await self._consumer(js)
+        self._arrived, self._lost = [], ""
+        pull = Pull(
+            client,
+            EVENTS,
+            CONSUMER,
+            batch=BATCH,
+            on_message=self._take,
+            on_lost=self._lose,
+        )
+        waiting = asyncio.create_task(self._stop.wait())
+        waiting.add_done_callback(lambda _: self._wake.set())
+        await pull.start()
+        log.info("evidence.started", seq=self._archive.seq)
+        notify.ready()
+        try:
+            await self._write(client, pull)
+        finally:
+            waiting.cancel()
+            await pull.stop()
+
+    async def _check_position(self, js: JetStreamContext, info: StreamInfo) -> None:
+        """A stream that went back, or another one of the same name, is noted in the chain."""
+        position, stream = self._archive.seq, info.state
+        if position == 0 or not (
+            stream.last_seq < position or await self._is_another(js, info, position)
+        ):
+            return
+        facts = {"kind": lines.REGRESSED, "archived": position, "stream_last": stream.last_seq}
+        log.error("evidence.stream_regressed", **facts)
+        self._archive.note(facts, seq=max(stream.first_seq, 1) - 1)
+        await self._commit()
+
+    async def _is_another(self, js: JetStreamContext, info: StreamInfo, position: int) -> bool:
+        """Whether the stream holds something else than the archive under the last sequence."""
+        data = self._archive.data
+        if data is None or not info.state.first_seq <= position <= info.state.last_seq:
+            return False
+        try:
+            return ((await js.get_msg(EVENTS, position)).data or b"") != data
+        except NotFoundError:  # deleted since
+            return False
+
+    async def _consumer(self, js: JetStreamContext) -> None:
+        """A new consumer that begins after the archive's last line.
+
+        A durable one with redelivery would break the order: after a crash it first sends what is
+        new, and what was unacknowledged again whenever its ack wait is over. A new one sends the
+        stream from one sequence on, each message once, numbered without a gap.
+        """
+        with contextlib.suppress(NotFoundError):
+            await js.delete_consumer(EVENTS, CONSUMER)
+        await js.add_consumer(
+            EVENTS,
+            config=ConsumerConfig(
+                durable_name=CONSUMER,
+                description="every event to the evidence archive",
+                filter_subject="evt.>",
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._archive.seq + 1,
+                ack_policy=AckPolicy.ALL,
+                ack_wait=ACK_WAIT,
+                max_ack_pending=16 * BATCH,
+            ),
+        )
+
+    def _take(self, msg: Msg) -> None:
+        self._arrived.append((msg, delivery(msg.reply)))
+        self._wake.set()
+
+    def _lose(self, reason: str) -> None:
+        self._lost = reason
+        self._wake.set()
+
+    async def _write(self, client: Client, pull: Pull) -> None:
+        delivered = 0
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            arrived, self._arrived = self._arrived, []
+            whole = [
+                (msg, where)
+                for count, (msg, where) in enumerate(arrived, delivered + 1)
+                if where.consumer_seq == count
+            ]
+            delivered += len(whole)
+            if whole:
+                # In a thread: the next messages arrive while this commit waits for the disk.
+                await asyncio.to_thread(self._stage, whole)
+                await self._commit()
+                if client.is_connected and not self._archive.uncommitted:
+                    await client.publish(whole[-1][0].reply, b"+ACK")
+                pull.done(len(whole))
+            if self._stop.is_set():
+                with contextlib.suppress(NatsError, OSError, TimeoutError):
+                    await client.flush(1)
+                return
+            if len(whole) < len(arrived):
+                raise _Lost(f"message {delivered + 1} of the consumer did not arrive")
+            if self._lost:
+                raise _Lost(self._lost)
+
+    def _stage(self, arrived: list[tuple[Msg, Delivery]]) -> None:
+        archive = self._archive
+        for msg, where in arrived:
+            if where.stream_seq > archive.seq:
+                archive.event(where.stream_seq, where.timestamp_ns // 1000, msg.data)
+
+    async def _commit(self) -> None:
+        """Put on disk what is staged; a disk that is full is tried again until `stop`."""
+        while self._archive.uncommitted:
+            try:
+                await asyncio.to_thread(self._archive.commit)
+            except OSError as error:
+                if self._stop.is_set():
+                    return
+                await self._trouble("evidence.not_written", str(error))
+
+    async def _trouble(self, event: str, reason: str) -> None:
+        """Say it, unless it was said within QUIET seconds, and pause."""
+        now = asyncio.get_running_loop().time()
+        if now - self._said.get(event, -QUIET) >= QUIET:
+            self._said[event] = now
+            log.warning(event, reason=reason)
+        await self._pause()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY):
+                await self._stop.wait()
+
+
+async def _serve(settings: Settings, archive: Archive) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Sink(settings, archive, stop).run()
+
+
+def main() -> int:
+    """Run the sink in the foreground until SIGTERM or Ctrl-C; the exit code."""
+    settings = Settings()
+    logs.configure("sink", level=settings.log_level)
+    try:
+        with Archive(
+            settings.evidence_dir, stream=EVENTS, segment_bytes=settings.evidence.segment_bytes
+        ) as archive:
+            asyncio.run(_serve(settings, archive))
+    except (AlreadyRunning, ArchiveDamaged, OSError) as error:
+        log.error("evidence.not_started", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400 (a fact, not a bug)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

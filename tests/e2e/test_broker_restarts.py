@@ -1,0 +1,74 @@
+"""The promise itself: whatever happens to the broker, every event is stored, and once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tests.conftest import mesh_client, run
+from tests.router.agent_process import agent, until, wait_drained
+
+from opsmesh.router import paths, server
+from opsmesh.router.scan import scan
+from opsmesh.router.server import EmbeddedServer
+
+CLIENTS, EVENTS_EACH, KILLS = 4, 2500, 3
+#: One client: the id of each event that it was told is safe, on standard output.
+CLIENT = """
+import sys
+from opsmesh.router.client import Client
+client = Client()
+for n in range(int(sys.argv[2])):
+    id = f"{sys.argv[1]}-{n}"
+    line = b'{"topic":"load.test","id":"%s","payload":{"n":%d},"_reply":true}' % (id.encode(), n)
+    assert client.deliver(line, id).startswith(b'{"ok":true'), id
+    print(n, flush=True)
+"""
+
+
+def test_every_event_is_stored_once_while_the_broker_is_killed(home: Path) -> None:
+    """10,000 events from four processes, the broker killed and restarted three times: each of
+    them is in EVENTS exactly once."""
+    broker = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
+    broker.start()
+    told = [home / f"client-{n}" for n in range(CLIENTS)]
+    clients = []
+    try:
+        with agent(home):
+            for n, path in enumerate(told):
+                with path.open("wb") as out:
+                    argv = [sys.executable, "-c", CLIENT, str(n), str(EVENTS_EACH)]
+                    clients.append(subprocess.Popen(argv, stdout=out))
+
+            def count() -> int:
+                return sum(path.read_bytes().count(b"\n") for path in told)
+
+            for kill in range(1, KILLS + 1):
+                until(lambda kill=kill: count() > kill * CLIENTS * EVENTS_EACH / (KILLS + 1))
+                broker.kill()
+                before = count()
+                until(lambda before=before: count() > before + 200)  # the spool takes them
+                broker.start()
+            assert [client.wait(60) for client in clients] == [0] * CLIENTS
+            wait_drained()
+            stored = Counter(run(ids()))
+    finally:
+        for client in clients:
+            if client.poll() is None:
+                client.kill()
+        broker.stop()
+    wanted = {f"{client}-{n}" for client in range(CLIENTS) for n in range(EVENTS_EACH)}
+    assert stored.keys() == wanted
+    assert set(stored.values()) == {1}
+
+
+async def ids() -> list[str]:
+    """The id of every stored event of this test."""
+    async with mesh_client() as client:
+        return [
+            msg.headers["Nats-Msg-Id"]
+            async for msg in scan(client, "EVENTS", subjects=["evt.*.load.test"])
+            if msg.headers
+        ]
