@@ -28,8 +28,8 @@ from opsmesh.router.settings import Settings
 HOST: Final = "bench"
 #: Seconds that a process gets to end by itself.
 PATIENCE: Final = 10.0
-#: Seconds between looks at something outside of this process.
-LOOK: Final = 0.005
+#: Seconds between looks at something outside of this process: each costs those who are measured.
+LOOK: Final = 0.01
 
 #: Variables that would make the mesh another one than a user gets by default.
 _FOREIGN: Final = ("OPSMESH_", "XDG_", "NATS_")

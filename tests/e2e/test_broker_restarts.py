@@ -7,12 +7,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.conftest import mesh_client, run
-from tests.router.agent_process import agent, until, wait_drained
-
 from opsmesh.router import paths, server
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
+from tests.conftest import mesh_client, run
+from tests.router.agent_process import agent, until, wait_drained
 
 CLIENTS, EVENTS_EACH, KILLS = 4, 2500, 3
 #: One client: the id of each event that it was told is safe, on standard output.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.producers.agent import StandInAgent, spooled, standing_in, until
+from tests.producers.agent import StandInAgent, spooled, standing_in
 from typer.testing import CliRunner
 
 from opsmesh.cli.producer import app
@@ -21,6 +21,9 @@ from opsmesh.producers.host import Host
 from opsmesh.producers.journal import Journal
 
 STRANGE = """
+import sys
+
+
 class Ticker:
     name = "ticker"
     description = "three ticks, then nothing"
@@ -36,6 +39,7 @@ class Ticker:
         try:
             for n in range(3):
                 emit("clock.ticked", {"n": n, "word": self.word})
+            print("ticked", file=sys.stderr, flush=True)
             while True:
                 __import__("signal").pause()
         finally:
@@ -108,11 +112,12 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def test_a_producer_is_run_numbered_and_stopped(agent: StandInAgent, strangers: Path) -> None:
     """Events are numbered from 1, and SIGTERM lets the producer clean up and end with 0."""
     process = start("run", "ticker", "-o", "word=tock")
-    agent.wait_for(lambda events: len(events) == 3)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ticker: watching, topics clock.ticked\n"
+    assert process.stderr.readline() == "ticked\n"
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert said == "ticker: watching, topics clock.ticked\n"
+    assert (process.returncode, said) == (0, "")
     assert [event["seq"] for event in agent.events] == [1, 2, 3, 4]
     assert [event["topic"] for event in agent.events][-1] == "clock.stopped"
     assert agent.events[0]["payload"] == {"n": 0, "word": "tock"}
@@ -157,7 +162,7 @@ def test_ls_says_what_is_there_and_what_is_broken(home: Path, strangers: Path) -
 def test_status_with_nothing_there_says_so(home: Path) -> None:
     """Before the first run there is nothing to show, and no error."""
     result = CliRunner().invoke(app, ["status"])
-    assert (result.exit_code, result.stdout.strip()) == (0, "no producer has run here yet")
+    assert (result.exit_code, result.output.strip()) == (0, "no producer has run here yet")
 
 
 def test_emit_returns_when_the_event_is_kept(home: Path) -> None:
@@ -187,7 +192,8 @@ def test_a_patient_host_waits_until_an_event_can_be_kept(home: Path, strangers: 
     assert "watching" in process.stderr.readline()
     assert "cannot keep an event" in process.stderr.readline()
     blocked.unlink()
-    until(lambda: len(spooled(home)) == 3)
+    while (line := process.stderr.readline()) != "ticked\n":
+        assert "cannot keep an event" in line
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert [event["seq"] for event in spooled(home)] == [1, 2, 3, 4]

@@ -33,11 +33,12 @@ class AgentProcess:
     def __init__(self, log: Path) -> None:
         self._log = log
         with log.open("ab") as file:
+            self._before = file.tell()
             self.process = subprocess.Popen([sys.executable, "-c", CODE], stderr=file)
 
     def log(self, event: str = "") -> list[dict[str, Any]]:
         """The lines written so far, all or those of one event."""
-        lines = [json.loads(line) for line in self._log.read_bytes().splitlines()]
+        lines = [json.loads(line) for line in self._log.read_bytes()[self._before :].splitlines()]
         return [line for line in lines if event in ("", line["event"])]
 
     def stop(self) -> int:

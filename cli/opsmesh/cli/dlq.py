@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from nats.aio.client import Client
-from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli import output
@@ -104,7 +103,7 @@ def show(
     if as_json:
         output.as_json(_record(letter))
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = output.console()
     console.print(f"[bold]{escape(letter.profile)}[/] {escape(letter.topic)}")
     console.print(f"  [red]{escape(letter.reason)}[/]")
     for name, value in (

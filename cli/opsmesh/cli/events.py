@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from nats.aio.client import Client
-from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
@@ -112,7 +111,7 @@ def tail(
     since_us = moment(since)
     if since_us is None and follow:
         since_us = times.now_us()
-    console = Console()
+    console = output.console()
 
     async def body(client: Client, settings: Settings) -> None:
         async for item in stored(client, topics=topic, since_us=since_us, follow=follow):
@@ -120,7 +119,7 @@ def tail(
                 sys.stdout.write(_json_line(item) + "\n")
                 sys.stdout.flush()
             else:
-                console.print(_line(item), highlight=False, soft_wrap=True)
+                console.print(_line(item))
 
     with_client(body)
 
@@ -152,12 +151,12 @@ def show(
     if as_json:
         output.as_json(_record(found))
         return
-    console = Console()
-    console.print(_line(found), highlight=False, soft_wrap=True)
+    console = output.console()
+    console.print(_line(found))
     console.print(f"[dim]stored as {EVENTS} sequence {found.seq}, {found.subject}[/]")
     console.print_json(json.dumps(_fields(found.event)))
     for item in caused:
-        console.print("[dim]caused[/] ", _line(item), highlight=False, soft_wrap=True)
+        console.print("[dim]caused[/] ", _line(item))
 
 
 def trace(
@@ -196,7 +195,7 @@ def trace(
     if as_json:
         output.as_json([_record(item) for item in items])
         return
-    Console().print(_tree(items), highlight=False, soft_wrap=True)
+    output.console().print(_tree(items))
 
 
 def _not_before(event_id: str) -> int | None:

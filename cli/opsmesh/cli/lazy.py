@@ -50,7 +50,9 @@ class Lazy:
                 hint="the installation is incomplete: opsmesh doctor",
             )
         if isinstance(found, typer.Typer):
-            group = typer.main.get_command(found)
+            top = typer.Typer(add_completion=False)  # completion is the top command's alone
+            top.add_typer(found, name=name)
+            group = typer.main.get_group(top).commands[name]
             group.name = name
             return group
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")

@@ -29,6 +29,12 @@ def as_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def console() -> Console:
+    """Where people read. A pipe has no width: nothing is cut that a program may want."""
+    found = Console(highlight=False, soft_wrap=True)
+    return found if found.is_terminal else Console(width=10_000, highlight=False, soft_wrap=True)
+
+
 def table(
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str],
@@ -38,18 +44,15 @@ def table(
 ) -> None:
     """A table for people; `empty` is said when there are no rows. `style` gives a cell's colour."""
     rows = list(rows)
-    console = Console(soft_wrap=False)
     if not rows:
-        console.print(empty, style="dim", highlight=False)
+        Console(stderr=True).print(empty, style="dim", highlight=False)
         return
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         drawn.add_column(name.upper().replace("_", " "), overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(name, row.get(name), style) for name in columns))
-    if not console.is_terminal:  # a pipe has no width: never cut what a program may read
-        console = Console(width=10_000, soft_wrap=True)
-    console.print(drawn, highlight=False)
+    console().print(drawn)
 
 
 def _cell(name: str, value: Any, style: Callable[[str, Any], str] | None) -> str:
@@ -69,10 +72,10 @@ def local(ts_utc: str) -> str:
 
 def fail(message: str, *, hint: str = "", code: int = FAILED) -> NoReturn:
     """End the command with an error on standard error, and what to do next."""
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    speaker = Console(stderr=True, soft_wrap=True, highlight=False)
+    speaker.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
-        console.print(f"[dim]{escape(hint)}[/]", highlight=False)
+        speaker.print(f"[dim]{escape(hint)}[/]")
     raise typer.Exit(code)
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
-from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli import output
@@ -78,7 +77,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     if as_json:
         output.as_json(record)
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = output.console()
     console.print(f"[bold]{escape(profile.name)}[/] [dim]{profile.hash}[/]")
     console.print_json(json.dumps(record))
 
@@ -205,14 +204,14 @@ def _load() -> ProfileSet:
 
 
 def _find(found: ProfileSet, name: str) -> Profile:
-    if name in found.profiles:
-        return found.profiles[name]
-    if found.errors:
-        _say_errors(found)
-        raise typer.Exit(output.FAILED)
-    near = nearest(name, found.profiles)
-    hint = f"did you mean {near}?" if near else "opsmesh profile ls"
-    output.fail(f"no profile {name!r}", hint=hint, code=output.NOT_FOUND)
+    if name not in found.profiles:
+        if found.errors:
+            _say_errors(found)
+            raise typer.Exit(output.FAILED)
+        near = nearest(name, found.profiles)
+        hint = f"did you mean {near}?" if near else "opsmesh profile ls"
+        output.fail(f"no profile {name!r}", hint=hint, code=output.NOT_FOUND)
+    return found.profiles[name]
 
 
 def _say_errors(found: ProfileSet) -> None:

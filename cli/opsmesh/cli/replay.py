@@ -111,7 +111,7 @@ async def _dry_run(
     events: AsyncIterator[Stored], profiles: list[Profile], settings: Settings, as_json: bool
 ) -> None:
     rehearsal = Rehearsal(profiles, host=settings.host)
-    console = Console(soft_wrap=True, highlight=False)
+    console = output.console()
     counts: Counter[str] = Counter()
     total = 0
     async for item in events:
@@ -172,7 +172,7 @@ async def _act(
         await publisher.publish(where, encode(event), msg_id=f"{replay_id}:{event.id}")
 
     rehearsal = Rehearsal([profile], host=settings.host)
-    console = Console(soft_wrap=True, highlight=False)
+    console = output.console()
     failures = 0
     with tempfile.TemporaryDirectory(prefix="opsmesh-replay-") as folder:
         async for msg in scan(client, REPLAY, subjects=[f"rpl.{replay_id}.>"]):

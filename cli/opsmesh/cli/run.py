@@ -84,7 +84,7 @@ def show(
     if as_json:
         output.as_json(_record(run))
         return
-    _print(Console(soft_wrap=True, highlight=False), run)
+    _print(output.console(), run)
 
 
 def _print(console: Console, run: Run) -> None:

@@ -23,13 +23,14 @@ LOOKAHEAD = 1000
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """Where a chain stands. `hashes` are what the next line's `prev` may be, None for anything;
-    `sound` is false when the line itself has been reported already."""
+    `sound` is false when the line has been reported already; `unreadable` lines follow it."""
 
     hashes: tuple[str, ...] | None
     seq: int | None
     file: str = ""
     line: int = 0
     sound: bool = True
+    unreadable: int = 0
 
     @property
     def text(self) -> str:
@@ -142,7 +143,7 @@ class _Segment:
             if following is None:
                 following = self._next_in_file(index)
             if following is None:
-                return
+                break
             self._check(index, following, linked=linked, missing=missing_segments)
             missing_segments = ()
             line = self.lines[following]
@@ -157,13 +158,17 @@ class _Segment:
                 line=index + 1,
                 sound=index not in self._edited,
             )
+        trailing = sum(line is None for line in self.lines[index + 1 :])
+        self.end = msgspec.structs.replace(self.end, unreadable=trailing)
 
     def _check(self, index: int, following: int, *, linked: bool, missing: Sequence[int]) -> None:
         """Report what lies between two lines of the walk; `index` -1 is the end of the segment
         before."""
         line, before = self.lines[following], self.end
         assert line is not None  # noqa: S101 (only readable lines are ever chosen)
-        unreadable = sum(one is None for one in self.lines[index + 1 : following])
+        unreadable = before.unreadable + sum(
+            one is None for one in self.lines[index + 1 : following]
+        )
         sound = before.sound and following not in self._edited and not unreadable
         follows = line.follows
         gap = 0 if follows is None or before.seq is None else follows - before.seq
