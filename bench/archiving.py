@@ -11,27 +11,29 @@ import time
 from pathlib import Path
 from typing import Final
 
-from figure import Figure, FigureError, Target, alternate
-from lab import Lab, broker, connected, process, ready, until
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
-from samples import store
 
+from figure import Figure, FigureError, Target, alternate
+from lab import Lab, broker, check_runs, connected, process, until
 from opsmesh.handlers.evidence.reader import read
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
+from samples import store
 
 #: The sink's consumer.
 CONSUMER: Final = "evidence-sink"
 #: Messages that plain nats-py asks for at once.
 FETCH: Final = 1000
+#: Events below which the sink is done before anybody has looked.
+FEWEST: Final = 10_000
 
 
 async def sink(lab: Lab) -> list[Figure]:
     """Stored events to hash-chained JSONL, synced before they are acknowledged."""
-    amount = lab.amount(40_000)
+    amount = lab.amount(40_000, least=FEWEST)
     with broker():
         async with connected() as client:
             await store(client, amount)
@@ -59,7 +61,7 @@ async def sink(lab: Lab) -> list[Figure]:
 
 async def replay(lab: Lab) -> list[Figure]:
     """Every stored event in order, from the stream and from the archive."""
-    amount = lab.amount(50_000)
+    amount = lab.amount(50_000, least=FEWEST)
     folder = lab.folder / "evidence"
     with broker():
         async with connected() as client:
@@ -118,7 +120,7 @@ async def _archive(client: Client, folder: Path, amount: int) -> float:
     js = client.jetstream()
 
     async def acked() -> bool:
-        ready(running)
+        check_runs(running)
         try:
             info = await js.consumer_info(EVENTS, CONSUMER)
         except NotFoundError:
@@ -126,16 +128,19 @@ async def _archive(client: Client, folder: Path, amount: int) -> float:
         return info.ack_floor is not None and info.ack_floor.stream_seq >= amount
 
     def begun() -> int:
-        ready(running)
+        check_runs(running)
         return _size(folder)
 
     with process("sink", OPSMESH_EVIDENCE__FOLDER=str(folder)) as running:
-        first = await until(begun, "the sink's first line")
+        first: int = await until(begun, "the sink's first line")
         began = time.perf_counter()
         await until(acked, f"{amount} events in the archive")
         seconds = time.perf_counter() - began
     # What stood there at the first look was written before the clock started.
-    return amount * (1 - first / _size(folder)) / seconds
+    counted = 1 - first / _size(folder)
+    if not counted:
+        raise FigureError(f"all {amount} events were in the archive at the first look")
+    return amount * counted / seconds
 
 
 def _size(folder: Path) -> int:

@@ -1,8 +1,8 @@
 """Dispatch: stored events through a durable consumer to an action that does nothing.
 
 Two figures: the engine (decode, decide with a CEL condition that is true, an action, an
-acknowledgement) and the whole profile runner, which besides writes each run to the ledger before and
-after, its result as an event, and its decision as a record.
+acknowledgement) and the whole profile runner, which besides writes each run to the ledger before
+and after, its result as an event, and its decision as a record.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-from figure import Figure, FigureError, Target, alternate
-from lab import HOST, Lab, broker, connected, until
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
-from samples import TOPIC, registry, store
 
+from figure import Figure, FigureError, Target, alternate
+from lab import HOST, Lab, broker, connected, until
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.ledger import Ledger
 from opsmesh.handlers.profiles import Profile, Step, load_profiles
@@ -32,6 +31,7 @@ from opsmesh.router.decide import Rule, State, decide
 from opsmesh.router.publish import Publisher
 from opsmesh.router.topology import DECISIONS, EVENTS
 from opsmesh.schemas.envelope import Event, decode, encode, subject
+from samples import TOPIC, registry, store
 
 #: Messages that plain nats-py asks for at once.
 FETCH: Final = 1000
@@ -225,7 +225,7 @@ async def _fetch(client: Client, name: str, amount: int) -> float:
 async def _all_acked(client: Client, name: str, amount: int) -> None:
     async def acked() -> bool:
         info = await client.jetstream().consumer_info(EVENTS, name)
-        return info.num_pending == 0 and info.num_ack_pending == 0
+        return not (info.num_pending or info.num_ack_pending)
 
     await until(acked, f"{amount} acknowledgements of {name}")
 

@@ -42,6 +42,8 @@ class Figure:
     beside: str = ""
     plain: Sequence[float] = ()
     target: Target | None = None
+    #: False: less was measured than the target is for, so that it can be missed, but not met.
+    whole: bool = True
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -56,11 +58,14 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the medians keep the target; None without one."""
-        if self.target is None:
+        """Whether the medians keep the target; None without one, and where it cannot be said."""
+        value = self.ratio
+        if self.target is not None and self.target.of == "value":
+            value = median(self.ours)
+        if self.target is None or value is None:
             return None
-        value = median(self.ours) if self.target.of == "value" else self.ratio
-        return value is not None and self.target.met_by(value)
+        met = self.target.met_by(value)
+        return met if self.whole or not met else None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, with the numbers of every round."""

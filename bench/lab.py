@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from figure import FigureError
 from nats.aio.client import Client
 
+from figure import FigureError
 from opsmesh.router import connection, paths, server, topology
 from opsmesh.router.settings import Settings
 
 #: The host's name in every event, so that none holds the machine's own.
 HOST: Final = "bench"
-#: Seconds that a process gets to end by itself.
-PATIENCE: Final = 10.0
+#: Seconds that a process gets to end by itself: a supervisor ends its components one by one.
+PATIENCE: Final = 30.0
 #: Seconds between looks at something outside of this process: each costs those who are measured.
 LOOK: Final = 0.01
 
@@ -144,8 +144,8 @@ def end(running: subprocess.Popen[bytes]) -> None:
         running.wait()
 
 
-def ready(running: subprocess.Popen[bytes]) -> None:
-    """FigureError when the process has ended already."""
+def check_runs(running: subprocess.Popen[bytes]) -> None:
+    """FigureError when the process has ended."""
     if running.poll() is not None:
         raise FigureError("the process has ended")
 

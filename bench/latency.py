@@ -10,18 +10,18 @@ import asyncio
 import time
 from typing import Any
 
-from figure import Figure, FigureError, Target, percentile
-from lab import HOST, Lab, broker, connected
 from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy, Header
-from samples import OTHER_TOPIC, TOPIC, messages, registry
 
+from figure import Figure, FigureError, Target, percentile
+from lab import HOST, Lab, broker, connected
 from opsmesh.router.conditions import Expression
 from opsmesh.router.consume import Ack, Consumer, Message, Outcome, Work, durable
 from opsmesh.router.decide import Rule, State, decide
 from opsmesh.router.publish import Publisher
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas.envelope import decode
+from samples import OTHER_TOPIC, TOPIC, messages, registry
 
 
 class Arrival:

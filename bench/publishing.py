@@ -10,12 +10,12 @@ import asyncio
 import time
 from statistics import median
 
+from nats.js.api import Header
+
 from figure import Figure, Target, alternate
 from lab import Lab, broker, connected
-from nats.js.api import Header
-from samples import IN_FLIGHT, intake, line, messages
-
 from opsmesh.router.publish import Publisher
+from samples import IN_FLIGHT, intake, line, messages
 
 _ID = Header.MSG_ID.value
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
-from figure import Figure, Target
 from rich.console import Console
 from rich.table import Table
+
+from figure import Figure, Target
 
 #: The version of the JSON's form.
 FORMAT: Final = 1
@@ -55,13 +56,14 @@ class Report:
         for row in self._processes():
             console.print(row, highlight=False)
         for name, error in self.failed.items():
-            console.print(f"{name}: not measured: {error}", style="red", highlight=False)
+            console.print(f"{name}: not measured: {error}", highlight=False, soft_wrap=True)
         m = self.machine
         console.print(
             f"\n{m['cores']} cores, {m['memory_gib']} GiB, Python {m['python']}, "
             f"nats-server {m['nats_server']} (sync_interval: always), {m['filesystem']}; "
             f"medians of {self.rounds} interleaved rounds; {self.seconds:.0f} s",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _processes(self) -> list[str]:
@@ -78,7 +80,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
     if figure.ratio is not None:
         ratio = f"{figure.ratio:.2f} ×"
         spread = f"{min(figure.ratios):.2f}–{max(figure.ratios):.2f}"
-    met = {None: "", True: "yes", False: "[bold red]no[/]"}[figure.met]
+    met = {None: "open" if figure.target else "", True: "yes", False: "no"}[figure.met]
     plain = _number(figure.plain, figure.unit) if figure.plain else ""
     target = _target(figure.target, figure.unit)
     return figure.name, _number(figure.ours, figure.unit), plain, ratio, spread, target, met

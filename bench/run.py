@@ -14,21 +14,22 @@ import json
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+from rich.console import Console
 
 import lab
 import machine
 from figure import Figure, FigureError
-from nats.errors import Error as NatsError
-from report import Report
-from rich.console import Console
-
 from opsmesh.router import logs
 from opsmesh.router.errors import RouterError
 from opsmesh.schemas import times
+from report import Report
 
 #: What is measured, in this order: name, module and function.
 FIGURES: Final = {
@@ -49,8 +50,10 @@ QUICK: Final = (3, 0.15)
 LIMIT: Final = 120.0
 #: Where the JSON goes unless it is told, beside this file.
 RESULTS: Final = Path(__file__).with_name("results")
-#: What has measured nothing: exit codes as a shell knows them.
+#: Exit code after Ctrl-C, as a shell has it.
 INTERRUPTED: Final = 130
+#: What can keep a figure from being measured. Anything else is a mistake of this code.
+KNOWN: Final = (FigureError, RouterError, NatsError, ImportError, OSError, TimeoutError)
 
 Measure = Callable[[lab.Lab], Awaitable[list[Figure]]]
 
@@ -70,7 +73,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     if report.machine["filesystem"] in machine.IN_MEMORY:
         progress.print("the stores lie in memory: a sync to disk costs nothing here (--folder DIR)")
-    signal.signal(signal.SIGTERM, _interrupt)
     logs.configure("bench", level="error")
     began = time.monotonic()
     code = 0
@@ -91,19 +93,33 @@ def main(arguments: Sequence[str]) -> int:
 
 def _measure(name: str, report: Report, parent: Path) -> None:
     module, _, function = FIGURES[name].partition(":")
+    interrupted = threading.Event()
     with lab.folders(parent) as folder:
         try:
             # Imported now: what one figure needs and cannot have must not stop the others.
             measure: Measure = getattr(importlib.import_module(module), function)
             where = lab.Lab(folder=folder, rounds=report.rounds, scale=report.scale)
-            report.figures += asyncio.run(_limited(measure, where))
-        except (FigureError, RouterError, NatsError, ImportError, OSError, TimeoutError) as error:
-            report.failed[name] = _reason(error, folder)
-        except ExceptionGroup as group:
-            report.failed[name] = _reason(group.exceptions[0], folder)
+            report.figures += asyncio.run(_limited(measure, where, interrupted))
+        except (*KNOWN, ExceptionGroup) as error:
+            # What an interrupt breaks on its way is no finding.
+            if not interrupted.is_set():
+                report.failed[name] = _reason(error, folder)
+        except asyncio.CancelledError:
+            interrupted.set()
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
-async def _limited(measure: Measure, where: lab.Lab) -> list[Figure]:
+async def _limited(measure: Measure, where: lab.Lab, interrupted: threading.Event) -> list[Figure]:
+    task = asyncio.current_task()
+
+    def interrupt() -> None:
+        interrupted.set()
+        if task is not None:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, interrupt)
     try:
         async with asyncio.timeout(LIMIT) as limit:
             return await measure(where)
@@ -115,6 +131,8 @@ async def _limited(measure: Measure, where: lab.Lab) -> list[Figure]:
 
 def _reason(error: BaseException, folder: Path) -> str:
     """Why, in one line that names no folder of this machine."""
+    while isinstance(error, ExceptionGroup):  # of a task group: the first one says enough
+        error = error.exceptions[0]
     text = f"{error}" if isinstance(error, FigureError) else f"{type(error).__name__}: {error}"
     return " ".join(text.replace(str(folder), "…").split())
 
@@ -135,10 +153,6 @@ def _write(report: dict[str, Any], path: Path | None, started_utc: str) -> Path:
         path = RESULTS / f"{started_utc[:19].replace(':', '')}Z.json"
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests.producers import journals
+
 PROFILES = """
 profiles:
   first-aid:
-    on: [python.test.failed, shell.command.failed]
+    on: [python.test.failed, shell.command.failed, service.start.failed]
     actions:
       - collect: [{command: [uname, -s]}]
   fragile:
@@ -27,6 +30,8 @@ profiles:
 
 class Person:
     """Somebody who types commands, in folders of their own."""
+
+    journal: Path | None = None
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -98,7 +103,12 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
             env.setenv(variable, str(home / name))
         env.delenv("PYTEST_ADDOPTS", raising=False)
         someone = Person(home)
-        someone.profiles.parent.mkdir()
+        if journals.missing() is None:  # this test's own journal, in place of the machine's
+            someone.journal = journals.make(home / "journal")
+            options = {"producers": {"options": {"journal": {"directory": str(someone.journal)}}}}
+            (home / "config" / "opsmesh").mkdir()
+            (home / "config" / "opsmesh" / "config.yaml").write_text(json.dumps(options))
+        someone.profiles.parent.mkdir(exist_ok=True)
         someone.profiles.write_text(PROFILES.replace("FLAG", str(someone.flag)))
         someone.types("up", "--detach")
         yield someone
@@ -121,6 +131,20 @@ def test_failing_test_of_any_project(person: Person, tmp_path: Path) -> None:
     assert {failed["id"], done["id"]} <= ids
     person.waits(lambda: ids <= {line["event"]["id"] for line in person.archive()})
     person.types("evidence", "verify")
+
+
+def test_unit_that_fails(person: Person) -> None:
+    """A unit that fails in the journal fires its profile: journal, producer, agent, broker,
+    handlers, each its own process."""
+    if person.journal is None:
+        assert not os.environ.get("CI"), f"{journals.missing()} must be there in CI"
+        pytest.skip(f"{journals.missing()} is not installed (Debian: systemd-journal-remote)")
+    person.waits((person.home / "state/opsmesh/producers/journal/cursor").exists)
+    journals.add(person.journal, journals.later("t-new.service"))
+    failed = person.event("service.start.failed")
+    assert failed["payload"]["unit"] == "t-new.service"
+    assert failed["source"] == "journal"
+    person.event("automation.run.succeeded", causation_id=failed["id"])
 
 
 def test_failing_and_slow_commands(person: Person) -> None:

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from opsmesh.handlers.evidence import lines
 
 PREV = "ab" * 32
+TIME = "2026-11-23T09:00:00.000001Z"
 
 
 def test_line_is_json_with_the_stored_bytes_inside() -> None:
     """A line is one JSON object, and an event's own bytes stand in it unchanged."""
     data = b'{ "topic":"a.b" ,"unknown": 1.50, "z":"\\u00e9"}'
-    raw, made = lines.of_event("EVENTS", 7, 1_000_000, PREV, data)
+    raw, made = lines.of_event("EVENTS", 7, TIME, PREV, data)
     assert data in raw
     assert json.loads(raw) == {
         "stream": "EVENTS",
         "seq": 7,
-        "time": "1970-01-01T00:00:01.000000Z",
+        "time": TIME,
         "prev": PREV,
         "event": json.loads(data),
         "hash": made,
@@ -36,7 +37,7 @@ def test_line_is_json_with_the_stored_bytes_inside() -> None:
 )
 def test_what_is_no_object_on_one_line_is_base64(data: bytes) -> None:
     """Pretty-printed, invalid and binary messages are kept byte for byte as base64."""
-    raw, _ = lines.of_event("EVENTS", 1, 0, PREV, data)
+    raw, _ = lines.of_event("EVENTS", 1, TIME, PREV, data)
     line = lines.parse(raw)
     assert line is not None
     assert (line.kind, line.data) == ("base64", data)
@@ -48,7 +49,7 @@ def test_what_is_no_object_on_one_line_is_base64(data: bytes) -> None:
 )
 def test_any_bytes_come_back(data: bytes) -> None:
     """Whatever was stored is what the line gives back."""
-    raw, made = lines.of_event("EVENTS", 1, 0, PREV, data)
+    raw, made = lines.of_event("EVENTS", 1, TIME, PREV, data)
     line = lines.parse(raw)
     assert line is not None
     assert (line.data, line.hash, line.prev) == (data, made, PREV)
@@ -57,6 +58,6 @@ def test_any_bytes_come_back(data: bytes) -> None:
 def test_value_that_looks_like_the_end_of_a_line_does_not_end_it() -> None:
     """An event that contains `,"hash":` is still read whole."""
     data = b'{"a":1,"hash":"' + b"0" * 64 + b'"}'
-    line = lines.parse(lines.of_event("EVENTS", 1, 0, PREV, data)[0])
+    line = lines.parse(lines.of_event("EVENTS", 1, TIME, PREV, data)[0])
     assert line is not None
     assert line.data == data

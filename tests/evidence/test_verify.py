@@ -47,11 +47,11 @@ def remove_first(raws: list[bytes]) -> None:
 def insert(raws: list[bytes]) -> None:
     prev = lines.parse(raws[3])
     assert prev is not None
-    raws.insert(4, lines.of_event("EVENTS", 5, 0, prev.hash, event(99))[0])
+    raws.insert(4, lines.of_event("EVENTS", 5, prev.time, prev.hash, event(99))[0])
 
 
 def insert_junk(raws: list[bytes]) -> None:
-    raws.insert(4, lines.of_event("EVENTS", 5, 0, "c" * 64, event(99))[0])
+    raws.insert(4, lines.of_event("EVENTS", 5, "2026", "c" * 64, event(99))[0])
 
 
 def copy(raws: list[bytes]) -> None:

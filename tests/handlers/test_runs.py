@@ -27,7 +27,8 @@ profiles:
     on: service.start.failed
     where: event.payload.unit.endsWith(".service")
     actions:
-      - command: [sh, -c, 'printf "%s|%s" "$1" "$OPSMESH_EVENT_ID" > {out}', sh, "${{{{ event.payload.unit }}}}"]
+      - command: [sh, -c, 'printf "%s|%s" "$1" "$OPSMESH_EVENT_ID" > {out}', sh,
+                  "${{{{ event.payload.unit }}}}"]
 """
 
     async def body() -> None:

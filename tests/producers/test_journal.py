@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,47 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.producers import journals
 from tests.producers.agent import StandInAgent, spooled, until
 
 from opsmesh.producers.journal.position import Position, find_gap, load, resume_at_us, store
 from opsmesh.producers.journal.reader import Source
 
-REMOTE = Path("/lib/systemd/systemd-journal-remote")
-EXPORT = Path(__file__).parent / "data/sample.export"
-
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     """A folder with a real journal file, made of the capture."""
-    missing = [tool for tool in ("journalctl", str(REMOTE)) if shutil.which(tool) is None]
+    missing = journals.missing()
     if missing:
         assert not os.environ.get("CI"), f"{missing} must be there in CI"
-        pytest.skip(f"{missing[0]} is not installed (Debian: systemd, systemd-journal-remote)")
-    folder = tmp_path / "journal"
-    folder.mkdir()
-    add(folder, EXPORT.read_bytes())
-    return folder
-
-
-def add(folder: Path, export: bytes) -> None:
-    command = [str(REMOTE), "-o", str(folder / "made.journal"), "-"]
-    subprocess.run(command, input=export, check=True, capture_output=True)
-
-
-def later(unit: str) -> bytes:
-    """A failure of `unit`, logged after everything in the capture."""
-    blocks = EXPORT.read_bytes().split(b"\n\n")
-    [failed] = [b for b in blocks if b"Failed with result" in b and b"UNIT=t-fail.service" in b]
-    lines = []
-    for line in failed.replace(b"t-fail.service", unit.encode()).splitlines():
-        name, equals, value = line.partition(b"=")
-        if name in (b"__REALTIME_TIMESTAMP", b"__MONOTONIC_TIMESTAMP"):
-            value = str(int(value) + 3_600_000_000).encode()
-        if name == b"INVOCATION_ID":
-            value = os.urandom(16).hex().encode()
-        if name != b"__CURSOR":
-            lines.append(name + equals + value)
-    return b"\n".join(lines) + b"\n\n"
+        pytest.skip(f"{missing} is not installed (Debian: systemd, systemd-journal-remote)")
+    return journals.make(tmp_path / "journal")
 
 
 @contextmanager
@@ -96,7 +69,7 @@ def test_a_first_start_tells_nothing_old_and_everything_new(
         assert process.stderr is not None
         assert b"watching" in process.stderr.readline()
         until(cursor.exists)  # the end is noted before anything is read
-        add(journal, later("t-new.service"))
+        journals.add(journal, journals.later("t-new.service"))
         agent.wait_for(lambda events: bool(events))
     assert failures(agent.events) == ["t-new.service"]
 
@@ -122,7 +95,7 @@ def test_a_restart_tells_nothing_twice_and_misses_nothing(
     with producing(journal, "since=2000-01-01"):
         before = agent.wait_for(throttled)
         until(lambda: stored(home, before[-1]))
-    add(journal, later("t-away.service"))
+    journals.add(journal, journals.later("t-away.service"))
     with producing(journal, "since=2000-01-01"):
         after = agent.wait_for(lambda events: "t-away.service" in failures(events))
     assert failures(after[len(before) :]) == ["t-away.service"]
@@ -165,7 +138,7 @@ def test_journalctl_that_dies_is_started_again(agent: StandInAgent, journal: Pat
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for child in children:
             os.kill(int(child), signal.SIGKILL)
-        add(journal, later("t-after.service"))
+        journals.add(journal, journals.later("t-after.service"))
         events = agent.wait_for(lambda events: "t-after.service" in failures(events))
     assert failures(events[len(seen) :]) == ["t-after.service"]
 

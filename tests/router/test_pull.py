@@ -100,6 +100,27 @@ def test_slow_reader_is_not_flooded(nats_server: EmbeddedServer) -> None:
     run(body())
 
 
+def test_large_messages_come_in_portions(nats_server: EmbeddedServer) -> None:
+    """Messages of far more bytes than one request may bring all arrive, in order."""
+    got: list[Msg] = []
+    lost: list[str] = []
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            for number in range(30):
+                await js.publish("evt.h.a.b", b"%02d" % number + b"x" * 900_000)
+            await consumer(client)
+            pull = Pull(client, EVENTS, "c", on_message=got.append, on_lost=lost.append)
+            await pull.start()
+            await eventually(lambda: len(got) == 30)
+            await pull.stop()
+
+    run(body())
+    assert [int(msg.data[:2]) for msg in got] == list(range(30))
+    assert lost == []
+
+
 def test_request_that_expires_is_sent_again(nats_server: EmbeddedServer) -> None:
     """A message that comes after many empty requests still arrives, and nothing was lost."""
     got: list[Msg] = []
@@ -123,7 +144,7 @@ def test_request_that_expires_is_sent_again(nats_server: EmbeddedServer) -> None
             async def look(msg: Msg) -> None:
                 seen.append((msg.headers or {}).get("Status"))
 
-            await client.subscribe(f"{pull._inbox}.*", cb=look)
+            await client.subscribe("_INBOX.*.*", cb=look)
             await pull.start()
             await eventually(lambda: seen.count("408") >= 3)
             assert "100" in seen

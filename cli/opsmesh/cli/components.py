@@ -58,7 +58,14 @@ def plan(settings: Settings) -> Plan:
         )
     ]
     found += [
-        Component(name=f"producer:{name}", argv=[*_module("opsmesh.producers.host"), name])
+        Component(
+            name=f"producer:{name}",
+            argv=[
+                *_module("opsmesh.producers.host"),
+                name,
+                *(w for k, v in _options(settings, name).items() for w in ("-o", f"{k}={v}")),
+            ],
+        )
         for name, reason in producers(settings).items()
         if reason is None
     ]
@@ -81,9 +88,13 @@ def _why_not(name: str, found: registry.Found, settings: Settings) -> str | None
     if name in found.problems:
         return f"broken: {found.problems[name]}"
     try:
-        return found.producers[name].available()
+        return registry.load(name, _options(settings, name)).available()
     except Exception as error:
         return f"broken: {type(error).__name__}: {error}"
+
+
+def _options(settings: Settings, name: str) -> dict[str, str]:
+    return {key: str(value) for key, value in settings.producers.options.get(name, {}).items()}
 
 
 def _module(name: str) -> list[str]:

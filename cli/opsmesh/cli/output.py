@@ -56,7 +56,7 @@ def table(
 
 
 def _cell(name: str, value: Any, style: Callable[[str, Any], str] | None) -> str:
-    text = escape("-" if value is None or value == "" else str(value))
+    text = escape("-" if value is None or value is False or value == "" else str(value))
     colour = style(name, value) if style else ""
     return f"[{colour}]{text}[/]" if colour else text
 

@@ -14,7 +14,9 @@ from typing import Annotated
 import typer
 
 from opsmesh.cli import components, config_file, output
-from opsmesh.router import component, launch, supervisor_state
+from opsmesh.handlers import starter
+from opsmesh.router import component, launch, paths, supervisor_state
+from opsmesh.router.errors import AlreadyRunning
 from opsmesh.router.settings import Settings
 from opsmesh.router.supervisor_state import State, Status
 
@@ -37,11 +39,20 @@ def up(
     """Start the mesh: broker, agent, handlers, sink, and the producers whose tools are here.
 
     Stays in the foreground until Ctrl-C unless --detach is given. What dies is started again.
+    With --detach a mesh that runs already is left as it is.
     """
     config_file.read()  # stricter than Settings: a key given twice, a file that is no mapping
     settings = Settings()
-    lock = supervisor_state.lock()
+    try:
+        lock = supervisor_state.lock()
+    except AlreadyRunning as running:
+        if not detach:
+            raise
+        print(f"{running}; opsmesh status shows how it is")
+        return
     supervisor_state.end_leftovers()
+    if written := starter.write(Path(paths.config_dir())):
+        print(f"wrote {written}: what runs when something happens; it is yours to change")
     plan = components.plan(settings)
     argv, plan_fd = launch.command(plan.components, nats_url=plan.nats_url, lock=lock)
     if not detach:

@@ -30,7 +30,7 @@ MAX_SUBJECT: Final = 512
 MAX_EVENT: Final = 1024 * 1024 - 4096
 #: The header of an event whose topic nobody has registered.
 UNREGISTERED: Final = {"Opsmesh-Unregistered": "1"}
-#: Unregistered topics whose first appearance is remembered, so that each is logged once.
+#: Unregistered topics that are remembered, so that each is logged once.
 MAX_REMEMBERED: Final = 10_000
 
 _ASKS_REPLY = re.compile(rb'"_reply"\s*:\s*true')
@@ -115,13 +115,16 @@ class Intake:
         return payload, checked is not None
 
     def _unregistered(self, topic: str) -> None:
-        nearest = self._registry.nearest(topic)
+        if topic in self._seen and not self._strict:
+            return
+        nearest = self._registry.nearest(topic)  # slow: only where it is said
         if self._strict:
             hint = f"; did you mean {nearest}?" if nearest else ""
             raise SchemaError(f"topic {topic} is not registered, and strict_topics is set{hint}")
-        if topic not in self._seen and len(self._seen) < MAX_REMEMBERED:
-            self._seen.add(topic)
-            log.warning("topic.unregistered", topic=topic, nearest=nearest)
+        if len(self._seen) >= MAX_REMEMBERED:
+            self._seen.clear()
+        self._seen.add(topic)
+        log.warning("topic.unregistered", topic=topic, nearest=nearest)
 
 
 def asks_reply(line: bytes) -> bool:

@@ -20,6 +20,9 @@ from nats.errors import Error as NatsError
 
 #: Messages requested or in the caller's hands at most.
 BATCH = 256
+#: Bytes that one request brings at most: the broker cuts off a client that has more than 64 MB of
+#: unread messages. No message is as large (topology.MAX_MESSAGE).
+MAX_BYTES = 8 * 2**20
 #: Seconds between signs of life from the broker while a request waits (idle_heartbeat).
 HEARTBEAT = 5.0
 #: Seconds after which the broker answers a request with what it has.
@@ -101,9 +104,10 @@ class Pull:
         self._on_lost = on_lost
         self._batch = batch
         self._silence = heartbeat_s * MISSED_HEARTBEATS
-        self._timing = {
+        self._terms = {
             "expires": round(expires_s * 1e9),
             "idle_heartbeat": round(heartbeat_s * 1e9),
+            "max_bytes": MAX_BYTES,
         }
         self._inbox = client.new_inbox()
         self._asked = 0
@@ -184,7 +188,7 @@ class Pull:
             self._heard = self._loop.time()
         self._asked += count
         self._request += 1
-        body = json.dumps({"batch": count, **self._timing}).encode()
+        body = json.dumps({"batch": count, **self._terms}).encode()
         # what fails here was written to a connection that is gone: asked again after the reconnect
         with contextlib.suppress(NatsError, OSError):
             await self._client.publish(self._subject, body, reply=f"{self._inbox}.{self._request}")
@@ -212,7 +216,8 @@ class Pull:
             self._asked = max(0, self._asked - int(unsent))
             self._wake.set()
             return
-        self._lose(reason or ("no such consumer" if code == "503" else f"status {code}"))
+        # nats-py reads the headers that a 503 carries as its description
+        self._lose("no such consumer" if code == "503" else reason or f"status {code}")
 
     def _lose(self, reason: str) -> None:
         self._asked = 0

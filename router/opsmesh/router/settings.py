@@ -79,6 +79,9 @@ class Producers(_Section):
         default=None, description="all whose tool is present unless set"
     )
     disabled: list[str] = []
+    options: dict[str, dict[str, str | int | float | bool]] = Field(
+        default={}, description="options of a producer by its name, as `producer run -o` takes them"
+    )
 
 
 class Settings(BaseSettings):

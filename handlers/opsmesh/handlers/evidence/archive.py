@@ -96,19 +96,19 @@ class Archive:
         """Stage the line of a stored message; a gap in the sequence becomes a note before it."""
         if seq > self.seq + 1:
             self.note({"kind": lines.MISSING, "from": self.seq + 1, "to": seq - 1}, seq=seq - 1)
-        line, made = lines.of_event(self.stream, seq, time_us, self.hash, data)
-        self._stage(line, seq, made, time_us, by_day=True)
+        time = times.format_us(time_us)
+        line, made = lines.of_event(self.stream, seq, time, self.hash, data)
+        self._stage(line, seq, made, time[:10], by_day=True)
         self.data = data
 
     def note(self, facts: dict[str, Any], *, seq: int) -> None:
         """Stage a note; `seq` is the position in the stream after it."""
-        now = times.now_us()
+        now = times.format_us(times.now_us())
         line, made = lines.of_note(self.stream, seq, now, self.hash, facts)
-        self._stage(line, seq, made, now, by_day=False)
+        self._stage(line, seq, made, now[:10], by_day=False)
         self.data = None
 
-    def _stage(self, line: bytes, seq: int, made: str, time_us: int, *, by_day: bool) -> None:
-        day = times.format_us(time_us)[:10]
+    def _stage(self, line: bytes, seq: int, made: str, day: str, *, by_day: bool) -> None:
         segment = self._segment
         full = self._size > 0 and self._size + len(line) > self._limit
         if segment is None or full or (by_day and day != segment.day):

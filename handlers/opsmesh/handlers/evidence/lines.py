@@ -16,8 +16,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from opsmesh.schemas import times
-
 #: `prev` of the first line of an archive.
 NO_HASH: Final = "0" * 64
 #: Messages that the stream no longer had when the sink came to read them: `from`, `to`.
@@ -77,19 +75,19 @@ class Line(msgspec.Struct, frozen=True):
         return self.seq
 
 
-def of_event(stream: str, seq: int, time_us: int, prev: str, data: bytes) -> tuple[bytes, str]:
+def of_event(stream: str, seq: int, time: str, prev: str, data: bytes) -> tuple[bytes, str]:
     """The line for a stored message, and its hash; what is no JSON object on one line is kept as
     base64, so that every byte survives."""
     if _is_one_line_object(data):
-        return _seal(stream, seq, time_us, prev, b'"event":' + data)
-    return _seal(stream, seq, time_us, prev, b'"base64":"' + base64.b64encode(data) + b'"')
+        return _seal(stream, seq, time, prev, b'"event":' + data)
+    return _seal(stream, seq, time, prev, b'"base64":"' + base64.b64encode(data) + b'"')
 
 
 def of_note(
-    stream: str, seq: int, time_us: int, prev: str, facts: dict[str, Any]
+    stream: str, seq: int, time: str, prev: str, facts: dict[str, Any]
 ) -> tuple[bytes, str]:
     """The line for something that the archive has to say about itself, and its hash."""
-    return _seal(stream, seq, time_us, prev, b'"note":' + msgspec.json.encode(facts))
+    return _seal(stream, seq, time, prev, b'"note":' + msgspec.json.encode(facts))
 
 
 def parse(raw: bytes) -> Line | None:
@@ -110,8 +108,7 @@ def digest(raw: bytes) -> str:
     return hashlib.sha256(raw[:-HASH_PART]).hexdigest()
 
 
-def _seal(stream: str, seq: int, time_us: int, prev: str, value: bytes) -> tuple[bytes, str]:
-    time = times.format_us(time_us)
+def _seal(stream: str, seq: int, time: str, prev: str, value: bytes) -> tuple[bytes, str]:
     head = f'{{"stream":"{stream}","seq":{seq},"time":"{time}","prev":"{prev}",'.encode() + value
     made = hashlib.sha256(head).hexdigest()
     return head + b',"hash":"' + made.encode() + b'"}\n', made

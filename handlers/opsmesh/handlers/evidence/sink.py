@@ -30,7 +30,7 @@ from opsmesh.router.topology import EVENTS
 #: Its consumer; `opsmesh status` reads from it how far the archive is behind.
 CONSUMER = "evidence-sink"
 #: Messages under way or waiting for the disk at most: one commit holds no more.
-BATCH = 1024
+BATCH = 2048
 #: Seconds between attempts at a broker, stream or disk that is not there.
 RETRY = 0.5
 #: The same trouble is logged at most once in this many seconds.
@@ -193,8 +193,7 @@ class Sink:
             ]
             delivered += len(whole)
             if whole:
-                # In a thread: the next messages arrive while this commit waits for the disk.
-                await asyncio.to_thread(self._stage, whole)
+                self._stage(whole)
                 await self._commit()
                 if client.is_connected and not self._archive.uncommitted:
                     await client.publish(whole[-1][0].reply, b"+ACK")
@@ -215,7 +214,10 @@ class Sink:
                 archive.event(where.stream_seq, where.timestamp_ns // 1000, msg.data)
 
     async def _commit(self) -> None:
-        """Put on disk what is staged; a disk that is full is tried again until `stop`."""
+        """Put on disk what is staged; a disk that is full is tried again until `stop`.
+
+        In a thread: the next messages arrive while this commit waits for the disk.
+        """
         while self._archive.uncommitted:
             try:
                 await asyncio.to_thread(self._archive.commit)
