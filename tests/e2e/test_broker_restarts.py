@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,14 +64,13 @@ def test_every_event_is_stored_once_while_the_broker_is_killed(memory: Path) -> 
             def count() -> int:
                 return sum(path.read_bytes().count(b"\n") for path in told)
 
+            def reached(wanted: float) -> Callable[[], bool]:
+                return lambda: count() > wanted
+
             for kill in range(1, KILLS + 1):
-                until(
-                    lambda kill=kill: count() > kill * CLIENTS * EVENTS_EACH / (KILLS + 1),
-                    timeout=60,
-                )
+                until(reached(kill * CLIENTS * EVENTS_EACH / (KILLS + 1)), timeout=60)
                 broker.kill()
-                before = count()
-                until(lambda before=before: count() > before + 200)  # the spool takes them
+                until(reached(count() + 200), timeout=60)  # the spool takes them
                 broker.start()
             assert [client.wait(60) for client in clients] == [0] * CLIENTS
             wait_drained()

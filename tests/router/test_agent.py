@@ -22,6 +22,7 @@ from tests.router.agent_process import (
 
 from opsmesh.router import deadletter, paths, server, spool, topology
 from opsmesh.router.client import Client
+from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
 
 
@@ -34,20 +35,18 @@ def broker(home: Path) -> Iterator[EmbeddedServer]:
 
 
 def events() -> list[dict[str, Any]]:
-    """Everything in EVENTS, in order, without what the agent says of itself."""
+    """Everything in EVENTS, in order."""
 
     async def body() -> list[dict[str, Any]]:
         async with mesh_client() as client:
-            js = client.jetstream()
-            last = (await js.stream_info("EVENTS")).state.last_seq
-            stored = [await js.get_msg("EVENTS", seq) for seq in range(1, last + 1)]
-            return [json.loads(message.data or b"") for message in stored]
+            return [json.loads(message.data) async for message in scan(client, "EVENTS")]
 
     found: list[dict[str, Any]] = run(body())
     return found
 
 
 def ids() -> list[str]:
+    """Those of the events that are not the agent's own."""
     return [event["id"] for event in events() if event["source"] != "opsmesh"]
 
 
@@ -90,6 +89,35 @@ def test_a_broker_that_hangs_leads_to_the_spool(home: Path, broker: EmbeddedServ
         broker.process.send_signal(signal.SIGCONT)
         wait_drained()
         assert ids() == [f"{part}-{n}" for part in "ab" for n in range(50)]
+
+
+def test_a_steady_load_finds_its_way_back_to_the_broker(home: Path, broker: EmbeddedServer) -> None:
+    """After an outage, events that never cease to come are stored directly again, in order."""
+    with agent(home, ready=False):
+        connection = Connection()
+        sent = 0
+
+        def send(count: int) -> None:
+            nonlocal sent
+            connection.send(
+                *({"topic": "a.b", "id": f"{n}", "_reply": True} for n in range(sent, sent + count))
+            )
+            sent += count
+
+        send(200)
+        broker.start()
+        direct = answered = 0
+        while direct < 200:  # 200 requests are under way all the time
+            answer = connection.answer()
+            answered += 1
+            direct += "seq" in answer
+            send(1)
+            assert answered < 50_000
+        while answered < sent:
+            connection.answer()
+            answered += 1
+        wait_drained()
+        assert ids() == [f"{n}" for n in range(sent)]
 
 
 def test_what_a_client_spooled_itself_is_sent(home: Path, broker: EmbeddedServer) -> None:

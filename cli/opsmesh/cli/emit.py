@@ -154,7 +154,7 @@ def _emit(argv: Sequence[str]) -> int:
     if b'"spooled":true' not in answer:
         return 0
     if call.wait is not None:
-        _say(2, f"not stored by the broker within {call.wait:g} s; safe in {mesh.spool_dir}\n")
+        _say(2, f"not stored by the broker yet; safe in the spool, {mesh.spool_dir}\n")
         return TEMPFAIL
     if not call.quiet:
         _say(2, "spooled: safe on disk, sent as soon as the broker can be reached\n")

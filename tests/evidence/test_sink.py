@@ -1,0 +1,349 @@
+"""The sink as a process with a real broker: every stored event once, in order, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from opsmesh.handlers.evidence import segments
+from opsmesh.handlers.evidence.sink import CONSUMER
+from opsmesh.handlers.evidence.verify import verify
+from opsmesh.router import paths, server
+from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.topology import EVENTS
+from tests.conftest import eventually, mesh_client, run
+from tests.evidence.made import event, parsed
+
+
+def folder() -> Path:
+    return Path(paths.evidence_dir())
+
+
+def log_file() -> Path:
+    return Path(paths.state_dir(), "sink.log")
+
+
+#: A sink that may write no file beyond 10 kB: its disk is full.
+ON_A_FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+from opsmesh.handlers.evidence.sink import main
+sys.exit(main())
+"""
+
+
+@contextmanager
+def sink(*arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A sink of its own process, killed at the end unless it has ended."""
+    with log_file().open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *(arguments or ("-m", "opsmesh.handlers.evidence.sink"))],
+            env={**os.environ, **env},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(30)
+
+
+async def ended(process: subprocess.Popen[bytes], how: signal.Signals) -> int:
+    process.send_signal(how)
+    return await asyncio.to_thread(process.wait, 30)
+
+
+async def publish(client: Client, *messages: bytes) -> None:
+    """Store messages without waiting for each."""
+    for message in messages:
+        await client.publish("evt.h.a.b", message)
+    await client.flush()
+
+
+async def archived(client: Client) -> bool:
+    """Whether the archive holds all that is in the stream, and the broker knows."""
+    js = client.jetstream()
+    last = (await js.stream_info(EVENTS)).state.last_seq
+    found = segments.listing(folder())
+    line = segments.tail(found[-1]).line if found else None
+    if line is None or line.seq != last or line.kind == "note":
+        return False
+    try:
+        info = await js.consumer_info(EVENTS, CONSUMER)
+    except NotFoundError:
+        return False
+    return info.ack_floor is not None and info.ack_floor.stream_seq == last
+
+
+def seqs() -> list[int]:
+    return [line.seq for line in parsed(folder()) if line.kind != "note"]
+
+
+def written() -> int:
+    """Whole lines on disk now, while a sink may be writing."""
+    return sum(s.path.read_bytes().count(b"\n") for s in segments.listing(folder()))
+
+
+def test_events_are_archived_and_sigterm_ends_it(nats_server: EmbeddedServer) -> None:
+    """Events are on disk before they are acknowledged; SIGTERM is exit code 0."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with sink() as process:
+                await publish(client, *(event(n) for n in range(300)))
+                await eventually(lambda: archived(client))
+                assert seqs() == list(range(1, 301))
+                assert [line.data for line in parsed(folder())] == [event(n) for n in range(300)]
+                assert await ended(process, signal.SIGTERM) == 0
+
+    run(body())
+    assert verify(folder()).intact
+
+
+def test_every_byte_is_kept(nats_server: EmbeddedServer) -> None:
+    """Unknown fields, odd spacing, pretty-printed, invalid and binary messages come back exact."""
+    messages = [
+        b'{"topic":"a.b","not_ours":{"x": [1, 2.50, 1e3]},"z":"\\u00e9 \xc3\xa9"}',
+        b'  { "topic" : "a.b" }\t',
+        b'{\n  "topic": "a.b"\n}\n',
+        b'{"broken":',
+        bytes(range(256)),
+        b"",
+    ]
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with sink() as process:
+                await publish(client, *messages)
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGTERM)
+
+    run(body())
+    assert [line.data for line in parsed(folder())] == messages
+    assert [line.kind for line in parsed(folder())] == ["event"] * 2 + ["base64"] * 4
+
+
+def test_exactly_once_across_kill_9(nats_server: EmbeddedServer) -> None:
+    """A sink that is killed in the middle of 5,000 events, twice, leaves each exactly once."""
+    count = 5000
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            await publish(client, *(event(n) for n in range(count)))
+            # small segments, so that there is a middle to be killed in
+            env = {"OPSMESH_EVIDENCE__SEGMENT_BYTES": "20KiB"}
+            for _ in range(2):
+                before = written()
+                with sink(**env) as process:
+                    await eventually(lambda before=before: written() > before)
+                    await ended(process, signal.SIGKILL)
+            with sink(**env) as process:
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGTERM)
+
+    run(body())
+    assert seqs() == list(range(1, count + 1))
+    assert verify(folder()).intact
+
+
+def test_broker_restarts(nats_server: EmbeddedServer) -> None:
+    """A broker that is killed and one that is stopped under the sink cost nothing."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with sink() as process:
+                await publish(client, *(event(n) for n in range(100)))
+                await eventually(lambda: archived(client))
+                for end in (nats_server.kill, nats_server.stop):
+                    await asyncio.to_thread(end)
+                    await asyncio.to_thread(nats_server.start)
+                    await eventually(lambda: client.is_connected)
+                    await publish(client, *(event(n) for n in range(100)))
+                    await eventually(lambda: archived(client))
+                assert await ended(process, signal.SIGTERM) == 0
+
+    run(body())
+    assert seqs() == list(range(1, 301))
+    assert verify(folder()).intact
+
+
+def test_deleted_consumer_is_made_anew(nats_server: EmbeddedServer) -> None:
+    """Somebody who deletes the sink's consumer does not stop the evidence."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with sink():
+                await publish(client, event(1))
+                await eventually(lambda: archived(client))
+                await client.jetstream().delete_consumer(EVENTS, CONSUMER)
+                await publish(client, event(2))
+                await eventually(lambda: archived(client))
+
+    run(body())
+    assert seqs() == [1, 2]
+
+
+def test_torn_line_is_fetched_again(nats_server: EmbeddedServer) -> None:
+    """A line that a crash cut is cut off, kept aside, and written again from the stream."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            await publish(client, *(event(n) for n in range(10)))
+            with sink() as process:
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGKILL)
+            [segment] = segments.listing(folder())
+            whole = segment.path.read_bytes()
+            segment.path.write_bytes(whole[:-30])
+            (folder() / segments.HEAD).unlink()  # the crash came before it was written
+            with sink() as process:
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGTERM)
+            assert segment.path.read_bytes() == whole
+            assert len(list(segment.path.parent.glob("*.torn"))) == 1
+
+    run(body())
+    assert verify(folder()).intact
+
+
+def test_messages_that_retention_removed_are_noted(nats_server: EmbeddedServer) -> None:
+    """What the stream no longer had is a note with its sequences, and the rest follows."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            await publish(client, *(event(n) for n in range(10)))
+            await eventually(lambda: stored(client, 10))
+            await js.purge_stream(EVENTS, keep=4)
+            await js.delete_msg(EVENTS, 8)
+            with sink() as process:
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGTERM)
+
+    run(body())
+    assert seqs() == [7, 9, 10]
+    assert [line.note for line in parsed(folder()) if line.kind == "note"] == [
+        {"kind": "missing", "from": 1, "to": 6},
+        {"kind": "missing", "from": 8, "to": 8},
+    ]
+    assert verify(folder()).intact
+
+
+async def stored(client: Client, last: int) -> bool:
+    return (await client.jetstream().stream_info(EVENTS)).state.last_seq == last
+
+
+@pytest.mark.parametrize("count", [2, 5, 8], ids=["shorter", "equal", "longer"])
+def test_stream_that_was_made_anew_is_noted(nats_server: EmbeddedServer, count: int) -> None:
+    """Another stream of the same name is seen whatever its length, noted, and read from its
+    beginning."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            config = (await js.stream_info(EVENTS)).config
+            await publish(client, *(event(n) for n in range(5)))
+            with sink() as process:
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGTERM)
+            await js.delete_stream(EVENTS)
+            await js.add_stream(config)
+            await publish(client, *(event(n) for n in range(100, 100 + count)))
+            await eventually(lambda: stored(client, count))
+            with sink() as process:
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGTERM)
+
+    run(body())
+    assert seqs() == [*range(1, 6), *range(1, count + 1)]
+    [note] = [line.note for line in parsed(folder()) if line.kind == "note"]
+    assert note == {"kind": "regressed", "archived": 5, "stream_last": count}
+    assert verify(folder()).intact
+
+
+def test_rotation_under_the_sink(nats_server: EmbeddedServer) -> None:
+    """Segments rotate while events arrive, and the chain goes through all of them."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with sink(OPSMESH_EVIDENCE__SEGMENT_BYTES="2KiB"):
+                await publish(client, *(event(n) for n in range(200)))
+                await eventually(lambda: archived(client))
+
+    run(body())
+    report = verify(folder())
+    assert (report.intact, report.lines) == (True, 200)
+    assert report.segments > 10
+
+
+def test_full_disk_stops_the_archive_and_nothing_else(nats_server: EmbeddedServer) -> None:
+    """A disk that takes no more leaves whole lines; with room again everything follows."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            await publish(client, *(event(n) for n in range(100)))
+            with sink("-c", ON_A_FULL_DISK) as process:
+                await eventually(lambda: "evidence.not_written" in log_file().read_text())
+                assert process.poll() is None
+                assert await ended(process, signal.SIGTERM) == 0
+            assert log_file().read_text().count("evidence.not_written") == 1
+            with sink() as process:
+                await eventually(lambda: archived(client))
+                await ended(process, signal.SIGTERM)
+
+    run(body())
+    assert seqs() == list(range(1, 101))
+    assert verify(folder()).intact
+
+
+def test_second_sink_ends_at_once(nats_server: EmbeddedServer) -> None:
+    """A second sink says who writes already, and ends with code 1."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with sink() as first:
+                await publish(client, event(1))
+                await eventually(lambda: archived(client))
+                with sink() as second:
+                    assert await asyncio.to_thread(second.wait, 30) == 1
+                assert f"is already running (pid {first.pid})" in log_file().read_text()
+
+    run(body())
+
+
+def test_sink_waits_for_broker_and_stream(home: Path) -> None:
+    """Started before there is a broker, and before there is a stream, it waits for both; while it
+    waits, SIGTERM is still exit code 0."""
+    Path(paths.state_dir()).mkdir(parents=True)
+
+    async def body() -> None:
+        with sink() as process:
+            await eventually(lambda: "evidence.no_broker" in log_file().read_text())
+            assert await ended(process, signal.SIGTERM) == 0
+        with sink() as process:
+            running = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
+            await asyncio.to_thread(running.start)
+            try:
+                await eventually(lambda: "evidence.no_stream" in log_file().read_text())
+                async with mesh_client() as client:
+                    await publish(client, event(1))
+                    await eventually(lambda: archived(client))
+                assert await ended(process, signal.SIGTERM) == 0
+            finally:
+                running.stop()
+
+    run(body())
+    assert seqs() == [1]
