@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -331,3 +332,15 @@ def test_foreign_client(person: Person) -> None:
         lambda: [e for e in person.archive() if e["event"].get("correlation_id") == "build-42"]
     )
     assert lines[0]["event"] == bare
+
+
+def test_killed_component_comes_back_and_is_told(person: Person) -> None:
+    """kill -9 of the handlers: they are started again, the failure is an event, and what happened
+    meanwhile runs."""
+    (pid,) = [c["pid"] for c in person.reads("status")["components"] if c["name"] == "handlers"]
+    os.kill(pid, signal.SIGKILL)
+    event_id = person.types("emit", "shell.command.failed", 'argv:=["x"]', "exit_code:=7").strip()
+    failed = person.event("mesh.component.failed")
+    assert failed["payload"]["component"] == "handlers"
+    assert failed["payload"]["reason"] == "SIGKILL"
+    person.event("automation.run.succeeded", causation_id=event_id)

@@ -8,6 +8,7 @@ the way to start it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -16,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsmesh.router import component, notify, paths, probes, supervisor_state
+from opsmesh.router import component, notify, paths, probes, spool, supervisor_state
 from opsmesh.router.component import Component
 from opsmesh.router.errors import BrokerMisconfigured
 from opsmesh.router.supervisor_state import State, Status
-from opsmesh.schemas import times
+from opsmesh.schemas import ids, times
 
 #: Seconds before a restart: the first, doubled each time up to the longest.
 BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 30.0
@@ -198,6 +199,7 @@ class Supervisor:
         delay = backoff(child.failures)
         now = time.monotonic()
         child.next_try = now + delay
+        self._tell(child, why, delay)
         self._gone(child, why)
         self._enter(child, "backoff")
         if now - child.said < QUIET:
@@ -209,6 +211,26 @@ class Supervisor:
             f"✗ {child.component.name} ended: {why}{times_more}; next start in {delay:g} s; "
             f"log: {child.status.log}"
         )
+
+    def _tell(self, child: _Child, why: str, delay: float) -> None:
+        """The failure as an event, by way of the spool: the agent may be what has failed."""
+        payload = {
+            "component": child.component.name,
+            "pid": child.status.pid,
+            "reason": why,
+            "restarts": child.status.restarts,
+            "restart_in_s": delay,
+        }
+        event = {
+            "topic": "mesh.component.failed",
+            "ts_utc": _now(),
+            "source": "opsmesh",
+            "component": "supervisor",
+            "id": ids.uuid7(),
+            "payload": {key: value for key, value in payload.items() if value is not None},
+        }
+        with contextlib.suppress(OSError):  # a full disk must not end the mesh
+            spool.write(paths.spool_dir(), [json.dumps(event).encode()])
 
     def _give_up(self, child: _Child, why: str) -> None:
         self._gone(child, why)
