@@ -38,7 +38,7 @@ def test_ls() -> None:
         "service.unit.flapping",
     ]
     assert rows[1]["owner"] == "journal"
-    assert "no topic matches 'nothing'" in runner.invoke(app, ["ls", "nothing"]).stdout
+    assert "no topic matches 'nothing'" in runner.invoke(app, ["ls", "nothing"]).stderr
 
 
 def test_show() -> None:
