@@ -84,10 +84,10 @@ def main(arguments: Sequence[str]) -> int:
         code = INTERRUPTED
         progress.print("interrupted; what was measured until now:")
     report.seconds = time.monotonic() - began
-    report.print(Console(width=None if sys.stdout.isatty() else 120))
     if report.figures or report.failed:
         written = _write(report.as_dict(), options.json, report.started_utc)
         progress.print(f"every round's numbers: {written}")
+    report.print(Console(width=None if sys.stdout.isatty() else 120))
     return code or (1 if report.failed else 0)
 
 

@@ -14,7 +14,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import paths, server
+from opsmesh.router import logs, paths, server
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 
@@ -22,8 +22,6 @@ from opsmesh.router.settings import Settings
 RECONNECT_WAIT = 0.5
 #: Seconds that a command line waits for its first connection.
 CLI_TIMEOUT = 3.0
-#: The same error of the same connection is logged at most once in this many seconds.
-QUIET = 60.0
 
 log = structlog.get_logger()
 
@@ -90,23 +88,19 @@ async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client
 
 
 class _Quiet:
-    """Callbacks of one connection that never log the same thing again within QUIET seconds, and
-    nothing on the command line: its errors are exceptions, and its output is a program's."""
+    """Callbacks of one connection that do not log the same thing over and over; and nothing at all
+    on the command line: its errors are exceptions, and its output is a program's."""
 
     def __init__(self, name: str, *, speaks: bool) -> None:
         self._speaks = speaks
         self._log = log.bind(connection=name)
-        self._last: dict[str, float] = {}
+        self._throttle = logs.Throttle()
         self._away = False
 
     async def error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        now = asyncio.get_running_loop().time()
-        if not self._speaks or now - self._last.get(text, -QUIET) < QUIET:
+        if not self._speaks or not self._throttle.allows(text):
             return
-        if len(self._last) > 100:  # texts may hold changing numbers
-            self._last.clear()
-        self._last[text] = now
         self._log.warning("broker.error", error=text)
 
     async def disconnected(self) -> None:
@@ -116,4 +110,5 @@ class _Quiet:
 
     async def reconnected(self) -> None:
         self._away = False
-        self._log.info("broker.reconnected")
+        if self._speaks:
+            self._log.info("broker.reconnected")

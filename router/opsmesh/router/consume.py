@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from opsmesh.router import logs
 from opsmesh.router.pull import Delivery, Pull, delivery
 
 #: How long the broker waits for a sign of life before it delivers a message again, in seconds.
@@ -27,6 +28,7 @@ PREFETCH = 256
 UNEXPECTED_DELAY = 10.0
 
 log = structlog.get_logger()
+_quiet = logs.Throttle()
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,9 @@ class Consumer:
         self._queue.put_nowait(held)
 
     def _lost(self, reason: str) -> None:
-        self._log.warning("consumer.lost", reason=reason)
+        # every profile's consumer loses the same broker: one of them says so
+        if _quiet.allows("consumer.lost"):
+            self._log.warning("consumer.lost", reason=reason)
         task = asyncio.create_task(self._recreate())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -181,7 +185,8 @@ class Consumer:
         try:
             await self._ensure()
         except Exception as error:
-            self._log.warning("consumer.not_recreated", error=str(error))
+            if _quiet.allows("consumer.not_recreated"):
+                self._log.warning("consumer.not_recreated", error=str(error))
 
     async def _decide(self) -> None:
         while True:

@@ -7,8 +7,30 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 
 import structlog
+
+#: The same thing is said at most once in this many seconds.
+QUIET = 60.0
+
+
+class Throttle:
+    """Keeps a process from saying the same thing over and over while something is away."""
+
+    def __init__(self, seconds: float = QUIET) -> None:
+        self._seconds = seconds
+        self._said: dict[str, float] = {}
+
+    def allows(self, what: str) -> bool:
+        """Whether `what` may be said now; it then counts as said."""
+        now = time.monotonic()
+        if now - self._said.get(what, -self._seconds) < self._seconds:
+            return False
+        if len(self._said) > 100:  # texts may hold changing numbers
+            self._said.clear()
+        self._said[what] = now
+        return True
 
 
 def configure(component: str, *, level: str = "info") -> None:

@@ -25,6 +25,8 @@ from opsmesh.schemas import ids, times
 #: Seconds until an event that the broker does not acknowledge is spooled. Less than a client waits
 #: for its answer (`client.TIMEOUT`), so that the client need not spool it a second time.
 ACK_TIMEOUT: Final = 1.5
+#: Seconds that new events wait for the last of the spooled ones before they are spooled, too.
+HOLD: Final = 0.1
 #: Seconds between looks into an empty spool: a client that found no agent writes there.
 SCAN: Final = 2.0
 #: Seconds between attempts to send what is spooled: first and longest wait.
@@ -160,11 +162,14 @@ class Outbox:
                 await self._landing()
 
     async def _hold(self) -> None:
-        """Wait for the end of the last stretch; those who wait go on one after the other."""
+        """Wait for the end of the last stretch; those who wait go on one after the other. When it
+        does not end soon the broker is slow or hangs, and the way is through the spool."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held.append(turn)
         try:
-            await turn
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOLD):
+                    await turn
         finally:
             self._held.remove(turn)
             self._landed.set()
@@ -177,7 +182,8 @@ class Outbox:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     async def _landing(self) -> None:
         self._landed.clear()

@@ -33,8 +33,6 @@ CONSUMER = "evidence-sink"
 BATCH = 2048
 #: Seconds between attempts at a broker, stream or disk that is not there.
 RETRY = 0.5
-#: The same trouble is logged at most once in this many seconds.
-QUIET = 60.0
 #: Redelivery is never wanted (see `_consumer`), so the broker waits for our acknowledgement.
 ACK_WAIT = 7 * 86400.0
 
@@ -55,7 +53,7 @@ class Sink:
         self._arrived: list[tuple[Msg, Delivery]] = []
         self._lost = ""
         self._wake = asyncio.Event()
-        self._said: dict[str, float] = {}
+        self._throttle = logs.Throttle()
 
     async def run(self) -> None:
         """Return after `stop`, with everything committed that had begun to be."""
@@ -227,10 +225,8 @@ class Sink:
                 await self._trouble("evidence.not_written", str(error))
 
     async def _trouble(self, event: str, reason: str) -> None:
-        """Say it, unless it was said within QUIET seconds, and pause."""
-        now = asyncio.get_running_loop().time()
-        if now - self._said.get(event, -QUIET) >= QUIET:
-            self._said[event] = now
+        """Say it, unless it was said a short while ago, and pause."""
+        if self._throttle.allows(event):
             log.warning(event, reason=reason)
         await self._pause()
 
