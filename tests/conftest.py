@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,11 @@ from nats.aio.client import Client
 
 from opsmesh.router import connection, paths, server, topology
 from opsmesh.router.settings import Settings
+
+# A shell starts what it puts into the background with SIGINT ignored, and every child inherits it:
+# the tests of Ctrl-C need the ordinary state of affairs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

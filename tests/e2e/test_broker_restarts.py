@@ -1,7 +1,8 @@
-"""The promise itself: whatever happens to the broker, every event is stored, and once."""
+"""The promise itself: whatever happens to the broker, every event is stored and archived, once."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from opsmesh.handlers.evidence.reader import read
+from opsmesh.handlers.evidence.verify import verify
 from opsmesh.router import paths, server
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
@@ -49,11 +52,15 @@ def memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_every_event_is_stored_once_while_the_broker_is_killed(memory: Path) -> None:
     """10,000 events from four processes, the broker killed and restarted three times: each of
-    them is in EVENTS exactly once."""
+    them is in EVENTS exactly once, and exactly one line of an evidence archive that is intact."""
     broker = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
     broker.start()
     told = [memory / f"client-{n}" for n in range(CLIENTS)]
     clients = []
+    sink = subprocess.Popen(
+        [sys.executable, "-m", "opsmesh.handlers.evidence.sink"], stderr=subprocess.DEVNULL
+    )
+    folder = Path(paths.evidence_dir())
     try:
         with agent(memory):
             for n, path in enumerate(told):
@@ -75,7 +82,10 @@ def test_every_event_is_stored_once_while_the_broker_is_killed(memory: Path) -> 
             assert [client.wait(60) for client in clients] == [0] * CLIENTS
             wait_drained()
             stored = Counter(run(ids()))
+            until(lambda: len(archived(folder)) >= len(stored), timeout=60)
     finally:
+        sink.terminate()
+        sink.wait(20)
         for client in clients:
             if client.poll() is None:
                 client.kill()
@@ -83,6 +93,13 @@ def test_every_event_is_stored_once_while_the_broker_is_killed(memory: Path) -> 
     wanted = {f"{client}-{n}" for client in range(CLIENTS) for n in range(EVENTS_EACH)}
     assert stored.keys() == wanted
     assert set(stored.values()) == {1}
+    assert Counter(archived(folder)) == stored
+    assert verify(folder).problems == []
+
+
+def archived(folder: Path) -> list[str]:
+    """The id on each line of the archive for an event of this test."""
+    return [json.loads(line.data)["id"] for line in read(folder, topics=["load.test"])]
 
 
 async def ids() -> list[str]:

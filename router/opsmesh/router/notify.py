@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from pathlib import Path
 
 #: The variable that names the socket; an abstract one begins with `@`.
 VARIABLE = "NOTIFY_SOCKET"
@@ -25,14 +24,16 @@ def ready() -> None:
 
 
 class Listener:
-    """The supervisor's end of one component's socket."""
+    """The supervisor's end of one component's socket.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+    An abstract address: it leaves no file behind, and a long path of the runtime folder (a socket's
+    name ends at 107 bytes) does not matter.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.address = f"@opsmesh-{os.getpid()}-{name}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(path))
-        self.address = str(path)
+        self._socket.bind("\0" + self.address[1:])
 
     def heard(self) -> bool:
         """Whether READY=1 has come since the last question."""
@@ -45,4 +46,3 @@ class Listener:
     def close(self) -> None:
         """Hear no more."""
         self._socket.close()
-        Path(self.address).unlink(missing_ok=True)

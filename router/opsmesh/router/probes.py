@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from opsmesh.router.client import with_address
 from opsmesh.router.errors import BrokerMisconfigured
 
 #: Seconds that one question may take; a component that answers slower is asked again.
@@ -34,7 +35,7 @@ def ready(probe: Mapping[str, Any]) -> bool:
             return _broker_ready(probe["port"])
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
-            client.connect(probe["path"])
+            with_address(probe["path"], client.connect)
         return True
     except (OSError, ValueError):
         return False

@@ -15,7 +15,6 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from opsmesh.router import component, notify, paths, probes, spool, supervisor_state
 from opsmesh.router.component import Component
@@ -154,8 +153,7 @@ class Supervisor:
         child.started = time.monotonic()
         try:
             if child.component.notifies and child.listener is None:
-                folder = Path(paths.runtime_dir(), "notify")
-                child.listener = notify.Listener(folder / child.component.file_name)
+                child.listener = notify.Listener(child.component.file_name)
             socket = child.listener.address if child.listener else None
             child.process = component.spawn(child.component, notify_socket=socket)
         except OSError as error:
