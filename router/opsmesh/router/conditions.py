@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final
 
+from opsmesh.router import members
 from opsmesh.router.errors import RouterError
 
 #: Functions of the library, to tell a misspelt name from wrong arguments.
@@ -51,7 +52,7 @@ class ConditionError(RouterError, ValueError):
 class Expression:
     """A compiled CEL expression. Equal when their texts are; safe to share between tasks."""
 
-    __slots__ = ("_program", "_reads", "names", "text")
+    __slots__ = ("_members", "_program", "_reads", "names", "text")
 
     def __init__(self, text: str) -> None:
         try:
@@ -60,17 +61,22 @@ class Expression:
             raise _syntax(text, str(error)) from None
         self.text = text
         self._reads = frozenset(self._program.variables())
+        self._members = members.read(text, self._reads)
         #: Top-level names that the expression reads, without those that a macro binds.
         self.names: frozenset[str] = self._reads - frozenset(_BOUND.findall(text))
 
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
         """The answer as a plain Python value; ConditionError when these values give none."""
-        # Only what is named is converted for the library: that is most of an evaluation's cost.
-        used = {name: variables[name] for name in self._reads if name in variables}
+        # Only what is read is converted for the library: that is most of an evaluation's cost.
+        used = {name: self._used(name, variables[name]) for name in self._reads & variables.keys()}
         try:
             return self._program.execute(used)
         except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
             raise ConditionError(self.text, _reason(self.text, error, variables)) from None
+
+    def _used(self, name: str, value: Any) -> Any:
+        paths = self._members.get(name)
+        return members.pick(value, paths) if paths else value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and other.text == self.text

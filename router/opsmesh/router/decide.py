@@ -100,7 +100,8 @@ def decide(
 ) -> tuple[Decision, State]:
     """Decide one event for one profile on `host`; the first clause that says no decides: state,
     on, hops, run_on, where, event (was it handled?), debounce, and last of all shadow."""
-    miss = match(rule, event, host=host) or _seen(event, state)
+    view = event.view() if rule.where is not None else {}
+    miss = _match(rule, event, host, view) or _seen(event, state)
     if miss is None and rule.debounce is not None:
         miss, window = _debounce(rule.debounce, event, state.window, now_us)
         state = msgspec.structs.replace(state, window=window)
@@ -108,7 +109,7 @@ def decide(
         miss = _mode(rule)
     why = miss or Miss(outcome="fire", clause="on", reason=f"listens to {event.topic}")
     if miss is None and rule.where is not None:
-        why = _met(rule.where, event)
+        why = _met(rule.where, view)
     decision = Decision(
         profile=rule.name,
         profile_hash=rule.hash,
@@ -126,12 +127,16 @@ def decide(
 
 def match(rule: Rule, event: Event, *, host: str) -> Miss | None:
     """The clauses that need nothing but the event and the rule; None when all let it through."""
+    return _match(rule, event, host, event.view() if rule.where is not None else {})
+
+
+def _match(rule: Rule, event: Event, host: str, view: dict[str, Any]) -> Miss | None:
     return (
         _enabled(rule)
         or _on(rule, event)
         or _hops(rule, event)
         or _host(rule, event, host)
-        or _where(rule, event)
+        or _where(rule, view)
     )
 
 
@@ -139,7 +144,8 @@ def debounce_key(rule: Rule, event: Event) -> str:
     """The burst this event belongs to, as 32 hex digits; "" for a rule without debounce."""
     if rule.debounce is None:
         return ""
-    values = [_field(event, path) for path in rule.debounce.key]
+    view = event.view()
+    values = [_field(view, path) for path in rule.debounce.key]
     return hashlib.sha256(msgspec.json.encode(values, order="deterministic")).hexdigest()[:32]
 
 
@@ -198,10 +204,10 @@ def _host(rule: Rule, event: Event, host: str) -> Miss | None:
     )
 
 
-def _where(rule: Rule, event: Event) -> Miss | None:
+def _where(rule: Rule, view: dict[str, Any]) -> Miss | None:
     if rule.where is None:
         return None
-    variables = {"event": event.view(), "vars": rule.vars, "host": event.host}
+    variables = {"event": view, "vars": rule.vars, "host": view["host"]}
     try:
         met = rule.where.evaluate(variables)
     except ConditionError as error:
@@ -209,7 +215,7 @@ def _where(rule: Rule, event: Event) -> Miss | None:
             outcome="filtered",
             clause="where",
             reason=f"the condition cannot be answered: {error.reason}",
-            values=_values(rule.where, event),
+            values=_values(rule.where, view),
         )
     if met is True:
         return None
@@ -217,16 +223,16 @@ def _where(rule: Rule, event: Event) -> Miss | None:
         outcome="filtered",
         clause="where",
         reason=f"{rule.where.text} is {_shown(met)}",
-        values=_values(rule.where, event),
+        values=_values(rule.where, view),
     )
 
 
-def _met(where: Expression, event: Event) -> Miss:
+def _met(where: Expression, view: dict[str, Any]) -> Miss:
     return Miss(
         outcome="fire",
         clause="where",
         reason=f"{where.text} is true",
-        values=_values(where, event),
+        values=_values(where, view),
     )
 
 
@@ -253,13 +259,14 @@ def _debounce(
         return None, opened
     if rule.max_wait_us is not None and now_us - window.fired_us >= rule.max_wait_us:
         return None, opened
+    view = event.view()
     quiet_s = (now_us - window.last_us) / 1e6
     miss = Miss(
         outcome="debounced",
         clause="debounce",
         reason=f"{quiet_s:.3f} s after the last event of its burst, "
         f"the window is {rule.window_us / 1e6:g} s",
-        values={path: _field(event, path) for path in rule.key},
+        values={path: _field(view, path) for path in rule.key},
     )
     return miss, msgspec.structs.replace(window, last_us=max(window.last_us, now_us))
 
@@ -285,12 +292,12 @@ def _paths(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path[1:] for path in paths if path))
 
 
-def _values(where: Expression, event: Event) -> dict[str, Any]:
-    return {f"event.{path}": _field(event, path) for path in _paths(where.text)}
+def _values(where: Expression, view: dict[str, Any]) -> dict[str, Any]:
+    return {f"event.{path}": _field(view, path) for path in _paths(where.text)}
 
 
-def _field(event: Event, path: str) -> Any:
-    value: Any = event.view()
+def _field(view: dict[str, Any], path: str) -> Any:
+    value: Any = view
     for name in path.removeprefix("event.").split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value
