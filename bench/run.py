@@ -52,6 +52,8 @@ LIMIT: Final = 120.0
 RESULTS: Final = Path(__file__).with_name("results")
 #: Exit code after Ctrl-C, as a shell has it.
 INTERRUPTED: Final = 130
+#: Seconds after which an interrupt is repeated: longer than an orderly end takes.
+INSIST: Final = 1.0
 #: What can keep a figure from being measured. Anything else is a mistake of this code.
 KNOWN: Final = (FigureError, RouterError, NatsError, ImportError, OSError, TimeoutError)
 
@@ -111,15 +113,18 @@ def _measure(name: str, report: Report, parent: Path) -> None:
 
 
 async def _limited(measure: Measure, where: lab.Lab, interrupted: threading.Event) -> list[Figure]:
-    task = asyncio.current_task()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
     def interrupt() -> None:
         interrupted.set()
         if task is not None:
             task.cancel()
+            # Again, until it has ended: the wait_for of Python 3.11, which nats-py uses, swallows a
+            # cancellation that meets the answer.
+            loop.call_later(INSIST, interrupt)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, interrupt)
+        loop.add_signal_handler(number, interrupt)
     try:
         async with asyncio.timeout(LIMIT) as limit:
             return await measure(where)

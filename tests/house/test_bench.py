@@ -148,8 +148,11 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
         running.send_signal(number)
         said, _ = running.communicate(timeout=60)
     finally:
-        running.kill()
-        running.wait()
+        running.terminate()  # kindly: killed at once, it would leave its broker behind
+        try:
+            running.wait(30)
+        finally:
+            running.kill()
     assert running.returncode == 130, said
     assert "Traceback" not in said
     assert list(stores.iterdir()) == []

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from opsmesh.handlers.profiles import load_profiles
+from opsmesh.schemas.envelope import decode
 from tests.house.checkout import TOP, files, pyproject
 from tests.house.test_front_door import TARGETS
 
@@ -52,3 +57,33 @@ def test_fragments() -> None:
         if path.name != "README.md":
             assert FRAGMENT.fullmatch(path.name)
             assert all(line.startswith("- ") for line in path.read_text().splitlines())
+
+
+def test_generated_pages_are_current() -> None:
+    """docs/cli.md and docs/topics.md are what `make docs` writes today."""
+    command = [sys.executable, str(TOP / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def blocks(language: str) -> list[str]:
+    """The README's examples in this language."""
+    text = (TOP / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.+?)```", text, re.DOTALL)
+
+
+def test_readme_profiles_are_valid(tmp_path: Path) -> None:
+    """The README's profile loads as it stands, and the error that it shows is the real one."""
+    (example,) = blocks("yaml")
+    file = tmp_path / "profiles.yaml"
+    file.write_text(example)
+    assert load_profiles(tmp_path).errors == []
+    file.write_text(example.replace("debounce:", "debunce:"))
+    (error,) = load_profiles(tmp_path).errors
+    assert str(error) in (TOP / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_envelope_is_an_event() -> None:
+    """The README's bare envelope is accepted as it stands."""
+    (example,) = blocks("json")
+    assert decode(example.encode()).topic == "build.finished"
