@@ -134,7 +134,6 @@ class Reporter:
             "source": "pytest",
             "component": report.nodeid.partition("::")[0] or "pytest",
             "correlation_id": self._correlation_id,
-            "host": os.uname().nodename,
             "session_id": os.environ.get("XDG_SESSION_ID", ""),
             "workspace": os.environ.get("OPSMESH_WORKSPACE") or self._root,
             "payload": {name: value for name, value in payload.items() if value is not None},

@@ -37,6 +37,8 @@ from opsmesh.schemas.registry import Registry
 
 #: A run of a profile that was disabled meanwhile looks again after this many seconds.
 DISABLED_DELAY = 60.0
+#: A message that the handler itself has failed on this often is given up, and dead-lettered.
+GIVE_UP = 10
 #: Compare-and-set attempts on a debounce window before the message is put back.
 WINDOW_TRIES = 5
 
@@ -79,12 +81,24 @@ class ProfileRunner:
 
     async def handle(self, message: Message) -> Outcome | Work:
         """A message of EVENTS."""
-        return await self._handle(message, (EVENTS, message.seq, message.stored_us), None)
+        return await self._guarded(message, (EVENTS, message.seq, message.stored_us), None)
 
     async def handle_trigger(self, message: Message, trigger: Trigger) -> Outcome | Work:
         """A message of TRIGGERS: one event, for this profile alone."""
         stored = trigger.origin or (TRIGGERS, message.seq, message.stored_us)
-        return await self._handle(message, stored, trigger)
+        return await self._guarded(message, stored, trigger)
+
+    async def _guarded(
+        self, message: Message, stored: tuple[str, int, int], trigger: Trigger | None
+    ) -> Outcome | Work:
+        try:
+            return await self._handle(message, stored, trigger)
+        except Exception as error:
+            # Nearly always the broker, which will be back; what fails for ever must not block.
+            if message.delivery.num_delivered < GIVE_UP:
+                raise
+            await self._give_up(message, stored, f"{type(error).__name__}: {error}")
+            return Reject("given up")
 
     async def _handle(
         self, message: Message, stored: tuple[str, int, int], trigger: Trigger | None
@@ -92,7 +106,7 @@ class ProfileRunner:
         try:
             event = self._services.registry.upcast(decode(message.data, stored=stored))
         except SchemaError as error:
-            await self._undecodable(message, stored, str(error))
+            await self._give_up(message, stored, f"undecodable: {error}")
             return Reject("undecodable")
         case = Case(event=event, message=message, stored=stored, trigger=trigger)
         run = self._new_run(case)
@@ -279,9 +293,8 @@ class ProfileRunner:
         self._log.error("run.deadlettered", attempt=run.attempt, error=failure.error, dlq_seq=seq)
         return Reject("dead-lettered")
 
-    async def _undecodable(
-        self, message: Message, stored: tuple[str, int, int], error: str
-    ) -> None:
+    async def _give_up(self, message: Message, stored: tuple[str, int, int], reason: str) -> None:
+        """Dead-letter a message that never came to a run."""
         # evt.<host>.<topic>: what the subject says is all that is known of it
         host, _, topic = message.subject.removeprefix("evt.").partition(".")
         await deadletter.write(
@@ -292,11 +305,11 @@ class ProfileRunner:
             topic=topic or "undecodable",
             data=message.data,
             headers=message.headers,
-            reason=f"undecodable: {error}",
+            reason=reason,
             msg_id=f"dlq:{self.profile.name}:{stored[0]}:{stored[1]}",
             origin=stored,
         )
-        self._log.error("event.undecodable", seq=message.seq, error=error)
+        self._log.error("event.given_up", seq=message.seq, reason=reason)
 
 
 def _triggered(rule: Rule, event: Event, trigger: Trigger, now_us: int, host: str) -> Decision:

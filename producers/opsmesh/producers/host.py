@@ -104,7 +104,6 @@ class Host:
             "ts_utc": times.format_us(times.now_us() if ts_us is None else ts_us),
             "source": self._name,
             "component": component or self._name,
-            "host": os.uname().nodename,
             "session_id": os.environ.get("XDG_SESSION_ID", ""),
             "workspace": workspace or "",
             "payload": payload,

@@ -68,7 +68,9 @@ class Sink:
                 try:
                     await self._session(client)
                 except _Lost as lost:
-                    log.info("evidence.resumed", reason=str(lost), seq=self._archive.seq)
+                    log.info("evidence.interrupted", reason=str(lost), seq=self._archive.seq)
+                    # a broker that says goodbye still answers nothing for a moment
+                    await self._pause()
                 except NotFoundError:
                     await self._trouble("evidence.no_stream", f"stream {EVENTS} is not there yet")
                 except (NatsError, OSError, TimeoutError) as error:

@@ -1,0 +1,114 @@
+"""`opsmesh evidence`: what a person or a program sees, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from opsmesh.cli.evidence import app
+from opsmesh.router import paths
+from opsmesh.schemas.envelope import decode
+from tests.evidence.made import MORNING, archive, change, opened
+
+BARE = (
+    b'{"topic":"a.b","ts_utc":"2026-11-23T09:00:00Z","source":"s","component":"c",'
+    b'"severity":"info","correlation_id":"x","host":"h","session_id":"","workspace":"",'
+    b'"payload":{"id":1}%s}'
+)
+
+
+def evidence(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def folder() -> Path:
+    return Path(paths.evidence_dir())
+
+
+def test_intact_archive_is_exit_code_0(home: Path) -> None:
+    """An intact archive says so, with its size and its last hash."""
+    archive(folder(), 5)
+    result = evidence("verify")
+    assert result.exit_code == 0
+    assert "intact: 5 lines in 1 files, sequences 1 to 5" in result.stdout
+
+
+def test_changed_line_is_exit_code_1_with_its_place(home: Path) -> None:
+    """A change is named as file:line with what is wrong, for people and in JSON."""
+    [path] = archive(folder(), 5)
+    change(path, lambda raws: raws.__setitem__(2, raws[2].replace(b'"n":3', b'"n":4')))
+    result = evidence("verify")
+    assert result.exit_code == 1
+    assert f"{path}:3: edited: " in result.stdout
+    result = evidence("verify", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["intact"] is False
+    assert [(p["kind"], p["line"]) for p in report["problems"]] == [("edited", 3)]
+
+
+@pytest.mark.parametrize("command", [["verify"], ["tail"], ["ls"], ["find", "x"]])
+def test_nothing_there_is_exit_code_3(home: Path, command: list[str]) -> None:
+    """Without an archive every command says so and ends with 3."""
+    result = evidence(*command)
+    assert result.exit_code == 3
+    assert "nothing is archived" in " ".join(result.stderr.split())
+
+
+def test_since(home: Path) -> None:
+    """`--since` takes an age or a time, and an unreadable one is a usage error."""
+    archive(folder(), 5)
+    assert evidence("verify", "--since", "2026-11-01T00:00:00Z").exit_code == 0
+    assert evidence("verify", "--since", "2099-01-01T00:00:00Z").exit_code == 3
+    assert evidence("verify", "--since", "soon").exit_code == 2
+
+
+def test_path(home: Path) -> None:
+    """`path` prints the folder alone."""
+    assert evidence("path").stdout == f"{folder()}\n"
+
+
+def test_ls(home: Path) -> None:
+    """`ls` counts lines and bytes of every file."""
+    [path] = archive(folder(), 5)
+    [row] = json.loads(evidence("ls", "--json").stdout)
+    assert (row["lines"], row["bytes"], row["first_seq"]) == (5, path.stat().st_size, 1)
+    assert "23-000001-EVENTS" in evidence("ls").stdout
+
+
+def test_tail(home: Path) -> None:
+    """`tail` shows the newest events, those of a topic if asked, with the stored bytes in JSON."""
+    with opened(folder()) as made:
+        made.event(1, MORNING, BARE % b"")
+        made.event(2, MORNING, b"\xff")
+        made.event(3, MORNING, BARE.replace(b"a.b", b"a.c") % b',"more":1.50')
+        made.commit()
+    found = [json.loads(line) for line in evidence("tail", "--json").stdout.splitlines()]
+    assert [item["seq"] for item in found] == [1, 2, 3]
+    assert found[1]["base64"] == "/w=="
+    text = evidence("tail", "-t", "a.c", "--json").stdout
+    assert text.count("\n") == 1
+    assert '"more":1.50' in text
+    shown = evidence("tail", "-n", "2").stdout.splitlines()
+    assert "1 bytes that are no event" in shown[0]
+    assert "a.c" in shown[1]
+
+
+def test_find(home: Path) -> None:
+    """`find` gives the stored bytes and their place, also by an id that is derived."""
+    with opened(folder()) as made:
+        made.event(1, MORNING, BARE % b',"id":"my-id"')
+        made.event(2, MORNING + 5, BARE % b"")
+        made.commit()
+    result = evidence("find", "my-id")
+    assert result.stdout.encode() == BARE % b',"id":"my-id"' + b"\n"
+    assert ":1" in result.stderr
+    derived = decode(BARE % b"", stored=("EVENTS", 2, MORNING + 5)).id
+    found = json.loads(evidence("find", derived, "--json").stdout)
+    assert (found["line"], found["seq"], found["id"]) == (2, 2, derived)
+    missing = evidence("find", "other")
+    assert missing.exit_code == 3
