@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 from opsmesh.handlers.evidence.verify import verify
-from tests.evidence.made import DAY, archive, change
+from tests.evidence.made import DAY, MORNING, archive, change, opened
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
 
 
-def by_hand(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script that the page shows."""
-    found = re.search(r"```sh\n(.+?)```", PAGE.read_text(), re.DOTALL)
-    assert found is not None
-    command = ["sh", "-c", found.group(1)]
+def by_hand(folder: Path, example: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a script that the page shows."""
+    found = re.findall(r"```sh\n(.+?)```", PAGE.read_text(), re.DOTALL)
+    command = ["sh", "-c", found[example]]
     env = {"folder": str(folder), "PATH": "/usr/bin:/bin"}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
@@ -48,3 +47,22 @@ def test_changed_line_is_found_by_hand(folder: Path) -> None:
     change(first, edit)
     done = by_hand(folder)
     assert (done.returncode, done.stdout) == (1, "line 2 is not what was written\n")
+
+
+def test_every_kind_of_line_and_a_clock_that_went_back(folder: Path) -> None:
+    """Notes, base64 and awkward bytes are read by the script, and files in the chain's order."""
+    with opened(folder) as made:
+        made.event(15, MORNING - DAY, b'{"a": "\\\\n %s ,\\"hash\\":\\"0\\"} \xc3\xa9", "n": 1.50}')
+        made.event(16, MORNING - DAY, b"\xff\x00\n")
+        made.commit()
+    assert by_hand(folder).stdout == f"intact: 15 lines, last hash {verify(folder).last_hash}\n"
+
+
+def test_question_with_jq(folder: Path) -> None:
+    """The page's question with jq finds the events of its topic."""
+    with opened(folder) as made:
+        made.event(13, MORNING, b'{"topic":"python.test.failed","payload":{"n":1}}')
+        made.commit()
+    assert by_hand(folder, 1).stdout == (
+        '{"seq":13,"time":"2026-11-23T09:00:00.000000Z","payload":{"n":1}}\n'
+    )

@@ -110,7 +110,8 @@ def test_every_event_is_a_valid_envelope_of_its_topic(agent: StandInAgent, proje
     topics = registry.load_registry(None)
     for event in agent.events:
         del event["_reply"]
-        _, whole = envelope.complete(event, defaults={"severity": "error", "host": "laptop"}, now_us=0)
+        defaults = {"severity": "error", "host": "laptop"}
+        _, whole = envelope.complete(event, defaults=defaults, now_us=0)
         topics.check(whole.topic, whole.payload)
     assert len(agent.events) == 6
 

@@ -63,8 +63,8 @@ def endpoint(settings: Settings) -> Endpoint:
 async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client:
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
     an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line)."""
-    quiet = _Quiet(name, speaks=patient)
     client = Client()
+    quiet = _Quiet(name, client, speaks=patient)
     options: dict[str, Any] = {
         **where.options(),
         "name": f"opsmesh-{name}",
@@ -91,7 +91,8 @@ class _Quiet:
     """Callbacks of one connection that do not log the same thing over and over; and nothing at all
     on the command line: its errors are exceptions, and its output is a program's."""
 
-    def __init__(self, name: str, *, speaks: bool) -> None:
+    def __init__(self, name: str, client: Client, *, speaks: bool) -> None:
+        self._client = client
         self._speaks = speaks
         self._log = log.bind(connection=name)
         self._throttle = logs.Throttle()
@@ -104,7 +105,8 @@ class _Quiet:
         self._log.warning("broker.error", error=text)
 
     async def disconnected(self) -> None:
-        if self._speaks and not self._away:
+        # nats-py calls this for a close of our own, too
+        if self._speaks and not self._away and not self._client.is_closed:
             self._away = True
             self._log.warning("broker.disconnected")
 

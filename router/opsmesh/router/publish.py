@@ -26,7 +26,7 @@ from opsmesh.router.topology import EVENTS
 
 #: Most messages in one batch. The server's own limit is 1,000; beyond a few hundred the gain is
 #: small and the first one's wait long.
-MAX_BATCH: Final = 500
+MAX_BATCH: Final = 1000
 #: Most bytes in one batch, of data and headers.
 MAX_BATCH_BYTES: Final = 1024 * 1024
 #: Callers beyond this many wait for their turn: back-pressure.
