@@ -61,6 +61,19 @@ async def mesh_client(settings: Settings | None = None) -> AsyncIterator[Client]
         await client.close()
 
 
+async def restart(
+    client: Client, broker: server.EmbeddedServer, end: Callable[[], None] | None = None
+) -> None:
+    """End the broker (kill -9 unless told), start it again, and return once the client is back.
+
+    `is_connected` alone is no proof: it stays true until the client has seen the end.
+    """
+    before = client.stats["reconnects"]
+    await asyncio.to_thread(end or broker.kill)
+    await asyncio.to_thread(broker.start)
+    await eventually(lambda: client.is_connected and client.stats["reconnects"] > before)
+
+
 def run(coroutine: Coroutine[Any, Any, Any], *, timeout: float = 60) -> Any:
     """Run a coroutine to its end; a test that hangs fails instead."""
     return asyncio.run(asyncio.wait_for(coroutine, timeout))

@@ -21,7 +21,7 @@ from opsmesh.handlers.evidence.verify import verify
 from opsmesh.router import paths, server
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.topology import EVENTS
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, mesh_client, restart, run
 from tests.evidence.made import event, parsed
 
 
@@ -67,10 +67,10 @@ async def ended(process: subprocess.Popen[bytes], how: signal.Signals) -> int:
 
 
 async def publish(client: Client, *messages: bytes) -> None:
-    """Store messages without waiting for each."""
-    for message in messages:
-        await client.publish("evt.h.a.b", message)
-    await client.flush()
+    """Store messages, many at a time; returns when the broker has acknowledged all of them."""
+    js = client.jetstream(publish_async_max_pending=500)
+    acks = [await js.publish_async("evt.h.a.b", message) for message in messages]
+    await asyncio.gather(*acks)
 
 
 async def archived(client: Client) -> bool:
@@ -168,9 +168,7 @@ def test_broker_restarts(nats_server: EmbeddedServer) -> None:
                 await publish(client, *(event(n) for n in range(100)))
                 await eventually(lambda: archived(client))
                 for end in (nats_server.kill, nats_server.stop):
-                    await asyncio.to_thread(end)
-                    await asyncio.to_thread(nats_server.start)
-                    await eventually(lambda: client.is_connected)
+                    await restart(client, nats_server, end)
                     await publish(client, *(event(n) for n in range(100)))
                     await eventually(lambda: archived(client))
                 assert await ended(process, signal.SIGTERM) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, mesh_client, restart, run
 
 from opsmesh.router.consume import Ack, Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.server import EmbeddedServer
@@ -155,9 +155,7 @@ def test_survives_a_broker_restart(nats_server: EmbeddedServer) -> None:
             await consumer.start()
             await client.jetstream().publish("evt.h.a.b", b"1")
             await eventually(lambda: got == [b"1"])
-            nats_server.kill()
-            await asyncio.to_thread(nats_server.start)
-            await eventually(lambda: client.is_connected)
+            await restart(client, nats_server)
             await client.jetstream().publish("evt.h.a.b", b"2")
             await eventually(lambda: got[-1] == b"2", timeout=30)
             await consumer.stop()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, mesh_client, restart, run
 
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.server import EmbeddedServer
@@ -191,9 +190,7 @@ def test_broker_restart(nats_server: EmbeddedServer, how: str) -> None:
             await pull.start()
             await store(client, 1)
             await eventually(lambda: len(got) == 1)
-            await asyncio.to_thread(getattr(nats_server, how))
-            await asyncio.to_thread(nats_server.start)
-            await eventually(lambda: client.is_connected)
+            await restart(client, nats_server, getattr(nats_server, how))
             await store(client, 1, first=1)
             await eventually(lambda: len(got) == 2)
             assert lost
