@@ -1,36 +1,42 @@
-"""Dispatch: stored events through a durable consumer to an action that does nothing.
+"""Dispatch: stored events through the owner of a profile, as the handlers run it.
 
-Two figures: the engine (decode, decide with a CEL condition that is true, an action, an
-acknowledgement) and the whole profile runner, which besides writes each run to the ledger before
-and after, its result as an event, and its decision as a record.
+Four figures, from little to all: events that no condition lets through; events that fire, with
+their records; a keyed debounce, whose windows have to survive; and whole runs, which besides write
+each run to the ledger before and after, and its result as an event. The first and the second are
+measured beside a plain fetch, the third beside what it would cost to keep a window in KV with
+compare-and-set for every event.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
+import msgspec
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from figure import Figure, FigureError, Target, alternate
 from lab import HOST, Lab, broker, connected, until
 from opsmesh.handlers.actions.contract import StepContext, StepResult
+from opsmesh.handlers.consumers import consumer_name
+from opsmesh.handlers.deciding import Deciding
 from opsmesh.handlers.ledger import Ledger
+from opsmesh.handlers.position import Cursor, Positions
 from opsmesh.handlers.profiles import Profile, Step, load_profiles
 from opsmesh.handlers.records import Recorder
-from opsmesh.handlers.runner import ProfileRunner, Services
-from opsmesh.handlers.windows import Windows
+from opsmesh.handlers.runs import Runs, Services
 from opsmesh.router import paths
-from opsmesh.router.consume import Ack, Consumer, Message, Outcome, Work, durable
-from opsmesh.router.decide import Rule, State, decide
 from opsmesh.router.publish import Publisher
-from opsmesh.router.topology import DECISIONS, EVENTS
-from opsmesh.schemas.envelope import Event, decode, encode, subject
+from opsmesh.router.topology import EVENTS, WINDOWS
+from opsmesh.schemas.envelope import Event, encode, subject
 from samples import TOPIC, registry, store
 
 #: Messages that plain nats-py asks for at once.
@@ -39,17 +45,25 @@ FETCH: Final = 1000
 CONCURRENCY: Final = 64
 
 SUBJECT: Final = f"evt.*.{TOPIC}"
-PROFILE: Final = f"""\
+PROFILES: Final = f"""\
 version: 1
 profiles:
-  measured:
-    owner: bench
+  missing:
+    on: [{TOPIC}]
+    where: event.payload.tool == "mypy" && event.payload.count > 0
+    actions: [command: ["true"]]
+  firing:
     on: [{TOPIC}]
     where: event.payload.tool == "ruff" && event.payload.count > 0
     concurrency: {{limit: {CONCURRENCY}}}
-    actions:
-      - command: ["true"]
+    actions: [command: ["true"]]
+  bursts:
+    on: [{TOPIC}]
+    debounce: {{window: 1m, key: payload.path}}
+    actions: [command: ["true"]]
 """
+
+_rounds = count(1)
 
 
 class Nothing:
@@ -68,31 +82,69 @@ class Nothing:
         return StepResult(ok=True, output={})
 
 
-async def engine(lab: Lab) -> list[Figure]:
-    """Decode, decide, act, acknowledge."""
+async def deciding(lab: Lab) -> list[Figure]:
+    """What an owner decides and writes, without runs."""
     amount = lab.amount(15_000)
-    rule, topics = _profile().rule(), registry()
+    few = lab.amount(2_000)
+    figures = []
+    with broker():
+        async with connected() as client:
+            await store(client, amount)
+
+            async def fetched(n: int) -> float:
+                return await _fetch(client, f"plain-{n}", amount)
+
+            async def compared(n: int) -> float:
+                return await _compare_and_set(client, f"cas-{n}", few)
+
+            for name, measured, what, plain, beside, target in (
+                (
+                    *("dispatch", "missing", "decode, decide (CEL, false), note how far"),
+                    *(fetched, f"fetch({FETCH}) and an ack each"),
+                    Target(of="ratio", at="least", limit=1.0),
+                ),
+                (
+                    *("decide_fire", "firing", "decode, decide (CEL, true), the record on disk"),
+                    *(fetched, f"fetch({FETCH}) and an ack each"),
+                    None,
+                ),
+                (
+                    *("decide_burst", "bursts", "keyed debounce: record and window on disk"),
+                    *(compared, "fetch, KV get and compare-and-set for each event"),
+                    Target(of="ratio", at="least", limit=3.0),
+                ),
+            ):
+                chosen = profile(measured)
+
+                async def ours(n: int, chosen: Profile = chosen) -> float:
+                    return await _own(client, chosen, amount, act=False)
+
+                our_rates, plain_rates = await alternate(lab.rounds, ours, plain)
+                figures.append(
+                    Figure(
+                        name=name,
+                        what=what,
+                        unit="events/s",
+                        ours=our_rates,
+                        beside=beside,
+                        plain=plain_rates,
+                        target=target,
+                        details={"events_a_round": amount},
+                    )
+                )
+    return figures
+
+
+async def runner(lab: Lab) -> list[Figure]:
+    """An owner and everything that a run leaves behind."""
+    amount = lab.amount(1_000)
+    firing = profile("firing")
     with broker():
         async with connected() as client:
             await store(client, amount)
 
             async def ours(n: int) -> float:
-                return await _consume(client, f"ours-{n}", amount, lambda act: _handler(rule, act))
-
-            def _handler(rule: Rule, act: Callable[[], Outcome]) -> Handle:
-                async def action() -> Outcome:
-                    return act()
-
-                async def handle(message: Message) -> Outcome | Work:
-                    stored = (EVENTS, message.seq, message.stored_us)
-                    event = topics.upcast(decode(message.data, stored=stored))
-                    now_us = message.stored_us
-                    decision, _ = decide(rule, event, State(), now_us=now_us, host=HOST)
-                    if decision.outcome != "fire":
-                        raise FigureError(f"not fired: {decision.reason}")
-                    return action()
-
-                return handle
+                return await _own(client, firing, amount, act=True)
 
             async def plain(n: int) -> float:
                 return await _fetch(client, f"plain-{n}", amount)
@@ -100,62 +152,8 @@ async def engine(lab: Lab) -> list[Figure]:
             our_rates, plain_rates = await alternate(lab.rounds, ours, plain)
     return [
         Figure(
-            name="dispatch",
-            what="decode, decide (CEL), no-op action, ack",
-            unit="events/s",
-            ours=our_rates,
-            beside=f"fetch({FETCH}) and an ack each",
-            plain=plain_rates,
-            target=Target(of="ratio", at="least", limit=3.0),
-            details={"events_a_round": amount},
-        )
-    ]
-
-
-async def runner(lab: Lab) -> list[Figure]:
-    """The engine, and everything that a run leaves behind."""
-    amount = lab.amount(1_000)
-    profile = _profile()
-    with broker():
-        async with connected() as client:
-            await store(client, amount)
-            recorder = Recorder(Publisher(client, stream=DECISIONS), host=HOST)
-            recording = asyncio.create_task(recorder.run())
-            services = _services(client, recorder)
-
-            async def ours(n: int) -> float:
-                # the ledger knows a profile's runs: a profile of another name does them anew
-                runs = ProfileRunner(replace(profile, name=f"measured-{n}"), services)
-
-                def handler(act: Callable[[], Outcome]) -> Handle:
-                    async def work(inner: Work) -> Outcome:
-                        outcome = await inner
-                        if not isinstance(outcome, Ack):
-                            raise FigureError(f"the run ended with {outcome}")
-                        return act()
-
-                    async def handle(message: Message) -> Outcome | Work:
-                        result = await runs.handle(message)
-                        if isinstance(result, Outcome):
-                            raise FigureError(f"no run began: {result}")
-                        return work(result)
-
-                    return handle
-
-                return await _consume(client, f"runner-{n}", amount, handler)
-
-            async def plain(n: int) -> float:
-                return await _fetch(client, f"plain-{n}", amount)
-
-            try:
-                our_rates, plain_rates = await alternate(lab.rounds, ours, plain)
-            finally:
-                recording.cancel()
-                await asyncio.gather(recording, return_exceptions=True)
-    return [
-        Figure(
             name="dispatch_runner",
-            what="the same with ledger, result event and decision record",
+            what="the same with ledger, no-op action and result event",
             unit="events/s",
             ours=our_rates,
             beside=f"fetch({FETCH}) and an ack each",
@@ -165,43 +163,51 @@ async def runner(lab: Lab) -> list[Figure]:
     ]
 
 
-Handle = Callable[[Message], Awaitable[Outcome | Work]]
-
-
-async def _consume(
-    client: Client,
-    name: str,
-    amount: int,
-    handler: Callable[[Callable[[], Outcome]], Handle],
-) -> float:
-    """Events a second, from the start of our consumer until the broker has every ack."""
-    left = amount
-    done = asyncio.Event()
-
-    def act() -> Outcome:
-        nonlocal left
-        left -= 1
-        if not left:
-            done.set()
-        return Ack()
-
-    consumer = Consumer(
-        client,
-        EVENTS,
-        durable(name, [SUBJECT], all_stored=True),
-        handler(act),
-        concurrency=CONCURRENCY,
+async def _own(client: Client, measured: Profile, amount: int, *, act: bool) -> float:
+    """Events a second, from taking the position until everything is decided and noted (and, with
+    `act`, every run has succeeded)."""
+    # the ledger and the positions know a profile: one of another name does everything anew
+    named = replace(measured, name=f"{measured.name}-{next(_rounds)}")
+    named = replace(named, rule=msgspec.structs.replace(named.rule, name=named.name))
+    consumer = consumer_name(named, HOST)
+    own = services(client)
+    start = Cursor(seq=0, owner="bench", count=0, at_us=0)
+    revision = await Positions(client).write(consumer, start, 0)
+    last = (await client.jetstream().get_last_msg(EVENTS, SUBJECT)).seq or 0
+    owner = Deciding(
+        named,
+        own,
+        consumer=consumer,
+        owner="bench",
+        recorder=Recorder(client),
+        runs=Runs(named, own) if act else None,
     )
     began = time.perf_counter()
-    await consumer.start()
+    await owner.begin(start, revision)
+    work = asyncio.create_task(owner.work())
     try:
-        async with asyncio.timeout(60):
-            await done.wait()
-        await _all_acked(client, name, amount)
-        return amount / (time.perf_counter() - began)
+        await until(lambda: work.done() or owner.decided >= last, f"{consumer} to be done")
     finally:
-        await consumer.stop()
-        await client.jetstream().delete_consumer(EVENTS, name)
+        work.cancel()
+        ended = await asyncio.gather(work, return_exceptions=True)
+        await owner.end()
+    if not isinstance(ended[0], asyncio.CancelledError):
+        raise FigureError(f"{consumer} ended: {ended[0]}")
+    if act:
+        await _succeeded(client, named, amount)
+    rate = amount / (time.perf_counter() - began)
+    await client.jetstream().delete_consumer(EVENTS, consumer)
+    return rate
+
+
+async def _succeeded(client: Client, profile: Profile, amount: int) -> None:
+    """Return once so many runs have ended well, by the ledger."""
+
+    async def there() -> bool:
+        found = [run.state async for run in Ledger(client).runs(profile.name)]
+        return found.count("succeeded") >= amount
+
+    await until(there, f"{amount} runs of {profile.name}")
 
 
 async def _fetch(client: Client, name: str, amount: int) -> float:
@@ -215,34 +221,62 @@ async def _fetch(client: Client, name: str, amount: int) -> float:
         for msg in await pull.fetch(min(FETCH, left), timeout=10):
             await msg.ack()
             left -= 1
-    await _all_acked(client, name, amount)
+    await _all_acked(client, name)
     rate = amount / (time.perf_counter() - began)
     await pull.unsubscribe()
     await js.delete_consumer(EVENTS, name)
     return rate
 
 
-async def _all_acked(client: Client, name: str, amount: int) -> None:
+async def _compare_and_set(client: Client, name: str, amount: int) -> float:
+    """A window in KV for each event: read it, write it over its revision, acknowledge."""
+    js = client.jetstream()
+    bucket = await js.key_value(WINDOWS)
+    config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=2 * FETCH)
+    began = time.perf_counter()
+    pull = await js.pull_subscribe(SUBJECT, durable=name, stream=EVENTS, config=config)
+    left = amount
+    while left:
+        for msg in await pull.fetch(min(FETCH, left), timeout=10):
+            payload = json.loads(msg.data)["payload"]
+            key = f"{name}.{payload['path'].replace('/', '_').replace('.', '_')}"
+            window = json.dumps({"last": msg.metadata.timestamp.timestamp()}).encode()
+            with contextlib.suppress(Exception):
+                entry = await bucket.get(key)
+                await bucket.update(key, window, last=entry.revision)
+                await msg.ack()
+                left -= 1
+                continue
+            await bucket.create(key, window)
+            await msg.ack()
+            left -= 1
+    rate = amount / (time.perf_counter() - began)
+    await pull.unsubscribe()
+    await js.delete_consumer(EVENTS, name)
+    return rate
+
+
+async def _all_acked(client: Client, name: str) -> None:
     async def acked() -> bool:
         info = await client.jetstream().consumer_info(EVENTS, name)
         return not (info.num_pending or info.num_ack_pending)
 
-    await until(acked, f"{amount} acknowledgements of {name}")
+    await until(acked, f"acknowledgements of {name}")
 
 
-def _profile() -> Profile:
+def profile(name: str) -> Profile:
     """The profile as its file says, with an action that does nothing."""
     config = Path(paths.config_dir())
     config.mkdir(parents=True, exist_ok=True)
-    (config / "profiles.yaml").write_text(PROFILE)
+    (config / "profiles.yaml").write_text(PROFILES)
     found = load_profiles(config)
     if found.errors:
         raise FigureError(str(found.errors[0]))
-    profile = found.profiles["measured"]
-    return replace(profile, steps=(Step(id="nothing", action=Nothing()),))
+    steps: Sequence[Step] = (Step(id="nothing", action=Nothing()),)
+    return replace(found.profiles[name], steps=tuple(steps))
 
 
-def _services(client: Client, recorder: Recorder) -> Services:
+def services(client: Client) -> Services:
     events = Publisher(client)
 
     async def publish(event: Event) -> None:
@@ -251,11 +285,9 @@ def _services(client: Client, recorder: Recorder) -> Services:
     return Services(
         client=client,
         ledger=Ledger(client),
-        windows=Windows(client),
         registry=registry(),
         host=HOST,
         bundles=Path(paths.bundles_dir()),
         workdirs=Path(paths.state_dir(), "work"),
         publish=publish,
-        record=recorder.record,
     )

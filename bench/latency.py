@@ -1,27 +1,33 @@
 """Latency: from the call that publishes an event to the first line of what handles it.
 
 Publisher and handler have a connection each, as in a running mesh, but share one process, so that
-one monotonic clock times both ends. Ours decodes and decides on the way.
+one monotonic clock times both ends. Ours is what handlers do: decode, decide, and write the record
+and the run to disk before it begins.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy, Header
 
-from figure import Figure, FigureError, Target, percentile
+import dispatching
+from figure import Figure, Target, percentile
 from lab import HOST, Lab, broker, connected
-from opsmesh.router.conditions import Expression
-from opsmesh.router.consume import Ack, Consumer, Message, Outcome, Work, durable
-from opsmesh.router.decide import Rule, State, decide
+from opsmesh.handlers.consumers import consumer_name
+from opsmesh.handlers.deciding import Deciding
+from opsmesh.handlers.firing import Stored
+from opsmesh.handlers.ledger import Held
+from opsmesh.handlers.records import Recorder
+from opsmesh.handlers.runs import Runs
 from opsmesh.router.publish import Publisher
 from opsmesh.router.topology import EVENTS
-from opsmesh.schemas.envelope import decode
-from samples import OTHER_TOPIC, TOPIC, messages, registry
+from samples import OTHER_TOPIC, messages
 
 
 class Arrival:
@@ -50,14 +56,12 @@ async def latency(lab: Lab) -> list[Figure]:
         async with connected() as sending, connected() as receiving:
             publisher, js = Publisher(sending), sending.jetstream()
             our_arrival, plain_arrival = Arrival(), Arrival()
-            consumer = Consumer(
-                receiving, EVENTS, durable("ours", [f"evt.*.{TOPIC}"]), _handler(our_arrival)
-            )
+            owner = await _owner(receiving, our_arrival)
 
             async def callback(_: Msg) -> None:
                 plain_arrival.note()
 
-            await consumer.start()
+            work = asyncio.create_task(owner.work())
             push = await receiving.jetstream().subscribe(
                 f"evt.*.{OTHER_TOPIC}",
                 stream=EVENTS,
@@ -80,7 +84,9 @@ async def latency(lab: Lab) -> list[Figure]:
                     rounds.append((ours, plain))
             finally:
                 await push.unsubscribe()
-                await consumer.stop()
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+                await owner.end()
     return [
         Figure(
             name=f"latency_p{share}",
@@ -96,28 +102,30 @@ async def latency(lab: Lab) -> list[Figure]:
     ]
 
 
-def _handler(arrival: Arrival) -> Any:
-    topics = registry()
-    rule = Rule(
-        name="measured",
-        hash="",
-        on=(TOPIC,),
-        where=Expression('event.payload.tool == "ruff"'),
+class _Arrivals(Runs):
+    """Runs that only tell when they would have begun."""
+
+    arrival: Arrival
+
+    def begin(self, held: Held, events: Sequence[Stored] = ()) -> None:
+        self.arrival.note()
+
+
+async def _owner(client: Client, arrival: Arrival) -> Deciding:
+    profile = dispatching.profile("firing")
+    services = dispatching.services(client)
+    runs = _Arrivals(profile, services)
+    runs.arrival = arrival
+    owner = Deciding(
+        profile,
+        services,
+        consumer=consumer_name(profile, HOST),
+        owner="bench",
+        recorder=Recorder(client),
+        runs=runs,
     )
-
-    async def action() -> Outcome:
-        arrival.note()
-        return Ack()
-
-    async def handle(message: Message) -> Outcome | Work:
-        stored = (EVENTS, message.seq, message.stored_us)
-        event = topics.upcast(decode(message.data, stored=stored))
-        decision, _ = decide(rule, event, State(), now_us=message.stored_us, host=HOST)
-        if decision.outcome != "fire":
-            raise FigureError(f"not fired: {decision.reason}")
-        return action()
-
-    return handle
+    await owner.begin(None, 0)
+    return owner
 
 
 async def _soon(when: asyncio.Future[float]) -> float:

@@ -35,12 +35,13 @@ from report import Report
 FIGURES: Final = {
     "publish_many": "publishing:many",
     "publish_one": "publishing:one",
-    "dispatch": "dispatching:engine",
+    "dispatch": "dispatching:deciding",
     "dispatch_runner": "dispatching:runner",
     "sink": "archiving:sink",
     "latency": "latency:latency",
     "emit": "emitting:emit",
     "replay": "archiving:replay",
+    "backtest": "backtesting:backtest",
     "idle": "idling:idle",
 }
 #: Rounds of a figure, and the share of the full amounts: by default, and with --quick.

@@ -11,7 +11,10 @@ from typing import Any
 from nats.aio.client import Client
 from tests.conftest import eventually, mesh_client
 
+from opsmesh.handlers.consumers import consumer_name
 from opsmesh.handlers.ledger import Ledger, Run
+from opsmesh.handlers.position import Positions
+from opsmesh.handlers.records import Record, records
 from opsmesh.handlers.serve import Server
 from opsmesh.router import deadletter, paths
 from opsmesh.router.deadletter import Letter
@@ -64,6 +67,20 @@ class Mesh:
         """Every dead letter."""
         return [letter async for letter in deadletter.letters(self.client)]
 
+    async def decided(self, profile: str, seq: int) -> None:
+        """Return once the profile has decided every event up to `seq`, and noted it."""
+        consumer = consumer_name(self.server.in_force(profile), self.settings.host)
+
+        async def there() -> bool:
+            cursor, _ = await Positions(self.client).cursor(consumer)
+            return cursor is not None and cursor.seq >= seq
+
+        await eventually(there)
+
+    async def records(self, profile: str | None = None) -> list[Record]:
+        """Recorded decisions: the quiet ones, then the firings."""
+        return [record async for record in records(self.client, profile=profile)]
+
     async def wait(self, topic: str, count: int = 1) -> list[Event]:
         """The events of a topic, once there are `count` of them."""
 
@@ -91,6 +108,7 @@ async def mesh(profiles: str, *, settings: Settings | None = None) -> AsyncItera
     async with mesh_client(settings) as client:
         server = Server(client, settings)
         await server.start()
+        await server.owned()
         try:
             yield Mesh(client, server, settings)
         finally:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from tests.conftest import eventually, run
 from tests.handlers.mesh import mesh, write_profiles
 
-from opsmesh.handlers import overrides
+from opsmesh.handlers import overrides, versions
 from opsmesh.router import deadletter, trigger
+from opsmesh.router.decide import decide
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids
@@ -47,7 +49,8 @@ profiles:
 
 
 def test_condition_keeps_others_out(nats_server: EmbeddedServer) -> None:
-    """An event that does not meet `where` runs nothing; its decision is on record with values."""
+    """An event that does not meet `where` runs nothing; its decision can be made again from the
+    event and the text that was in force."""
     profiles = """
 profiles:
   picky:
@@ -59,16 +62,14 @@ profiles:
     async def body() -> None:
         async with mesh(profiles) as m:
             event = await m.publish()
-            js = m.client.jetstream()
-
-            async def recorded() -> bool:
-                return (await js.stream_info("DECISIONS")).state.messages > 0
-
-            await eventually(recorded)
-            found = json.loads((await js.get_msg("DECISIONS", 1)).data or b"")
-            assert found["event_id"] == event.id
-            assert (found["outcome"], found["clause"]) == ("filtered", "where")
-            assert found["values"] == {"event.payload.unit": "backup.service"}
+            await m.decided("picky", 1)
+            assert await m.records() == []
+            [version] = [v async for v in versions.history(m.client)]
+            rule = version.read().rule
+            found, _ = decide(rule, event, {}, now_us=0, host=m.settings.host)
+            assert (version.from_seq, found.outcome, found.clause) == (1, "filtered", "where")
+            assert found.values == {"event.payload.unit": "backup.service"}
+            assert found.derivable
             assert await m.runs() == []
 
     run(body())
@@ -154,15 +155,10 @@ profiles:
             await m.publish("editor.save", payload={"file": "x"})
             await m.wait("automation.run.succeeded", 2)
 
-            async def decided() -> list[str]:
-                found = []
-                for seq in range(1, (await js.stream_info("DECISIONS")).state.last_seq + 1):
-                    record = json.loads((await js.get_msg("DECISIONS", seq)).data or b"")
-                    if record["event_id"] == event.id:
-                        found.append(record["outcome"])
-                return found if len(found) == 2 else []
-
-            assert await eventually(decided) == ["fire", "duplicate"]
+            await m.decided("count", 3)
+            outcomes = [r.decision.outcome for r in await m.records("count")]
+            assert outcomes == ["duplicate", "fire"]
+            assert {r.decision.event_id for r in await m.records("count")} == {event.id}
             assert out.read_text() == "x\n"
 
     run(body())
@@ -185,10 +181,9 @@ profiles:
             await m.publish(workspace="play")
             await m.wait("automation.run.succeeded", 2)
 
-            async def all_decided() -> bool:
-                return (await m.client.jetstream().stream_info("DECISIONS")).state.messages == 11
-
-            await eventually(all_decided)
+            await m.decided("calm", 11)
+            outcomes = Counter(r.decision.outcome for r in await m.records())
+            assert outcomes == {"fire": 2, "debounced": 9}
             assert len(await m.runs()) == 2
 
     run(body())
@@ -302,7 +297,8 @@ profiles:
 
 
 def test_disable_and_enable(nats_server: EmbeddedServer) -> None:
-    """A disabled profile runs nothing of what comes meanwhile, also not after it is enabled."""
+    """What comes while a profile is disabled waits; when it is enabled in its file, and nobody says
+    what to do with it, it is decided as in shadow and runs nothing."""
     profiles = """
 profiles:
   note:
@@ -314,18 +310,17 @@ profiles:
         async with mesh(profiles) as m:
             overrides.write("note", "disabled")
             await eventually(lambda: m.server.in_force("note").state == "disabled")
-            await m.publish()
-            js = m.client.jetstream()
-
-            async def decided() -> bool:
-                return (await js.stream_info("DECISIONS")).state.messages == 1
-
-            await eventually(decided)
+            missed = await m.publish()
             overrides.write("note", None)
             await eventually(lambda: m.server.in_force("note").state == "enabled")
+            await m.server.owned()
             event = await m.publish()
             (done,) = await m.wait("automation.run.succeeded")
             assert done.causation_id == event.id
+            found = [(r.decision.event_id, r.decision.clause) for r in await m.records("note")]
+            assert found == [(missed.id, "shadow"), (event.id, "on")]
+            states = [v.state async for v in versions.history(m.client)]
+            assert states == ["enabled", "disabled", "shadow", "enabled"]
 
     run(body())
 
@@ -344,16 +339,7 @@ profiles:
         async with mesh(profiles, settings=Settings()) as m:
             await m.publish("my.loop", payload={})
             found = await m.wait("my.loop", 5)
-            js = m.client.jetstream()
-
-            async def suppressed() -> bool:
-                last = (await js.stream_info("DECISIONS")).state.last_seq
-                if not last:
-                    return False
-                record = json.loads((await js.get_msg("DECISIONS", last)).data or b"")
-                return bool(record["clause"] == "hops")
-
-            await eventually(suppressed)
+            await m.decided("echo", 5)
             assert [event.hops for event in found] == [0, 1, 2, 3, 4]
 
     run(body())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from opsmesh.handlers import overrides, results
 from opsmesh.handlers.profiles import Profile, load_profiles
 from opsmesh.handlers.rehearse import Rehearsal, act
 from opsmesh.router import paths, replay, trigger
+from opsmesh.router.decide import Decision
 from opsmesh.router.publish import Publisher
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
@@ -114,22 +115,27 @@ async def _dry_run(
     console = output.console()
     counts: Counter[str] = Counter()
     total = 0
-    async for item in events:
-        total += 1
-        if item.event is None:
-            counts["undecodable"] += 1
-            continue
-        for profile, decision in rehearsal.decide(item.event, item.stored_us):
+
+    def tell(decisions: Iterable[tuple[Profile, Decision]]) -> None:
+        for profile, decision in decisions:
             counts[decision.outcome] += 1
             if as_json:
                 sys.stdout.write(decision.encode().decode() + "\n")
                 continue
             colour = COLOURS.get(decision.outcome, "dim")
             console.print(
-                f"[dim]{output.local(times.format_us(item.stored_us))}[/] "
+                f"[dim]{output.local(times.format_us(decision.at_us))}[/] "
                 f"[{colour}]{decision.outcome:<10}[/] [bold]{escape(profile.name)}[/] "
-                f"{escape(item.event.topic)} [dim]{escape(decision.reason)}[/]"
+                f"{escape(decision.topic)} [dim]{escape(decision.reason)}[/]"
             )
+
+    async for item in events:
+        total += 1
+        if item.event is None:
+            counts["undecodable"] += 1
+            continue
+        tell(rehearsal.decide(item.event, item.stored_us, item.seq))
+    tell(rehearsal.advance(times.now_us()))
     if not as_json:
         said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
         output.note(f"{total} events, {said or 'no profile listens to any of them'}")
@@ -174,6 +180,28 @@ async def _act(
     rehearsal = Rehearsal([profile], host=settings.host)
     console = output.console()
     failures = 0
+    copies: dict[str, tuple[Event, bytes]] = {}
+
+    async def run(decision: Decision, folder: str) -> int:
+        if decision.outcome != "fire":
+            return 0
+        refs = [ref.id for ref in decision.events] or [decision.event_id]
+        event, data = copies[decision.event_id]
+        done, failure = await act(
+            profile,
+            [copies[ref][0] for ref in refs],
+            data,
+            host=settings.host,
+            rehearsal_id=replay_id,
+            workdir=Path(folder, event.id),
+            bundles=Path(paths.bundles_dir()),
+            publish=publish,
+        )
+        if failure is None:
+            await publish(results.succeeded(done, event, now_us=times.now_us()))
+        _say_run(console, event, done.duration_ms or 0.0, failure, as_json)
+        return int(failure is not None)
+
     with tempfile.TemporaryDirectory(prefix="opsmesh-replay-") as folder:
         async for msg in scan(client, REPLAY, subjects=[f"rpl.{replay_id}.>"]):
             stream, seq, us = (msg.headers or {}).get(ORIGIN, ",,").split(",")
@@ -183,25 +211,11 @@ async def _act(
                 event = decode(msg.data, stored=(stream, int(seq), int(us)))
             except SchemaError:
                 continue
-            for _, decision in rehearsal.decide(event, int(us)):
-                if decision.outcome != "fire":
-                    continue
-                run, failure = await act(
-                    profile,
-                    event,
-                    msg.data,
-                    host=settings.host,
-                    rehearsal_id=replay_id,
-                    workdir=Path(folder, event.id),
-                    bundles=Path(paths.bundles_dir()),
-                    publish=publish,
-                )
-                now_us = times.now_us()
-                if failure is None:
-                    await publish(results.succeeded(run, event, now_us=now_us))
-                else:
-                    failures += 1
-                _say_run(console, event, run.duration_ms or 0.0, failure, as_json)
+            copies[event.id] = event, msg.data
+            for _, decision in rehearsal.decide(event, int(us), int(seq)):
+                failures += await run(decision, folder)
+        for _, decision in rehearsal.advance(times.now_us()):
+            failures += await run(decision, folder)
     if failures:
         raise typer.Exit(output.FAILED)
 
@@ -232,20 +246,30 @@ async def _live(
     replay_id = ids.uuid7()
     rehearsal = Rehearsal(profiles, host=settings.host)
     sent: Counter[str] = Counter()
+    stored_at: dict[str, Stored] = {}
+
+    async def send(profile: Profile, decision: Decision) -> None:
+        if decision.outcome != "fire":
+            return
+        item = stored_at[decision.event_id]
+        again = trigger.Trigger(
+            kind="replay",
+            id=ids.derived(item.stored_us // 1000, replay_id, profile.name, str(item.seq)),
+            origin=(EVENTS, item.seq, item.stored_us),
+            events=decision.events,
+        )
+        await trigger.send(client, profile.name, item.data, again)
+        sent[profile.name] += 1
+
     async for item in events:
         if item.event is None:
             continue
         await pace.wait(item.stored_us)
-        for profile, decision in rehearsal.decide(item.event, item.stored_us):
-            if decision.outcome != "fire":
-                continue
-            again = trigger.Trigger(
-                kind="replay",
-                id=ids.derived(item.stored_us // 1000, replay_id, profile.name, str(item.seq)),
-                origin=(EVENTS, item.seq, item.stored_us),
-            )
-            await trigger.send(client, profile.name, item.data, again)
-            sent[profile.name] += 1
+        stored_at[item.event.id] = item
+        for profile, decision in rehearsal.decide(item.event, item.stored_us, item.seq):
+            await send(profile, decision)
+    for profile, decision in rehearsal.advance(times.now_us()):
+        await send(profile, decision)
     if as_json:
         output.as_json({"replay": replay_id, "sent": dict(sent)})
     else:

@@ -7,20 +7,27 @@ both hold a run.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 from nats.aio.client import Client
 
 from opsmesh.router import topology
-from opsmesh.router.kv import Bucket, Conflict
+from opsmesh.router.decide import EventRef
+from opsmesh.router.kv import Bucket, Conflict, Put
+from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.schemas import ids
 
-RunState = Literal["queued", "running", "retrying", "succeeded", "deadlettered"]
+RunState = Literal[
+    "queued", "running", "retrying", "succeeded", "deadlettered", "skipped", "cancelled"
+]
+#: Runs that are begun in one batch.
+BATCH: Final = 500
+
 StepState = Literal["started", "done", "failed", "unknown", "skipped"]
-FINISHED: frozenset[RunState] = frozenset({"succeeded", "deadlettered"})
+FINISHED: frozenset[RunState] = frozenset({"succeeded", "deadlettered", "skipped", "cancelled"})
 
 
 class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -47,7 +54,12 @@ class AttemptError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One run's record."""
+    """One run's record.
+
+    `stream_seq` and `stored_us` tell where its event lies in EVENTS; `data` holds the event's bytes
+    where it does not. `events` are all events of a firing that is about several. `slot` is the
+    value of the profile's concurrency key.
+    """
 
     run_id: str
     profile: str
@@ -67,6 +79,15 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     errors: list[AttemptError] = msgspec.field(default_factory=list)
     duration_ms: float | None = None
     evidence_path: str | None = None
+    consumer: str = ""
+    stored_us: int = 0
+    data: str | None = None
+    events: tuple[EventRef, ...] = ()
+    slot: str = ""
+    #: When the next attempt may begin.
+    next_us: int = 0
+    #: Why it was skipped or cancelled.
+    reason: str = ""
 
     @property
     def key(self) -> str:
@@ -121,6 +142,29 @@ class Ledger:
             return None
         return Held(self._bucket, run, revision)
 
+    async def create_all(self, runs: Sequence[Run]) -> list[Held]:
+        """Begin runs; one that has been begun before is what it is in the ledger."""
+        held: list[Held] = []
+        for start in range(0, len(runs), BATCH):
+            held += await self._create_batch(runs[start : start + BATCH])
+        return held
+
+    async def _create_batch(self, runs: Sequence[Run]) -> list[Held]:
+        puts = [Put(run.key, msgspec.json.encode(run), revision=0) for run in runs]
+        try:
+            last = await self._bucket.put_all(puts)
+        except Conflict:
+            return [await self._create_or_get(run) for run in runs]
+        # a batch is stored as one run of sequences
+        first = last - len(runs) + 1
+        return [Held(self._bucket, run, first + n) for n, run in enumerate(runs)]
+
+    async def _create_or_get(self, run: Run) -> Held:
+        while True:
+            held = await self.create(run) or await self.get(run.key)
+            if held is not None:
+                return held
+
     async def get(self, key: str) -> Held | None:
         """A run's record, ready to go on with; None when it never began."""
         entry = await self._bucket.get(key)
@@ -131,10 +175,16 @@ class Ledger:
 
     async def runs(self, profile: str | None = None) -> AsyncIterator[Run]:
         """Every run that is remembered, the oldest change first."""
+        async for held in self.all(profile):
+            yield held.run
+
+    async def all(self, profile: str | None = None) -> AsyncIterator[Held]:
+        """Every run that is remembered, ready to go on with, the oldest change first."""
         prefix = self._bucket.subjects.removesuffix(">")
         subjects = [f"{prefix}{profile}.>" if profile else f"{prefix}>"]
         async for msg in scan(
             self._client, self._bucket.stream, subjects=subjects, newest_per_subject=True
         ):
             if msg.data:
-                yield msgspec.json.decode(msg.data, type=Run)
+                run = msgspec.json.decode(msg.data, type=Run)
+                yield Held(self._bucket, run, delivery(msg.reply).stream_seq)

@@ -14,7 +14,7 @@ from typing import get_args
 import structlog
 
 from opsmesh.router import paths
-from opsmesh.router.decide import ProfileState
+from opsmesh.router.rule import ProfileState
 
 _STATES = get_args(ProfileState)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,9 @@ from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profile_spec import LATER, keys_at
 from opsmesh.handlers.yamlfile import Document, Where
 from opsmesh.schemas.nearest import did_you_mean
+
+_COLUMN = re.compile(r" \(column \d+\)$")
+_WORD = re.compile(r"[a-z_]+")
 
 
 class Reporter:
@@ -30,6 +34,8 @@ class Reporter:
     def add(self, where: Where, message: str, *, key: bool = False) -> None:
         """An error at the value of `where`, or at its key. What follows `; ` is its hint."""
         fact, _, hint = message.partition("; ")
+        if place := _COLUMN.search(hint):  # of the fact, not of what to do about it
+            fact, hint = fact + place[0], hint[: place.start()]
         self.errors.append(self._document.error(where, f"{fact}{self._suffix}", hint=hint, key=key))
 
     def add_validation(self, base: Where, error: ValidationError, *, model: Any) -> None:
@@ -54,7 +60,8 @@ class Reporter:
                 message = f"unknown key {loc[-1]!r}{inside}{did_you_mean(str(loc[-1]), valid)}"
             self.add((*where, loc[-1]), message, key=True)
         elif kind == "missing":
-            self.add(where, f"key {loc[-1]!r} is missing", key=True)
+            inside = f" in {loc[-2]!r}" if len(loc) > 1 and isinstance(loc[-2], str) else ""
+            self.add(where, f"key {loc[-1]!r} is missing{inside}", key=True)
         elif kind == "literal_error":
             choices = str(fact["ctx"]["expected"]).replace(" or ", ", ").replace("'", "")
             near = did_you_mean(str(fact["input"]), choices.split(", "))
@@ -64,7 +71,17 @@ class Reporter:
         else:
             text = str(fact["msg"]).removeprefix("Value error, ").replace("Input should", "should")
             given = "" if kind == "value_error" else f", not {_short(fact['input'])}"
-            self.add(where, f"{name}: {text}{given}" if name else f"{base[-1]}: {text}{given}")
+            if not loc and len(base) == 2:
+                self._add_together(base, text)
+                return
+            name = name or str(base[-1])
+            self.add(where, text if text.startswith(f"{name} ") else f"{name}: {text}{given}")
+
+    def _add_together(self, base: Where, text: str) -> None:
+        """Keys of a profile that do not go together: at the one that the text names first."""
+        clauses = (key for key in _WORD.findall(text) if key != "on")
+        named = next((key for key in clauses if (*base, key) in self._document.keys), None)
+        self.add(base if named is None else (*base, named), text, key=True)
 
     def _existing(self, base: Where, loc: tuple[int | str, ...]) -> Where:
         """`loc` without the parts that the text does not have: an action's value may be written in

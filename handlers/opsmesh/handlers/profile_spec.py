@@ -10,109 +10,89 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from opsmesh.handlers.actions.spec import Duration, Spec
+from opsmesh.handlers.clause_spec import (
+    MOST,
+    CollectSpec,
+    Condition,
+    CorrelateSpec,
+    DebounceSpec,
+    Key,
+    LimitsSpec,
+    Patterns,
+    ThrottleSpec,
+    UnlessSpec,
+    overlapping,
+)
+from opsmesh.handlers.concurrency import Concurrency
 from opsmesh.router.conditions import Expression
-from opsmesh.router.decide import DEFAULT_MAX_HOPS, Debounce, ProfileState
 from opsmesh.router.retry import Retry
-from opsmesh.schemas.envelope import FIELDS
-from opsmesh.schemas.nearest import did_you_mean
+from opsmesh.router.rule import DEFAULT_MAX_HOPS, ProfileState, Rule
 
 #: Seconds a whole attempt of a run may take, unless the profile says otherwise.
 DEFAULT_TIMEOUT_S: Final = 60.0
-#: What a condition may name.
-WHERE_NAMES: Final = ("event", "host", "vars")
 
 #: Keys of later versions, by where they stand.
 LATER: Final = frozenset(
     {
-        *("throttle", "collect", "correlate", "unless", "limits", "slo", "approve", "notify"),
-        *("mcp", "a2a", "concurrency.mode", "concurrency.key", "debounce.edge"),
+        *("slo", "approve", "notify", "mcp", "a2a"),
         *("actions.approve", "actions.mcp", "actions.a2a", "actions.notify"),
     }
 )
 
-_TOKEN = re.compile(r"[a-z0-9_]+|\*")
-_PATH = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*", re.ASCII)
-_MAX_TOKENS: Final = 6
 _RETRY: Final = Retry()
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+def _share(value: Any) -> Any:
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or float(found[1]) > 100:
+        raise ValueError(f"{value!r} is no share; write it in percent, like 5%")
+    return float(found[1]) / 100
 
 
-def _pattern(value: str) -> str:
-    tokens = value.split(".")
-    if tokens[-1] == ">" and len(tokens) > 1:
-        tokens = [*tokens[:-1], "*"]
-    if not 2 <= len(tokens) <= _MAX_TOKENS or not all(map(_TOKEN.fullmatch, tokens)):
-        raise ValueError(
-            f"{value!r} matches no topic: write 2 to {_MAX_TOKENS} tokens of [a-z0-9_] joined by "
-            "dots, where a token may be *, and the last one >"
-        )
-    return value
-
-
-def _disjoint(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    # The broker refuses a consumer with filters that overlap.
-    for i, one in enumerate(patterns):
-        for other in patterns[:i]:
-            if _overlap(one.split("."), other.split(".")):
-                raise ValueError(f"{other!r} and {one!r} match the same topics; keep the wider one")
-    return patterns
-
-
-def _overlap(one: list[str], other: list[str]) -> bool:
-    for a, b in zip(one, other, strict=False):
-        if ">" in (a, b):
-            return True
-        if a != b and "*" not in (a, b):
-            return False
-    return len(one) == len(other)
-
-
-def _condition(value: str) -> str:
-    expression = Expression(value)
-    for name in sorted(expression.names.difference(WHERE_NAMES)):
-        known = did_you_mean(name, WHERE_NAMES) or f"; there are {', '.join(WHERE_NAMES)}"
-        raise ValueError(f"unknown name {name!r}{known}")
-    return value
-
-
-def _field(value: str) -> str:
-    path = value.removeprefix("event.")
-    name = path.partition(".")[0]
-    if not _PATH.fullmatch(path):
-        raise ValueError(f"{value!r} is no path of fields, like payload.unit")
-    if name not in FIELDS:
-        raise ValueError(f"an event has no field {name!r}{did_you_mean(name, FIELDS)}")
-    return path
-
-
-class DebounceSpec(Spec):
-    """Fire on the first event of a burst; a burst ends after `window` without an event."""
-
-    window: Annotated[Duration, Field(gt=0)]
-    max_wait: Annotated[Duration, Field(gt=0)] | None = None
-    key: Annotated[
-        tuple[Annotated[str, AfterValidator(_field)], ...],
-        BeforeValidator(_listed),
-        Field(description="Fields of the event that tell bursts apart."),
-    ] = Debounce(window_us=0).key
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max_wait is not None and self.max_wait < self.window:
-            raise ValueError("max_wait is shorter than window")
-        return self
+#: A share of 1, written in percent.
+Share = Annotated[
+    float, BeforeValidator(_share), WithJsonSchema({"type": "string", "examples": ["5%"]})
+]
 
 
 class ConcurrencySpec(Spec):
-    """How many runs of this profile may be under way at once."""
+    """How runs of this profile stand beside each other, for each value of `key`."""
 
+    mode: Annotated[
+        Literal["parallel", "queued", "single", "restart"],
+        Field(
+            description="parallel: up to `limit` at once, a run that waits for its retry lets "
+            "others pass; queued: in order, also across retries; single: dropped while one is "
+            "under way; restart: the one under way is stopped."
+        ),
+    ] = "parallel"
     limit: Annotated[int, Field(ge=1, le=256)] = 1
+    key: Key = ()
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.mode in ("single", "restart") and self.limit != 1:
+            raise ValueError(f"mode {self.mode} has a limit of 1")
+        return self
+
+    def policy(self) -> Concurrency:
+        """The policy that runs are started by."""
+        return Concurrency(mode=self.mode, limit=self.limit, key=self.key)
+
+
+class FalsePositivesSpec(Spec):
+    """How many of a profile's judged runs may be false alarms, and what happens beyond that."""
+
+    budget: Share
+    of_last: Annotated[int, Field(ge=1, le=MOST, description="Runs that are looked at.")] = 50
+    then: Annotated[
+        Literal["tell", "shadow"],
+        Field(description="Only say so as an event, or put the profile into shadow too."),
+    ] = "tell"
 
 
 class RetrySpec(Spec):
@@ -155,22 +135,61 @@ class ProfileSpec(Spec):
 
     owner: str = ""
     description: str = ""
-    on: Annotated[
-        tuple[Annotated[str, AfterValidator(_pattern)], ...],
-        BeforeValidator(_listed),
-        Field(min_length=1, description="Topics; * is one token, a last > one or more."),
-        AfterValidator(_disjoint),
-    ]
-    where: Annotated[str, AfterValidator(_condition)] | None = None
+    on: Patterns
+    where: Condition | None = None
     run_on: Annotated[str, Field(min_length=1, description="origin, any, or a host.")] = "origin"
     state: ProfileState = "enabled"
+    unless: UnlessSpec | None = None
+    correlate: CorrelateSpec | None = None
     debounce: DebounceSpec | None = None
+    collect: CollectSpec | None = None
+    throttle: ThrottleSpec | None = None
+    limits: LimitsSpec | None = None
     concurrency: ConcurrencySpec = ConcurrencySpec()
     retry: RetrySpec = RetrySpec()
     timeout: Annotated[Duration, Field(gt=0)] = DEFAULT_TIMEOUT_S
     hops: Annotated[int, Field(ge=0, le=64)] = DEFAULT_MAX_HOPS
     vars: dict[str, Any] = Field(default_factory=dict)
+    false_positives: FalsePositivesSpec | None = None
     actions: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.correlate is not None:
+            if len(self.on) < 2:
+                raise ValueError("correlate needs two topics or more in 'on'")
+            if self.unless is not None:
+                raise ValueError("correlate and unless do not go together; write two profiles")
+        if self.unless is not None and self.unless.where is None:
+            both = overlapping(self.on, self.unless.on)
+            if both is not None:
+                raise ValueError(
+                    f"{both[0]!r} in 'on' and {both[1]!r} in 'unless' match the same topics; "
+                    "tell them apart with a 'where' in 'unless'"
+                )
+        return self
+
+    def rule(self, name: str, digest: str) -> Rule:
+        """The part that decides."""
+        unless = self.unless
+        answer = unless.where if unless else None
+        return Rule(
+            name=name,
+            hash=digest,
+            on=self.on,
+            where=None if self.where is None else Expression(self.where),
+            run_on=self.run_on,
+            state=self.state,
+            max_hops=self.hops,
+            vars=self.vars,
+            unless=unless.stage() if unless else None,
+            unless_where=None if answer is None else Expression(answer),
+            correlate=self.correlate.stage(self.on) if self.correlate else None,
+            debounce=self.debounce.stage() if self.debounce else None,
+            collect=self.collect.stage() if self.collect else None,
+            throttle=self.throttle.stage() if self.throttle else None,
+            limits=self.limits.stage() if self.limits else None,
+        )
 
 
 def keys_at(model: Any, where: tuple[str | int, ...]) -> list[str]:

@@ -11,23 +11,23 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
+import msgspec
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from opsmesh.handlers import yamlfile
 from opsmesh.handlers.actions import registry
 from opsmesh.handlers.actions.contract import Action
+from opsmesh.handlers.concurrency import Concurrency
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profile_errors import Reporter
-from opsmesh.handlers.profile_spec import LATER, ProfileSpec, StepSpec
+from opsmesh.handlers.profile_spec import LATER, FalsePositivesSpec, ProfileSpec, StepSpec
 from opsmesh.handlers.yamlfile import Document
-from opsmesh.router.conditions import Expression
-from opsmesh.router.decide import Debounce, ProfileState, Rule
 from opsmesh.router.retry import Retry
+from opsmesh.router.rule import ProfileState, Rule
 from opsmesh.schemas.nearest import did_you_mean
 
 #: The file, and the folder of further ones, in the configuration folder.
@@ -63,51 +63,30 @@ class Profile:
     state: ProfileState
     owner: str = field(compare=False)
     description: str = field(compare=False)
-    on: tuple[str, ...] = field(compare=False)
-    where: Expression | None = field(compare=False)
     run_on: str = field(compare=False)
-    debounce_window_us: int | None = field(compare=False)
-    debounce_max_wait_us: int | None = field(compare=False)
-    debounce_key: tuple[str, ...] = field(compare=False)
-    concurrency: int = field(compare=False)
+    concurrency: Concurrency = field(compare=False)
     retry: Retry = field(compare=False)
     timeout: float = field(compare=False)
-    hops: int = field(compare=False)
     vars: Mapping[str, Any] = field(compare=False)
+    false_positives: FalsePositivesSpec | None = field(compare=False)
+    #: The part that decides, in the state of this profile.
+    rule: Rule = field(compare=False)
     steps: tuple[Step, ...] = field(compare=False)
     #: Where it is defined: file and line.
     file: str = field(compare=False)
     line: int = field(compare=False)
     content: Mapping[str, Any] = field(compare=False, repr=False)
+    #: What its file says of it, as it was read.
+    source: Mapping[str, Any] = field(compare=False, repr=False)
 
-    def rule(self) -> Rule:
-        """The part of it that decides."""
-        return self._rule
-
-    @cached_property
-    def _rule(self) -> Rule:
-        debounce = None
-        if self.debounce_window_us is not None:
-            debounce = Debounce(
-                window_us=self.debounce_window_us,
-                max_wait_us=self.debounce_max_wait_us,
-                key=self.debounce_key,
-            )
-        return Rule(
-            name=self.name,
-            hash=self.hash,
-            on=self.on,
-            where=self.where,
-            run_on=self.run_on,
-            state=self.state,
-            debounce=debounce,
-            max_hops=self.hops,
-            vars=self.vars,
-        )
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The topics that it listens to."""
+        return self.rule.on
 
     def with_state(self, state: ProfileState) -> Self:
         """The same profile in another state; its hash stays."""
-        return replace(self, state=state)
+        return replace(self, state=state, rule=msgspec.structs.replace(self.rule, state=state))
 
     def describe(self) -> dict[str, Any]:
         """Its validated content, every default filled in, as JSON values."""
@@ -140,6 +119,37 @@ def load_profiles(config_dir: Path) -> ProfileSet:
         _load_document(document, result.profiles, found, reporter)
         result.errors.extend(sorted(reporter.errors, key=lambda error: (error.line, error.column)))
     return result
+
+
+def load_file(path: Path) -> ProfileSet:
+    """The profiles of one file, wherever it lies."""
+    result = ProfileSet()
+    try:
+        document = yamlfile.load(path)
+    except ConfigError as error:
+        result.errors.append(error)
+        return result
+    return parse(document)
+
+
+def parse(document: Document) -> ProfileSet:
+    """The profiles of one document."""
+    found = registry.discover()
+    result = ProfileSet(problems=list(found.problems.values()))
+    reporter = Reporter(document)
+    _load_document(document, result.profiles, found, reporter)
+    result.errors.extend(sorted(reporter.errors, key=lambda error: (error.line, error.column)))
+    return result
+
+
+def from_source(name: str, source: Mapping[str, Any]) -> Profile:
+    """A profile from what a file once said of it (`Profile.source`); ConfigError when this version
+    of opsmesh does not take it."""
+    text = json.dumps({"profiles": {name: source}}, default=str)  # JSON is YAML
+    found = parse(yamlfile.parse(text.encode(), file=name))
+    if found.errors:
+        raise found.errors[0]
+    return found.profiles[name]
 
 
 def json_schema() -> dict[str, Any]:
@@ -321,27 +331,23 @@ def _profile(name: str, spec: ProfileSpec, steps: list[Step], document: Document
     ]
     identity = {"name": name, **{key: value for key, value in content.items() if key != "state"}}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    debounce = spec.debounce
-    max_wait = debounce.max_wait if debounce else None
+    digest = hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
     return Profile(
         name=name,
-        hash=hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16],
+        hash=digest,
         state=spec.state,
         owner=spec.owner,
         description=spec.description,
-        on=spec.on,
-        where=None if spec.where is None else Expression(spec.where),
         run_on=spec.run_on,
-        debounce_window_us=None if debounce is None else round(debounce.window * 1e6),
-        debounce_max_wait_us=None if max_wait is None else round(max_wait * 1e6),
-        debounce_key=debounce.key if debounce else (),
-        concurrency=spec.concurrency.limit,
+        concurrency=spec.concurrency.policy(),
         retry=spec.retry.policy(),
         timeout=spec.timeout,
-        hops=spec.hops,
         vars=spec.vars,
+        false_positives=spec.false_positives,
+        rule=spec.rule(name, digest),
         steps=tuple(steps),
         file=document.file,
         line=document.key_position(("profiles", name))[0],
         content=content,
+        source=document.data["profiles"][name],
     )

@@ -1,78 +1,93 @@
-"""Decision records: what every profile decided about every event it was shown.
+"""Decision records: what every profile decided about every event it was shown, and why.
 
-Records are written behind the decisions, in batches; a handler that dies loses at most the last
-few, and what was fired is in the ledger anyway.
+What nothing but the event and the profile's text decided is not written: it is decided again when
+somebody asks (ADR 0007). Firings lie in a stream of their own, and are kept longer.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 
-import structlog
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
-from opsmesh.router.consume import Message
 from opsmesh.router.decide import Decision
-from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import Publisher
+from opsmesh.router.pull import delivery
+from opsmesh.router.scan import scan
+from opsmesh.router.topology import DECISIONS, FIRINGS
 from opsmesh.schemas.envelope import host_token
 
-#: Records that wait at most; a full queue makes deciding wait.
-QUEUE = 4096
-#: Seconds between attempts while the broker is away.
-RETRY_S = 1.0
+#: The header that holds how long deciding took: not part of the decision, which has to be the same
+#: bytes wherever it is made.
+TOOK = "Opsmesh-Took-Us"
 
-log = structlog.get_logger()
+_decode = msgspec.json.Decoder(Decision).decode
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One recorded decision; `data` are its bytes, `took_us` what it cost to make."""
+
+    decision: Decision
+    data: bytes
+    took_us: float
+    stored_us: int
 
 
 class Recorder:
-    """Writes to DECISIONS, subject `dec.<profile>.<host>`."""
+    """Writes to DECISIONS (`dec.<profile>.<host>`) and FIRINGS (`fir.<profile>.<host>`)."""
 
-    def __init__(self, publisher: Publisher, *, host: str) -> None:
-        self._publisher = publisher
-        self._host = host_token(host)
-        self._waiting: asyncio.Queue[tuple[Decision, int]] = asyncio.Queue(QUEUE)
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, client: Client) -> None:
+        self._quiet = Publisher(client, stream=DECISIONS)
+        self._firings = Publisher(client, stream=FIRINGS)
 
-    async def record(self, decision: Decision, message: Message) -> None:
-        """Note one decision; waits only when thousands of records do."""
-        await self._waiting.put((decision, message.seq))
-
-    async def run(self) -> None:
-        """Write what is noted, until cancelled."""
-        while True:
-            batch = [await self._waiting.get()]
-            while not self._waiting.empty() and len(batch) < QUEUE:
-                batch.append(self._waiting.get_nowait())
-            await self._write(batch)
-
-    async def flush(self) -> None:
-        """Write what is still noted, once; for the end of the process."""
-        batch = []
-        while not self._waiting.empty():
-            batch.append(self._waiting.get_nowait())
-        await asyncio.gather(*(self._publish(*item) for item in batch), return_exceptions=True)
-
-    async def _write(self, batch: list[tuple[Decision, int]]) -> None:
-        while True:
-            done = await asyncio.gather(
-                *(self._publish(*item) for item in batch), return_exceptions=True
-            )
-            failed = [
-                item
-                for item, result in zip(batch, done, strict=True)
-                if isinstance(result, NotAcknowledged)
-            ]
-            for result in done:
-                if isinstance(result, Exception) and not isinstance(result, NotAcknowledged):
-                    log.error("decision.not_recorded", error=str(result))
-            if not failed:
-                return
-            batch = failed
-            await asyncio.sleep(RETRY_S)
-
-    async def _publish(self, decision: Decision, seq: int) -> None:
-        await self._publisher.publish(
-            f"dec.{decision.profile}.{self._host}",
-            decision.encode(),
-            msg_id=f"{decision.profile}:{seq}:{decision.outcome}",
+    async def write(self, decisions: Sequence[tuple[Decision, float]]) -> None:
+        """Returns when all that are not derivable are stored; raises NotAcknowledged. Writing the
+        same ones again is harmless."""
+        await asyncio.gather(
+            *(self._write(d, took_us) for d, took_us in decisions if not d.derivable)
         )
+
+    async def _write(self, decision: Decision, took_us: float) -> None:
+        publisher, kind = (self._firings, "fir") if decision.fires else (self._quiet, "dec")
+        host = host_token(decision.host)
+        about = decision.timer or "event"
+        await publisher.publish(
+            f"{kind}.{decision.profile}.{host}",
+            decision.encode(),
+            msg_id=f"{decision.profile_hash}:{host}:{decision.event_seq}:{about}:{decision.at_us}",
+            headers={TOOK: f"{took_us:.1f}"},
+        )
+
+
+async def records(
+    client: Client,
+    *,
+    profile: str | None = None,
+    firings: bool | None = None,
+    since_us: int | None = None,
+) -> AsyncIterator[Record]:
+    """Recorded decisions, oldest first: of one profile or all; firings alone, or all but firings.
+
+    Without `firings` the quiet ones come first, and then the firings.
+    """
+    streams = {None: ((DECISIONS, "dec"), (FIRINGS, "fir")), True: ((FIRINGS, "fir"),)}
+    for stream, kind in streams.get(firings, ((DECISIONS, "dec"),)):
+        subjects = [f"{kind}.{profile}.>"] if profile else None
+        async for msg in scan(client, stream, subjects=subjects, since_us=since_us):
+            found = read(msg)
+            if found is not None:
+                yield found
+
+
+def read(msg: Msg) -> Record | None:
+    """The record in a message; None for one that this version cannot read."""
+    try:
+        decision = _decode(msg.data)
+    except msgspec.DecodeError:
+        return None
+    took = (msg.headers or {}).get(TOOK, "0")
+    stored_us = delivery(msg.reply).timestamp_ns // 1000
+    return Record(decision=decision, data=msg.data, took_us=float(took), stored_us=stored_us)

@@ -7,13 +7,14 @@ each event was stored, so that a burst of last week is debounced as it was last 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from opsmesh.handlers.ledger import Held, Run
 from opsmesh.handlers.profiles import Profile
 from opsmesh.handlers.steps import Failure, Surroundings, attempt
-from opsmesh.router.decide import Decision, State, Window, debounce_key, decide, topic_matches
+from opsmesh.router.decide import Decision
+from opsmesh.router.decider import Decider
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import Event
 
@@ -22,25 +23,29 @@ class Rehearsal:
     """Decides events for some profiles, with windows of its own."""
 
     def __init__(self, profiles: Iterable[Profile], *, host: str) -> None:
-        self._profiles = [(profile, profile.rule()) for profile in profiles]
-        self._host = host
-        self._windows: dict[tuple[str, str], Window | None] = {}
+        self._deciders = [(profile, Decider(profile.rule, host=host)) for profile in profiles]
         self._seen: set[tuple[str, str]] = set()
 
-    def decide(self, event: Event, stored_us: int) -> list[tuple[Profile, Decision]]:
-        """One decision for each profile that listens to the event's topic."""
-        decisions = []
-        for profile, rule in self._profiles:
-            if not any(topic_matches(pattern, event.topic) for pattern in rule.on):
-                continue
-            window = (rule.name, debounce_key(rule, event))
-            run = (rule.name, event.id)
-            state = State(seen=run in self._seen, window=self._windows.get(window))
-            decision, after = decide(rule, event, state, now_us=stored_us, host=self._host)
-            self._windows[window] = after.window
-            if decision.outcome == "fire":
-                self._seen.add(run)
-            decisions.append((profile, decision))
+    def decide(self, event: Event, stored_us: int, seq: int) -> list[tuple[Profile, Decision]]:
+        """What was due by then, and one decision for each profile that listens to the topic."""
+        decisions: list[tuple[Profile, Decision]] = []
+        for profile, decider in self._deciders:
+            found = list(decider.advance(stored_us))
+            handled = (profile.name, event.id) in self._seen
+            one = decider.decide(event, seq=seq, stored_us=stored_us, handled=handled)
+            if one is not None:
+                found.append(one)
+            decisions += [(profile, decision) for decision in found]
+        return self._noted(decisions)
+
+    def advance(self, now_us: int) -> list[tuple[Profile, Decision]]:
+        """What is due by `now_us` without a further event."""
+        return self._noted(
+            [(profile, d) for profile, decider in self._deciders for d in decider.advance(now_us)]
+        )
+
+    def _noted(self, decisions: list[tuple[Profile, Decision]]) -> list[tuple[Profile, Decision]]:
+        self._seen |= {(p.name, d.event_id) for p, d in decisions if d.outcome == "fire"}
         return decisions
 
 
@@ -56,7 +61,7 @@ class _Unrecorded(Held):
 
 async def act(
     profile: Profile,
-    event: Event,
+    events: Sequence[Event],
     data: bytes,
     *,
     host: str,
@@ -65,7 +70,9 @@ async def act(
     bundles: Path,
     publish: Callable[[Event], Awaitable[None]],
 ) -> tuple[Run, Failure | None]:
-    """Run the profile's steps once for a past event; no retries, no ledger, no dead letter."""
+    """Run the profile's steps once for past events, the run's own the last of them, with its bytes
+    in `data`; no retries, no ledger, no dead letter."""
+    event = events[-1]
     now_us = times.now_us()
     run = Run(
         run_id=ids.derived(now_us // 1000, rehearsal_id, profile.name, event.id),
@@ -85,7 +92,13 @@ async def act(
     )
     workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     around = Surroundings(
-        event=event, data=data, host=host, workdir=workdir, bundles=bundles, publish=publish
+        event=event,
+        events=events,
+        data=data,
+        host=host,
+        workdir=workdir,
+        bundles=bundles,
+        publish=publish,
     )
     began = time.monotonic()
     failure = await attempt(profile, _Unrecorded(run), around)

@@ -41,6 +41,12 @@ def deadlettered(run: Run, cause: Event, *, now_us: int, dlq_seq: int, reason: s
     return _event(run, cause, "automation.run.deadlettered", "error", payload, now_us)
 
 
+def set_aside(run: Run, cause: Event, *, now_us: int) -> Event:
+    """automation.run.skipped or automation.run.cancelled: another run had to go first."""
+    payload = {**_about(run), "reason": run.reason}
+    return _event(run, cause, f"automation.run.{run.state}", "info", payload, now_us)
+
+
 def _about(run: Run) -> dict[str, Any]:
     return {
         "profile": run.profile,

@@ -1,4 +1,4 @@
-"""The handlers process: one consumer a profile, kept in step with the profile files.
+"""The handlers process: an owner for each profile, kept in step with the profile files.
 
 A file that cannot be read leaves the profiles of before in force, and says so as an event.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,30 @@ import watchfiles
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from opsmesh.handlers import overrides
+from opsmesh.handlers import candidates, overrides, triggering, versions
+from opsmesh.handlers.consumers import CANDIDATE, consumer_name, runs_here
 from opsmesh.handlers.ledger import Ledger
+from opsmesh.handlers.owner import GRACE, Owner
+from opsmesh.handlers.position import Positions
 from opsmesh.handlers.profiles import Profile, ProfileSet, load_profiles
 from opsmesh.handlers.records import Recorder
-from opsmesh.handlers.runner import ProfileRunner, Services
-from opsmesh.handlers.windows import Windows
-from opsmesh.router import connection, deadletter, logs, notify, paths, trigger
-from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Work, durable
+from opsmesh.handlers.runs import Runs, Services
+from opsmesh.router import connection, deadletter, logs, notify, paths
+from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
-from opsmesh.router.topology import DECISIONS, EVENTS, RUNS, TRIGGERS, WINDOWS
+from opsmesh.router.topology import (
+    DECISIONS,
+    EVENTS,
+    FIRINGS,
+    RUNS,
+    TRIGGERS,
+    VERSIONS,
+    WINDOWS,
+)
 from opsmesh.schemas import ids, times
-from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, encode, host_token, subject
+from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, encode, subject
 from opsmesh.schemas.registry import load_registry
 
 #: Seconds between looks for streams that the agent has not made yet.
@@ -40,45 +51,46 @@ SECOND_LOOK = 1.0
 #: Seconds between attempts to publish a result while the broker is away.
 PUBLISH_RETRY = 1.0
 
+#: Seconds after which a trigger is offered again to whoever decides for its profile.
+TRIGGER_RETRY = 1.0
+#: The streams that handlers write to.
+NEEDED = (EVENTS, DECISIONS, FIRINGS, VERSIONS, TRIGGERS, f"KV_{RUNS}", f"KV_{WINDOWS}")
+
 log = structlog.get_logger()
 
 
-def consumer_name(profile: Profile, host: str) -> str:
-    """`profile-<name>`; a profile that runs on one host alone has a consumer for each host."""
-    name = f"profile-{profile.name}"
-    return name if profile.run_on == "any" else f"{name}-on-{host_token(host)}"
+@dataclass
+class Active:
+    """A profile in force; no owner while it is disabled, or another host's."""
 
-
-def filter_subjects(profile: Profile, host: str) -> list[str]:
-    """What the broker hands to this profile on this host."""
-    hosts = host_token(host) if profile.run_on == "origin" else "*"
-    return [f"evt.{hosts}.{pattern}" for pattern in profile.on]
+    profile: Profile
+    consumer: str
+    runs: Runs
+    owner: Owner | None = None
 
 
 class Server:
-    """Every profile's consumer, and the one for triggers."""
+    """Every profile's owner, and the consumer of triggers."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._host = settings.host
         self._events = Publisher(client, stream=EVENTS)
-        self._recorder = Recorder(Publisher(client, stream=DECISIONS), host=settings.host)
+        self._recorder = Recorder(client)
         self._workdirs = Path(paths.state_dir(), "work")
         config = Path(paths.config_dir())
         self._config = config
         self._services = Services(
             client=client,
             ledger=Ledger(client),
-            windows=Windows(client),
             registry=load_registry(config / "topics.yaml"),
             host=settings.host,
             bundles=Path(paths.bundles_dir()),
             workdirs=self._workdirs,
             publish=self.publish,
-            record=self._recorder.record,
         )
-        self._runners: dict[str, ProfileRunner] = {}
-        self._consumers: dict[str, Consumer] = {}
+        self._active: dict[str, Active] = {}
+        self._candidates: dict[str, Owner] = {}
         self._background: list[asyncio.Task[None]] = []
         self._rejections: list[str] = []
         self._reloading = asyncio.Lock()
@@ -95,7 +107,6 @@ class Server:
 
     async def start(self) -> None:
         """Begin with the profiles as they are now."""
-        self._background.append(asyncio.create_task(self._recorder.run()))
         await self.reload()
         self._triggers = Consumer(
             self._client,
@@ -112,18 +123,24 @@ class Server:
     async def stop(self) -> None:
         """Let running work end, hand back the rest, and write what is noted."""
         await self._triggers.stop()
-        await asyncio.gather(*(consumer.stop() for consumer in self._consumers.values()))
+        owners = [active.owner for active in self._active.values() if active.owner is not None]
+        await asyncio.gather(*(o.stop() for o in (*owners, *self._candidates.values())))
+        await asyncio.gather(*(active.runs.stop(GRACE) for active in self._active.values()))
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
-                await self._recorder.flush()
                 await self._say("mesh.component.stopped", "info", component="handlers")
 
     def in_force(self, name: str) -> Profile:
         """The profile as it acts now; KeyError when there is none of that name."""
-        return self._runners[name].profile
+        return self._active[name].profile
+
+    async def owned(self) -> None:
+        """Return once this process decides for every enabled profile."""
+        owners = [active.owner for active in self._active.values() if active.owner is not None]
+        await asyncio.gather(*(o.ready() for o in (*owners, *self._candidates.values())))
 
     async def reload(self) -> None:
         """Bring consumers in step with the files; a broken set changes nothing."""
@@ -139,10 +156,11 @@ class Server:
             name: profile.with_state(chosen[name]) if name in chosen else profile
             for name, profile in found.profiles.items()
         }
-        for name in self._runners.keys() - profiles.keys():
+        for name in self._active.keys() - profiles.keys():
             await self._remove(name)
         for profile in profiles.values():
             await self._put(profile)
+        await self._put_candidates()
 
     async def _rejected(self, found: ProfileSet) -> None:
         texts = [str(error) for error in found.errors]
@@ -150,7 +168,7 @@ class Server:
             return
         self._rejections = texts
         for text in texts:
-            log.error("profiles.rejected", error=text, in_force=sorted(self._runners))
+            log.error("profiles.rejected", error=text, in_force=sorted(self._active))
         first = found.errors[0]
         await self._say(
             "mesh.config.rejected",
@@ -162,59 +180,97 @@ class Server:
         )
 
     async def _put(self, profile: Profile) -> None:
-        known = self._runners.get(profile.name)
+        known = self._active.get(profile.name)
         if known is not None and known.profile == profile:
             return
-        if known is not None and _same_consumer(known.profile, profile):
-            known.profile = profile
-            log.info("profile.changed", profile=profile.name, hash=profile.hash)
-            return
-        if known is not None:
-            await self._consumers.pop(profile.name).stop()
-            if consumer_name(known.profile, self._host) != consumer_name(profile, self._host):
-                await self._delete(known.profile)
-        runner = known or ProfileRunner(profile, self._services)
-        runner.profile = profile
-        self._runners[profile.name] = runner
-        if profile.run_on not in ("any", "origin") and host_token(profile.run_on) != host_token(
-            self._host
-        ):
-            return  # another host's handlers hold its consumer
-        consumer = Consumer(
-            self._client,
-            EVENTS,
-            durable(
-                consumer_name(profile, self._host),
-                filter_subjects(profile, self._host),
-                description=profile.description,
-                metadata={"opsmesh.profile": profile.name},
-            ),
-            runner.handle,
-            concurrency=profile.concurrency,
+        consumer = consumer_name(profile, self._host)
+        if known is not None and known.consumer != consumer:
+            await self._remove(profile.name)
+            known = None
+        if known is None:
+            known = Active(profile, consumer, Runs(profile, self._services))
+            self._active[profile.name] = known
+        known.profile = profile
+        wanted = profile.state != "disabled" and runs_here(profile, self._host)
+        if known.owner is None and wanted:
+            known.owner = self._owner(profile, consumer, known.runs)
+        elif known.owner is not None and not wanted:
+            owner, known.owner = known.owner, None
+            await owner.stop()
+        elif known.owner is not None:
+            known.owner.exchange(profile)
+        known.runs.exchange(profile)
+        if profile.state == "disabled":
+            await self._note_disabled(profile, consumer)
+
+    def _owner(self, profile: Profile, consumer: str, runs: Runs | None) -> Owner:
+        owner = Owner(
+            profile, self._services, consumer=consumer, recorder=self._recorder, runs=runs
         )
-        await consumer.start()
-        self._consumers[profile.name] = consumer
-        log.info("profile.in_force", profile=profile.name, hash=profile.hash, state=profile.state)
+        owner.start()
+        return owner
+
+    async def _note_disabled(self, profile: Profile, consumer: str) -> None:
+        """From its cursor on nothing is decided."""
+        cursor, _ = await Positions(self._client).cursor(consumer)
+        if cursor is not None:
+            await versions.write(
+                self._client,
+                profile,
+                consumer=consumer,
+                host=self._host,
+                from_seq=cursor.seq + 1,
+            )
 
     async def _remove(self, name: str) -> None:
-        runner = self._runners.pop(name)
-        consumer = self._consumers.pop(name, None)
-        if consumer is not None:
-            await consumer.stop()
-            await self._delete(runner.profile)
+        active = self._active.pop(name)
+        if active.owner is not None:
+            await active.owner.stop()
+        await active.runs.stop(GRACE)
+        await self._forget(active.profile, active.consumer)
         log.info("profile.removed", profile=name)
 
-    async def _delete(self, profile: Profile) -> None:
+    async def _forget(self, profile: Profile, consumer: str) -> None:
+        await versions.removed(self._client, profile, consumer=consumer, host=self._host)
+        await Positions(self._client).forget(consumer)
         with contextlib.suppress(NotFoundError):
-            await self._client.jetstream().delete_consumer(
-                EVENTS, consumer_name(profile, self._host)
-            )
+            await self._client.jetstream().delete_consumer(EVENTS, consumer)
+
+    async def _put_candidates(self) -> None:
+        """Texts that decide in shadow beside those in force."""
+        found = await asyncio.to_thread(candidates.load, self._config)
+        for error in found.errors:
+            log.error("candidate.rejected", error=str(error))
+        wanted = {
+            consumer_name(profile, self._host, kind=CANDIDATE): profile.with_state("shadow")
+            for profile in found.profiles.values()
+            if runs_here(profile, self._host)
+        }
+        for consumer in self._candidates.keys() - wanted.keys():
+            owner = self._candidates.pop(consumer)
+            await owner.stop()
+            await self._forget(owner.profile, consumer)
+        for consumer, profile in wanted.items():
+            known = self._candidates.get(consumer)
+            if known is None:
+                self._candidates[consumer] = self._owner(profile, consumer, None)
+            elif known.profile != profile:
+                known.exchange(profile)
 
     async def _trigger(self, message: Message) -> Outcome | Work:
         name = message.subject.removeprefix("trg.")
-        runner = self._runners.get(name)
-        if runner is not None:
-            return await runner.handle_trigger(message, trigger.read(message.headers))
+        active = self._active.get(name)
+        if active is not None:
+            if active.owner is not None and not active.owner.owned:
+                return Retry(TRIGGER_RETRY)  # for the process that decides for it
+            return await triggering.handle(
+                message,
+                profile=active.profile,
+                services=self._services,
+                consumer=active.consumer,
+                recorder=self._recorder,
+                runs=active.runs,
+            )
         await deadletter.write(
             self._client,
             profile=name,
@@ -271,14 +327,10 @@ def _is_profile_file(_: watchfiles.Change, path: str) -> bool:
     return path.endswith(".yaml") or path == str(overrides.path())
 
 
-def _same_consumer(old: Profile, new: Profile) -> bool:
-    return (old.on, old.run_on, old.concurrency) == (new.on, new.run_on, new.concurrency)
-
-
 async def wait_for_streams(client: Client) -> None:
     """Return once the agent has made every stream that handlers need."""
     js = client.jetstream()
-    for name in (EVENTS, DECISIONS, TRIGGERS, f"KV_{RUNS}", f"KV_{WINDOWS}"):
+    for name in NEEDED:
         while True:
             try:
                 await js.stream_info(name)

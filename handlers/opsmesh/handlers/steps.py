@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,11 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What every step of an attempt shares."""
+    """What every step of an attempt shares. `events` are all events of a firing, the run's own
+    event the last of them."""
 
     event: Event
+    events: Sequence[Event]
     data: bytes
     host: str
     workdir: Path
@@ -144,6 +146,7 @@ def _variables(profile: Profile, held: Held, around: Surroundings) -> Mapping[st
     }
     return {
         "event": around.event.view(),
+        "events": [event.view() for event in around.events],
         "vars": profile.vars,
         "steps": steps,
         "run": {"id": held.run.run_id, "attempt": held.run.attempt},

@@ -20,8 +20,9 @@ from opsmesh.router.conditions import ConditionError, Expression
 from opsmesh.schemas import durations
 from opsmesh.schemas.nearest import did_you_mean
 
-#: What a placeholder may name; `steps` holds the results of earlier steps by their ids.
-NAMES: Final = ("event", "host", "run", "steps", "vars")
+#: What a placeholder may name; `events` are all events of a firing that is about several, `steps`
+#: holds the results of earlier steps by their ids.
+NAMES: Final = ("event", "events", "host", "run", "steps", "vars")
 
 _OPEN: Final = "${{"
 _CLOSE: Final = "}}"

@@ -1,7 +1,9 @@
 """Conditions in CEL: text becomes an `Expression` once, and is evaluated once an event (ADR 0003).
 
-Nothing else in opsmesh names the CEL library. It is loaded by the first Expression, not by the
-import of this module: a process without conditions does not pay for it.
+`last("topic")`, the newest event of a topic, is a function of ours: it is read as a variable, so
+that what it needs is known before anything is evaluated. Nothing else in opsmesh names the CEL
+library. It is loaded by the first Expression, not by the import of this module: a process without
+conditions does not pay for it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
@@ -35,6 +38,13 @@ _BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
 _FIRST_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 
 
+#: `last("topic")` and `last("topic", "any")`, outside of strings.
+_LAST = re.compile(
+    r"""(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|(?<![\w.])last\s*\((?P<inside>[^()]*)\)"""
+)
+_LAST_INSIDE = re.compile(r"""\s*(["'])([a-z0-9_.]+)\1\s*(?:,\s*(["'])any\3\s*)?""")
+
+
 class ConditionError(RouterError, ValueError):
     """The expression `text` cannot be read (`column` is set), or not answered for these values.
 
@@ -49,29 +59,63 @@ class ConditionError(RouterError, ValueError):
         self.column = column
 
 
+@dataclass(frozen=True, order=True)
+class Last:
+    """A `last(…)` of an expression: the newest event of `topic` on the deciding host, or `anywhere`.
+
+    `call` is how it is written without spaces; values of a decision are named after it.
+    """
+
+    topic: str
+    anywhere: bool = False
+
+    @property
+    def call(self) -> str:
+        """The function call in its canonical form."""
+        return f'last("{self.topic}", "any")' if self.anywhere else f'last("{self.topic}")'
+
+
 class Expression:
     """A compiled CEL expression. Equal when their texts are; safe to share between tasks."""
 
-    __slots__ = ("_members", "_program", "_reads", "names", "text")
+    __slots__ = ("_lasts", "_members", "_program", "_reads", "last", "names", "text")
 
     def __init__(self, text: str) -> None:
+        code, self._lasts = _without_last(text)
         try:
-            self._program = _library().compile(text)
+            self._program = _library().compile(code)
         except ValueError as error:
             raise _syntax(text, str(error)) from None
         self.text = text
         self._reads = frozenset(self._program.variables())
-        self._members = members.read(text, self._reads)
+        self._members = members.read(code, self._reads)
+        #: Every `last(…)` that it reads.
+        self.last: tuple[Last, ...] = tuple(sorted(set(self._lasts.values())))
         #: Top-level names that the expression reads, without those that a macro binds.
-        self.names: frozenset[str] = self._reads - frozenset(_BOUND.findall(text))
+        self.names: frozenset[str] = (
+            self._reads - frozenset(_BOUND.findall(text)) - self._lasts.keys()
+        )
 
-    def evaluate(self, variables: Mapping[str, Any]) -> Any:
-        """The answer as a plain Python value; ConditionError when these values give none."""
+    def paths(self) -> dict[str | Last, tuple[tuple[str, ...], ...]]:
+        """The members that it reads of each name and each `last(…)`; none: the whole of it."""
+        return {self._lasts.get(name, name): self._members.get(name, ()) for name in self._reads}
+
+    def evaluate(self, variables: Mapping[str, Any], last: Mapping[Last, Any] | None = None) -> Any:
+        """The answer as a plain Python value; ConditionError when these values give none.
+
+        `last` holds the events that `last(…)` stands for, as maps; one that is not in it is null.
+        """
         # Only what is read is converted for the library: that is most of an evaluation's cost.
         used = {name: self._used(name, variables[name]) for name in self._reads & variables.keys()}
+        for name, wanted in self._lasts.items():
+            used[name] = self._used(name, (last or {}).get(wanted))
         try:
             return self._program.execute(used)
         except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+            absent = next((w for n, w in self._lasts.items() if used[n] is None), None)
+            if absent is not None:
+                reason = f"there is no {absent.topic} yet; {absent.call} != null asks for it"
+                raise ConditionError(self.text, reason) from None
             raise ConditionError(self.text, _reason(self.text, error, variables)) from None
 
     def _used(self, name: str, value: Any) -> Any:
@@ -106,6 +150,26 @@ def _library() -> ModuleType:
     spec.loader.exec_module(module)
     sys.modules[spec.name] = module  # so that `import cel` elsewhere finds the same one
     return module
+
+
+def _without_last(text: str) -> tuple[str, dict[str, Last]]:
+    """The text with a variable, of the same length, in place of every `last(…)`."""
+    found: dict[str, Last] = {}
+
+    def variable(match: re.Match[str]) -> str:
+        if match["string"] is not None:
+            return match[0]
+        inside = _LAST_INSIDE.fullmatch(match["inside"])
+        if inside is None:
+            reason = 'last() takes a topic in quotes: last("git.head.moved"), or with , "any"'
+            raise ConditionError(text, reason, match.start() + 1)
+        wanted = Last(inside[2], inside[3] is not None)
+        known = next((n for n, w in found.items() if w == wanted and len(n) == len(match[0])), None)
+        name = known or f"_last{len(found)}".ljust(len(match[0]), "_")
+        found[name] = wanted
+        return name
+
+    return _LAST.sub(variable, text), found
 
 
 def _syntax(text: str, message: str) -> ConditionError:

@@ -1,303 +1,307 @@
-"""The decision engine: a pure function from (rule, event, state) to (decision, state).
+"""The decision engine: a pure function from (rule, event, state) to (decision, changes of state).
 
 No clock, no I/O, no randomness: `now_us` is the time at which the broker stored the event, so that
-live handling, a dry run, a replay and a test of the same events give the same bytes. They differ
-only in where the state is kept.
+live handling, a dry run, a backtest and a test of the same events give the same bytes. They differ
+only in where the windows are kept. `Decider` keeps them for a whole stream of events.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any
 
 import msgspec
 
-from opsmesh.router.conditions import ConditionError, Expression
-from opsmesh.schemas.envelope import Event, host_token
+from opsmesh.router import clauses
+from opsmesh.router.clauses import CLAUSES, Said, Seen
+from opsmesh.router.conditions import Last
+from opsmesh.router.rule import Rule
+from opsmesh.router.stages import Item, Outcome, Stage, Window, remembered
+from opsmesh.router.topic_patterns import listens
+from opsmesh.schemas.envelope import Event
 
-ProfileState = Literal["enabled", "shadow", "disabled"]
-Outcome = Literal["fire", "filtered", "debounced", "duplicate", "suppressed"]
-
-#: How often an event may have caused another before a profile no longer acts on it.
-DEFAULT_MAX_HOPS: Final = 8
-
-
-class Debounce(msgspec.Struct, frozen=True, kw_only=True):
-    """Fire on the first event of a burst; a burst ends after `window_us` without an event.
-
-    `max_wait_us` bounds the silence of a burst that never ends. `key` names the event's fields
-    that tell bursts apart; the profile itself always does.
-    """
-
-    window_us: int
-    max_wait_us: int | None = None
-    key: tuple[str, ...] = ("topic", "workspace")
+#: Windows by `<stage>.<key>`: what a rule remembers.
+State = Mapping[str, Window]
+#: New windows by the same names; None: forgotten.
+Changes = dict[str, Window | None]
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a profile that decides."""
+class EventRef(msgspec.Struct, frozen=True, array_like=True):
+    """Where an event lies in EVENTS."""
 
-    name: str
-    hash: str
-    on: tuple[str, ...]
-    where: Expression | None = None
-    run_on: str = "origin"
-    state: ProfileState = "enabled"
-    debounce: Debounce | None = None
-    max_hops: int = DEFAULT_MAX_HOPS
-    vars: Mapping[str, Any] = msgspec.field(default_factory=dict)
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """One burst: when and by which event it fired, and its last event so far."""
-
-    fired_us: int
-    fired_id: str
-    last_us: int
-
-
-class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision may know of the past: whether this event already has a run of this profile,
-    and the burst that its debounce key is in."""
-
-    seen: bool = False
-    window: Window | None = None
+    id: str
+    seq: int
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was decided, by which clause, and the values that the clause read."""
+    """What was decided, by which clause, and everything that it was decided from.
+
+    It is about one event; `events` are all of a firing that is about several. With `timer` (a
+    window's name) a time had come, not an event. `saw` holds the windows that were looked at, and
+    `last` the sequences of the newest events that `last(…)` stood for, None for none.
+    """
 
     profile: str
     profile_hash: str
+    host: str
     event_id: str
+    event_seq: int
     topic: str
     at_us: int
     outcome: Outcome
     clause: str
     reason: str
     values: dict[str, Any] = msgspec.field(default_factory=dict)
-    window: Window | None = None
+    timer: str | None = None
+    events: tuple[EventRef, ...] = ()
+    saw: dict[str, Window | None] = msgspec.field(default_factory=dict)
+    last: dict[str, int | None] = msgspec.field(default_factory=dict)
+
+    @property
+    def fires(self) -> bool:
+        """It fires, or would if the profile were not in shadow."""
+        return self.outcome == "fire" or self.clause == "shadow"
+
+    @property
+    def derivable(self) -> bool:
+        """Nothing but the event and the rule's text decided: the record can be made again."""
+        return self.outcome in ("filtered", "suppressed") and not (
+            self.saw or self.last or self.fires or self.timer
+        )
 
     def encode(self) -> bytes:
         """Canonical bytes: equal decisions are equal bytes."""
         return msgspec.json.encode(self, order="deterministic")
 
 
-class Miss(msgspec.Struct, frozen=True, kw_only=True):
-    """The clause that kept a profile from firing."""
+class Newest(msgspec.Struct, frozen=True):
+    """The newest event that a `last(…)` stands for."""
 
-    outcome: Outcome
-    clause: str
-    reason: str
-    values: dict[str, Any] = msgspec.field(default_factory=dict)
+    seq: int
+    event: Event
 
 
 def decide(
-    rule: Rule, event: Event, state: State, *, now_us: int, host: str
-) -> tuple[Decision, State]:
-    """Decide one event for one profile on `host`; the first clause that says no decides: state,
-    on, hops, run_on, where, event (was it handled?), debounce, and last of all shadow."""
-    view = event.view() if rule.where is not None else {}
-    miss = _match(rule, event, host, view) or _seen(event, state)
-    if miss is None and rule.debounce is not None:
-        miss, window = _debounce(rule.debounce, event, state.window, now_us)
-        state = msgspec.structs.replace(state, window=window)
-    if miss is None:
-        miss = _mode(rule)
-    why = miss or Miss(outcome="fire", clause="on", reason=f"listens to {event.topic}")
-    if miss is None and rule.where is not None:
-        why = _met(rule.where, view)
+    rule: Rule,
+    event: Event,
+    state: State,
+    *,
+    now_us: int,
+    host: str,
+    seq: int = 0,
+    handled: bool = False,
+    last: Mapping[Last, Newest] | None = None,
+) -> tuple[Decision, Changes]:
+    """Decide one event for one rule on `host`; the first clause that says no decides.
+
+    The clauses of `clauses.CLAUSES`, then `handled` (there is a run of this event already), the
+    rule's stages, and last of all shadow. Windows of `state` that were due at `now_us` must have
+    been given to `due` before.
+    """
+    newest = last or {}
+    seen = Seen(
+        event=event,
+        view=event.view(),
+        host=host,
+        now_us=now_us,
+        last={one: newest[one].event for one in rule.last if one in newest},
+    )
+    way = _Way(rule, state, now_us)
+    items: tuple[Item, ...] = ()
+    said = way.answer(seen) if rule.unless is not None else None
+    if said is None:
+        said = _refused(rule, seen)
+    if said is None and handled:
+        said = Said(
+            outcome="duplicate",
+            clause="event",
+            reason="this profile already has a run for this event",
+            values={"id": event.id},
+        )
+    if said is None:
+        keys = tuple(window_name(stage, seen.view) for stage in rule.stages if stage.key)
+        item = Item(event.id, event.topic, seq, now_us, keys)
+        said, items = way.onward(0, (item,), seen.view)
+    if said is None:
+        said = _fired(rule, seen, way.reason)
     decision = Decision(
         profile=rule.name,
         profile_hash=rule.hash,
+        host=host,
         event_id=event.id,
+        event_seq=seq,
         topic=event.topic,
         at_us=now_us,
-        outcome=why.outcome,
-        clause=why.clause,
-        reason=why.reason,
-        values=why.values,
-        window=state.window,
+        outcome=said.outcome,
+        clause=said.clause,
+        reason=said.reason,
+        values=said.values,
+        events=_refs(items),
+        saw=way.shown(fired=bool(items)),
+        last={one.call: newest[one].seq if one in newest else None for one in rule.last},
     )
-    return decision, state
+    return decision, way.changes
 
 
-def match(rule: Rule, event: Event, *, host: str) -> Miss | None:
-    """The clauses that need nothing but the event and the rule; None when all let it through."""
-    return _match(rule, event, host, event.view() if rule.where is not None else {})
-
-
-def _match(rule: Rule, event: Event, host: str, view: dict[str, Any]) -> Miss | None:
-    return (
-        _enabled(rule)
-        or _on(rule, event)
-        or _hops(rule, event)
-        or _host(rule, event, host)
-        or _where(rule, view)
+def due(rule: Rule, name: str, state: State, *, host: str) -> tuple[Decision, Changes]:
+    """Decide a window of `state` whose time has come; its `due_us` is the time of the decision."""
+    window = state[name]
+    at_us = window.due_us or 0
+    index, stage = next(
+        (n, s) for n, s in enumerate(rule.stages) if s.name == name.partition(".")[0]
     )
+    step = stage.due(window)
+    way = _Way(rule, state, at_us)
+    way.note(stage, name, window, step.window)
+    passed = step.passed or ()
+    said: Said | None = None
+    items: tuple[Item, ...] = ()
+    if rule.state == "disabled":
+        said = Said(outcome="suppressed", clause="state", reason="the profile is disabled")
+    else:
+        said, items = way.onward(index + 1, passed, None)
+    if said is None:
+        clause, reason = way.reason or (stage.name, step.reason)
+        said = _shadowed(rule, Said(outcome="fire", clause=clause, reason=reason))
+    main = passed[-1]
+    decision = Decision(
+        profile=rule.name,
+        profile_hash=rule.hash,
+        host=host,
+        event_id=main.id,
+        event_seq=main.seq,
+        topic=main.topic,
+        at_us=at_us,
+        outcome=said.outcome,
+        clause=said.clause,
+        reason=said.reason,
+        timer=name,
+        events=_refs(items),
+        saw=way.shown(fired=bool(items), timer=name),
+    )
+    return decision, way.changes
 
 
-def debounce_key(rule: Rule, event: Event) -> str:
-    """The burst this event belongs to, as 32 hex digits; "" for a rule without debounce."""
-    if rule.debounce is None:
-        return ""
-    view = event.view()
-    values = [_field(view, path) for path in rule.debounce.key]
+def key_of(stage: Stage, view: Mapping[str, Any]) -> str:
+    """The key of an event in a stage, as 32 hex digits; `all` for a stage without one."""
+    if not stage.key:
+        return "all"
+    values = [clauses.field(view, path) for path in stage.key]
     return hashlib.sha256(msgspec.json.encode(values, order="deterministic")).hexdigest()[:32]
 
 
-def topic_matches(pattern: str, topic: str) -> bool:
-    """NATS wildcards: `*` is one token, a last `>` one or more."""
-    return _pattern(pattern).fullmatch(topic) is not None
+def window_name(stage: Stage, view: Mapping[str, Any]) -> str:
+    """The name of an event's window in a stage: `<stage>.<key>`."""
+    return f"{stage.name}.{key_of(stage, view)}"
 
 
-@functools.cache
-def _pattern(pattern: str) -> re.Pattern[str]:
-    tokens = [
-        {"*": r"[^.]+", ">": r".+"}.get(token, re.escape(token)) for token in pattern.split(".")
-    ]
-    return re.compile(r"\.".join(tokens))
+def _name_of(stage: Stage, item: Item) -> str:
+    known = next((k for k in item.keys if k.startswith(f"{stage.name}.")), None)
+    # a stage that the profile did not have when the event came takes it as one without the fields
+    return known or window_name(stage, {})
 
 
-def _enabled(rule: Rule) -> Miss | None:
-    if rule.state == "disabled":
-        return Miss(outcome="suppressed", clause="state", reason="the profile is disabled")
+class _Way:
+    """An event's way through the stages, and what it changes."""
+
+    def __init__(self, rule: Rule, state: State, now_us: int) -> None:
+        self._rule = rule
+        self._state = state
+        self._now_us = now_us
+        self._saw: list[tuple[Stage, str, Window | None]] = []
+        self.changes: Changes = {}
+        #: The stage that made it fire, and why.
+        self.reason: tuple[str, str] | None = None
+
+    def answer(self, seen: Seen) -> Said | None:
+        """An event that `unless` waits for ends the wait, and is nothing else."""
+        rule, unless = self._rule, self._rule.unless
+        if unless is None or not listens(unless.on, seen.event.topic):
+            return None
+        if clauses.state(rule, seen) or clauses.run_on(rule, seen):
+            return None
+        condition = rule.unless_where
+        if condition is not None and clauses.unmet(condition, rule, seen):
+            return None
+        name = window_name(unless, seen.view)
+        window = self._window(name)
+        self.note(unless, name, window, None)
+        if window is None:
+            reason = "nothing waits for it"
+        else:
+            first = window.items[0]
+            waited = (self._now_us - first.stored_us) / 1e6
+            reason = f"ends the wait that {first.topic} {first.id} began {waited:.6g} s before"
+        values = {path: clauses.field(seen.view, path) for path in unless.key}
+        return Said(outcome="filtered", clause="unless", reason=reason, values=values)
+
+    def onward(
+        self, index: int, items: tuple[Item, ...], view: Mapping[str, Any] | None
+    ) -> tuple[Said | None, tuple[Item, ...]]:
+        """Through the stages from `index` on: what stopped it, or the items of the firing."""
+        for stage in self._rule.stages[index:]:
+            name = _name_of(stage, items[-1])
+            window = self._window(name)
+            step = stage.arrive(window, items, self._now_us)
+            self.note(stage, name, window, step.window)
+            if step.passed is None:
+                keyed = stage.key if view is not None else ()
+                values = {path: clauses.field(view or {}, path) for path in keyed}
+                said = Said(
+                    outcome=step.outcome, clause=stage.name, reason=step.reason, values=values
+                )
+                return said, ()
+            if step.reason:
+                self.reason = (stage.name, step.reason)
+            items = step.passed
+        return None, items
+
+    def note(self, stage: Stage, name: str, before: Window | None, after: Window | None) -> None:
+        self._saw.append((stage, name, before))
+        if after is not before:
+            self.changes[name] = after
+
+    def shown(self, *, fired: bool, timer: str = "") -> dict[str, Window | None]:
+        return {
+            name: remembered(stage, window, fired=fired or name == timer)
+            for stage, name, window in self._saw
+        }
+
+    def _window(self, name: str) -> Window | None:
+        window = self._state.get(name)
+        return None if window is None or self._now_us >= window.until_us else window
+
+
+def _refused(rule: Rule, seen: Seen) -> Said | None:
+    for clause in CLAUSES:
+        said = clause(rule, seen)
+        if said is not None:
+            return said
     return None
 
 
-def _on(rule: Rule, event: Event) -> Miss | None:
-    if any(topic_matches(pattern, event.topic) for pattern in rule.on):
-        return None
-    return Miss(
-        outcome="filtered",
-        clause="on",
-        reason=f"listens to {', '.join(rule.on)}, not to {event.topic}",
-        values={"topic": event.topic},
-    )
+def _fired(rule: Rule, seen: Seen, stage: tuple[str, str] | None) -> Said:
+    values = clauses.read(rule.where, seen) if rule.where is not None else {}
+    if stage is not None:
+        clause, reason = stage
+    elif rule.where is not None:
+        clause, reason = "where", f"{rule.where.text} is true"
+    else:
+        clause, reason = "on", f"listens to {seen.event.topic}"
+    return _shadowed(rule, Said(outcome="fire", clause=clause, reason=reason, values=values))
 
 
-def _hops(rule: Rule, event: Event) -> Miss | None:
-    if event.hops <= rule.max_hops:
-        return None
-    return Miss(
+def _shadowed(rule: Rule, said: Said) -> Said:
+    if rule.state != "shadow":
+        return said
+    return Said(
         outcome="suppressed",
-        clause="hops",
-        reason=f"the event is {event.hops} hops from its first cause, the limit is {rule.max_hops}",
-        values={"hops": event.hops},
+        clause="shadow",
+        reason=f"would have fired ({said.clause}: {said.reason}); the profile is in shadow",
+        values=said.values,
     )
 
 
-def _host(rule: Rule, event: Event, host: str) -> Miss | None:
-    if rule.run_on == "any":
-        return None
-    wanted = event.host if rule.run_on == "origin" else rule.run_on
-    if host_token(wanted) == host_token(host):
-        return None
-    return Miss(
-        outcome="suppressed",
-        clause="run_on",
-        reason=f"runs on {wanted}, and this is {host}",
-        values={"host": event.host},
-    )
-
-
-def _where(rule: Rule, view: dict[str, Any]) -> Miss | None:
-    if rule.where is None:
-        return None
-    variables = {"event": view, "vars": rule.vars, "host": view["host"]}
-    try:
-        met = rule.where.evaluate(variables)
-    except ConditionError as error:
-        return Miss(
-            outcome="filtered",
-            clause="where",
-            reason=f"the condition cannot be answered: {error.reason}",
-            values=_values(rule.where, view),
-        )
-    if met is True:
-        return None
-    return Miss(
-        outcome="filtered",
-        clause="where",
-        reason=f"{rule.where.text} is {_shown(met)}",
-        values=_values(rule.where, view),
-    )
-
-
-def _met(where: Expression, view: dict[str, Any]) -> Miss:
-    return Miss(
-        outcome="fire",
-        clause="where",
-        reason=f"{where.text} is true",
-        values=_values(where, view),
-    )
-
-
-def _seen(event: Event, state: State) -> Miss | None:
-    if not state.seen:
-        return None
-    return Miss(
-        outcome="duplicate",
-        clause="event",
-        reason="this profile already has a run for this event",
-        values={"id": event.id},
-    )
-
-
-def _debounce(
-    rule: Debounce, event: Event, window: Window | None, now_us: int
-) -> tuple[Miss | None, Window]:
-    opened = Window(fired_us=now_us, fired_id=event.id, last_us=now_us)
-    if window is None:
-        return None, opened
-    if window.fired_id == event.id:  # delivered again: the answer stays what it was
-        return None, window
-    if now_us - window.last_us >= rule.window_us:
-        return None, opened
-    if rule.max_wait_us is not None and now_us - window.fired_us >= rule.max_wait_us:
-        return None, opened
-    view = event.view()
-    quiet_s = (now_us - window.last_us) / 1e6
-    miss = Miss(
-        outcome="debounced",
-        clause="debounce",
-        reason=f"{quiet_s:.3f} s after the last event of its burst, "
-        f"the window is {rule.window_us / 1e6:g} s",
-        values={path: _field(view, path) for path in rule.key},
-    )
-    return miss, msgspec.structs.replace(window, last_us=max(window.last_us, now_us))
-
-
-def _mode(rule: Rule) -> Miss | None:
-    if rule.state == "shadow":
-        return Miss(
-            outcome="suppressed", clause="state", reason="would have fired; the profile is shadow"
-        )
-    return None
-
-
-def _shown(value: Any) -> str:
-    text = "false" if value is False else repr(value)
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-@functools.lru_cache(maxsize=4096)
-def _paths(text: str) -> tuple[str, ...]:
-    """The event's fields that a condition names; a method at the end of a path is no field."""
-    found = re.findall(r"\bevent((?:\.\w+)+)(\()?", text)
-    paths = (path.rpartition(".")[0] if call else path for path, call in found)
-    return tuple(dict.fromkeys(path[1:] for path in paths if path))
-
-
-def _values(where: Expression, view: dict[str, Any]) -> dict[str, Any]:
-    return {f"event.{path}": _field(view, path) for path in _paths(where.text)}
-
-
-def _field(view: dict[str, Any], path: str) -> Any:
-    value: Any = view
-    for name in path.removeprefix("event.").split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+def _refs(items: tuple[Item, ...]) -> tuple[EventRef, ...]:
+    return tuple(EventRef(item.id, item.seq) for item in items) if len(items) > 1 else ()

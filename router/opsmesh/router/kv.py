@@ -6,16 +6,22 @@ that expire carry `Nats-TTL` (ADR-43).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nats.aio.client import Client
 from nats.js.api import Header
 from nats.js.errors import APIError, NotFoundError
+from nats.nuid import NUID
 
 #: JetStream's error code for an expected last sequence that is not the last one.
 WRONG_LAST_SEQUENCE = (10071, 10164)
 #: Seconds to wait for the broker.
 TIMEOUT = 5.0
+#: Seconds that the mark of a removed key is kept.
+MARK_TTL = 3600
+#: Keys that `put_all` writes at most: the broker's limit for one batch.
+MAX_BATCH = 1000
 
 
 class Conflict(Exception):
@@ -35,10 +41,33 @@ class Entry:
     revision: int
 
 
+@dataclass(frozen=True)
+class Put:
+    """One key of `put_all`; None removes it. With `revision` it must stand there (0: not exist)."""
+
+    key: str
+    value: bytes | None
+    revision: int | None = None
+    ttl_s: float | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The headers of its message."""
+        headers = {}
+        if self.revision is not None:
+            headers[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = str(self.revision)
+        if self.value is None:
+            headers |= {"KV-Operation": "DEL", Header.MSG_TTL.value: str(MARK_TTL)}
+        elif self.ttl_s is not None:
+            headers[Header.MSG_TTL.value] = str(max(1, round(self.ttl_s)))
+        return headers
+
+
 class Bucket:
     """One bucket; keys are NATS subject tokens joined by dots."""
 
     def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._ids = NUID()
         self._js = client.jetstream(timeout=TIMEOUT)
         self.stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
@@ -57,20 +86,46 @@ class Bucket:
         self, key: str, value: bytes, *, revision: int = 0, ttl_s: float | None = None
     ) -> int:
         """Write over `revision` (0: the key must not exist); the new revision, or Conflict."""
-        headers = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(revision)}
-        if ttl_s is not None:
-            headers[Header.MSG_TTL.value] = str(max(1, round(ttl_s)))
+        return await self.put_all([Put(key, value, revision, ttl_s)])
+
+    async def put_all(self, puts: Sequence[Put]) -> int:
+        """Write all or nothing, as one atomic batch (ADR-50); the revision of the last one.
+
+        Conflict, which names the first key with a revision, when one does not stand there.
+        """
+        if len(puts) > MAX_BATCH:
+            raise ValueError(f"{len(puts)} keys in one batch, the broker takes {MAX_BATCH}")
+        batch = self._ids.next().decode()
+        *before, last = puts
+        extra: dict[str, str] = {}
+        for n, put in enumerate(before, 1):
+            extra = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
+            await self._client.publish(
+                self._prefix + put.key, put.value or b"", headers={**put.headers(), **extra}
+            )
+        if before:
+            extra = {
+                "Nats-Batch-Id": batch,
+                "Nats-Batch-Sequence": str(len(puts)),
+                "Nats-Batch-Commit": "1",
+            }
         try:
-            ack = await self._js.publish(self._prefix + key, value, headers=headers)
+            ack = await self._js.publish(
+                self._prefix + last.key, last.value or b"", headers={**last.headers(), **extra}
+            )
         except APIError as error:
             if error.err_code in WRONG_LAST_SEQUENCE:
-                raise Conflict(key) from error
+                raise Conflict(next(p.key for p in puts if p.revision is not None)) from error
             raise
         return ack.seq
 
     async def delete(self, key: str) -> None:
         """Remove the key and its past."""
-        await self._js.purge_stream(self.stream, subject=self._prefix + key)
+        await self.purge(key)
+
+    async def purge(self, pattern: str) -> None:
+        """Remove every key that the pattern covers (NATS wildcards), and its past."""
+        await self._js.purge_stream(self.stream, subject=self._prefix + pattern)
 
     def key(self, subject: str) -> str:
         """The key of a message's subject."""

@@ -27,7 +27,8 @@ from nats.js.errors import NotFoundError
 from opsmesh.router.errors import StreamVanished
 from opsmesh.router.settings import Settings
 
-EVENTS, DLQ, DECISIONS, TRIGGERS, REPLAY = "EVENTS", "DLQ", "DECISIONS", "TRIGGERS", "REPLAY"
+EVENTS, DLQ, TRIGGERS, REPLAY = "EVENTS", "DLQ", "TRIGGERS", "REPLAY"
+DECISIONS, FIRINGS, VERSIONS = "DECISIONS", "FIRINGS", "VERSIONS"
 RUNS, WINDOWS = "opsmesh-runs", "opsmesh-windows"
 
 DAY = 86400.0
@@ -91,9 +92,24 @@ def streams(settings: Settings) -> list[StreamConfig]:
         stream(
             DECISIONS,
             "dec.>",
-            "what each profile decided, and why",
+            "why profiles did not fire",
             max_age=14 * DAY,
             max_bytes=2**30,
+        ),
+        # on their own, so that what is dull never pushes them out
+        stream(
+            FIRINGS,
+            "fir.>",
+            "why profiles fired, or would have in shadow",
+            max_age=180 * DAY,
+            max_bytes=2**30,
+        ),
+        stream(
+            VERSIONS,
+            "ver.>",
+            "which text of each profile was in force from when",
+            max_age=365 * DAY,
+            max_bytes=2**28,
         ),
         stream(
             TRIGGERS,
@@ -109,7 +125,7 @@ def streams(settings: Settings) -> list[StreamConfig]:
             max_bytes=2**30,
         ),
         bucket(RUNS, "the effect ledger", max_age=RUNS_TTL),
-        bucket(WINDOWS, "debounce windows"),
+        bucket(WINDOWS, "what profiles remember, and how far they have read"),
     ]
 
 

@@ -12,27 +12,33 @@ from typing import Final, Literal
 import msgspec
 from nats.aio.client import Client
 
+from opsmesh.router.decide import EventRef
+
 Kind = Literal["manual", "redrive", "replay"]
 
 KIND: Final = "Opsmesh-Trigger"
 ID: Final = "Opsmesh-Trigger-Id"
 ORIGIN: Final = "Opsmesh-Origin"
+REFS: Final = "Opsmesh-Events"
 #: Seconds to wait for the broker.
 TIMEOUT: Final = 5.0
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     """Why one profile is handed one event. A manual trigger and a redrive always run; a replay is
-    decided like the event itself was. `origin` is the (stream, sequence, microseconds) it had."""
+    decided like the event itself was. `origin` is the (stream, sequence, microseconds) it had, and
+    `events` are all of a firing that was about several."""
 
     kind: Kind
     id: str
     origin: tuple[str, int, int] | None = None
+    events: tuple[EventRef, ...] = ()
 
     def headers(self) -> dict[str, str]:
         """The headers that carry it; the id makes sending it twice harmless."""
         origin = {ORIGIN: ",".join(map(str, self.origin))} if self.origin else {}
-        return {KIND: self.kind, ID: self.id, "Nats-Msg-Id": self.id, **origin}
+        events = {REFS: msgspec.json.encode(self.events).decode()} if self.events else {}
+        return {KIND: self.kind, ID: self.id, "Nats-Msg-Id": self.id, **origin, **events}
 
 
 def read(headers: Mapping[str, str]) -> Trigger:
@@ -41,7 +47,8 @@ def read(headers: Mapping[str, str]) -> Trigger:
     stream, seq, us = ([*headers.get(ORIGIN, "").split(","), "", ""])[:3]
     origin = (stream, int(seq), int(us)) if seq.isdigit() and us.isdigit() else None
     known: Kind = "redrive" if kind == "redrive" else "replay" if kind == "replay" else "manual"
-    return Trigger(kind=known, id=headers.get(ID, ""), origin=origin)
+    events = msgspec.json.decode(headers.get(REFS, "[]"), type=tuple[EventRef, ...])
+    return Trigger(kind=known, id=headers.get(ID, ""), origin=origin, events=events)
 
 
 async def send(client: Client, profile: str, data: bytes, trigger: Trigger) -> int:

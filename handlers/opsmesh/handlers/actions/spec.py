@@ -30,7 +30,7 @@ def _template(value: str) -> str:
 def _argv(value: list[str]) -> list[str]:
     if not value[0]:
         raise ValueError("the program's name is empty")
-    if Template(value[0]).names & {"event", "steps"}:
+    if Template(value[0]).names & {"event", "events", "steps"}:
         raise ValueError("the program itself cannot come from an event; its arguments can")
     return value
 

@@ -15,7 +15,7 @@ import msgspec
 import watchfiles
 
 from opsmesh.handlers.evidence import lines, segments
-from opsmesh.router.decide import topic_matches
+from opsmesh.router.topic_patterns import topic_matches
 from opsmesh.schemas import times
 
 #: Milliseconds after which `follow` looks even without a change: what was written before the watch

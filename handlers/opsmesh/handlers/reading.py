@@ -1,0 +1,155 @@
+"""Reading EVENTS in order from a given sequence on, through a durable consumer of one reader.
+
+The consumer is made anew by every reader, and whenever the broker may have forgotten what it sent:
+what the reader has decided is what counts, not what the broker believes. Its acknowledgements only
+tell others (`status`, `nats consumer info`) how far the reader is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from opsmesh.router.pull import Delivery, Pull, delivery
+from opsmesh.router.topology import EVENTS
+
+#: Messages requested or unread at most.
+AHEAD: Final = 512
+#: Seconds after which the broker would deliver again what is not acknowledged. The reader drops
+#: what it has had; a reader that died is followed by one with a new consumer.
+ACK_WAIT: Final = 3600.0
+#: Seconds to wait for the broker.
+TIMEOUT: Final = 5.0
+
+
+class Lost(Exception):
+    """The broker may have forgotten what it sent: read again from where you are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """One message of the stream."""
+
+    msg: Msg
+    where: Delivery
+
+    @property
+    def seq(self) -> int:
+        """Its sequence in EVENTS."""
+        return self.where.stream_seq
+
+    @property
+    def stored_us(self) -> int:
+        """When the broker stored it."""
+        return self.where.timestamp_ns // 1000
+
+
+class Reading:
+    """Messages after `after_seq`, in order, each once, until it is Lost."""
+
+    def __init__(self, client: Client, consumer: str) -> None:
+        self._client = client
+        self._consumer = consumer
+        self._queue: asyncio.Queue[Incoming | str] = asyncio.Queue()
+        self._pull: Pull | None = None
+        self._received = 0
+
+    async def start(self, after_seq: int, subjects: list[str], *, description: str = "") -> None:
+        """Make the consumer, and begin to read; or begin again."""
+        await self.stop()
+        self._queue = asyncio.Queue()
+        js = self._client.jetstream(timeout=TIMEOUT)
+        with contextlib.suppress(NotFoundError):
+            await js.delete_consumer(EVENTS, self._consumer)
+        config = ConsumerConfig(
+            durable_name=self._consumer,
+            description=description,
+            filter_subjects=subjects,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=after_seq + 1,
+            ack_policy=AckPolicy.ALL,
+            ack_wait=ACK_WAIT,
+            max_ack_pending=4 * AHEAD,
+        )
+        await js.add_consumer(EVENTS, config=config)
+        self._received = after_seq
+        self._pull = Pull(
+            self._client,
+            EVENTS,
+            self._consumer,
+            batch=AHEAD,
+            on_message=self._receive,
+            on_lost=self._queue.put_nowait,
+        )
+        await self._pull.start()
+
+    async def stop(self) -> None:
+        """Ask for no more. The consumer stays at the broker, to show what waits."""
+        if self._pull is not None:
+            await self._pull.stop()
+            self._pull = None
+
+    async def next(self, timeout_s: float | None, most: int) -> list[Incoming]:
+        """Up to `most` messages, as soon as there are any; none after `timeout_s` seconds."""
+        found: list[Incoming] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                found.append(self._taken(await self._queue.get()))
+        while found and not self._queue.empty() and len(found) < most:
+            found.append(self._taken(self._queue.get_nowait()))
+        return found
+
+    async def ack(self, incoming: Incoming, count: int) -> None:
+        """Everything up to this message is decided; `count` more may be sent."""
+        if self._pull is not None:
+            self._pull.done(count)
+        with contextlib.suppress(
+            NatsError, OSError
+        ):  # what others are told: no promise hangs on it
+            await self._client.publish(incoming.msg.reply, b"+ACK")
+
+    async def caught_up(self) -> int | None:
+        """The broker's time, in microseconds, when every event stored by then has been read; None
+        while there are some that have not."""
+        answer = await self._client.request(
+            f"$JS.API.CONSUMER.INFO.{EVENTS}.{self._consumer}", b"", timeout=TIMEOUT
+        )
+        info: dict[str, Any] = json.loads(answer.data)
+        if "error" in info:
+            raise Lost(info["error"].get("description", "no consumer"))
+        unread = info["num_pending"] or info["delivered"]["stream_seq"] > self._received
+        if unread or not self._queue.empty():
+            return None
+        return _us(info["ts"])
+
+    def _receive(self, msg: Msg) -> None:
+        where = delivery(msg.reply)
+        if where.stream_seq <= self._received:  # delivered again
+            if self._pull is not None:
+                self._pull.done(1)
+            return
+        self._received = where.stream_seq
+        self._queue.put_nowait(Incoming(msg=msg, where=where))
+
+    @staticmethod
+    def _taken(item: Incoming | str) -> Incoming:
+        if isinstance(item, str):
+            raise Lost(item)
+        return item
+
+
+def _us(text: str) -> int:
+    """Microseconds since the epoch of the server's RFC 3339 time, which has nanoseconds."""
+    head, _, rest = text.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(head + "+00:00").timestamp()
+    return int(seconds) * 1_000_000 + int((rest + "000000")[:6])

@@ -1,0 +1,93 @@
+"""Handlers as processes of their own, which a test can kill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+
+from opsmesh.handlers.owner import presence
+
+
+class Processes:
+    """`opsmesh handlers`, as often as a test wants it."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> int:
+        """One more; its pid."""
+        log = self._logs / f"handlers-{len(list(self._logs.iterdir()))}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "opsmesh.handlers.serve"], stdout=out, stderr=out
+            )
+        self._running[process.pid] = process
+        return process.pid
+
+    def kill(self, pid: int) -> None:
+        """kill -9."""
+        process = self._running.pop(pid)
+        process.kill()
+        process.wait()
+
+    def pause(self, pid: int) -> None:
+        """SIGSTOP: it hangs, and does not know it."""
+        os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self, pid: int) -> None:
+        """SIGCONT."""
+        os.kill(pid, signal.SIGCONT)
+
+    def said(self) -> str:
+        """What all of them have logged."""
+        return "\n".join(path.read_text() for path in sorted(self._logs.iterdir()))
+
+    def end(self) -> None:
+        """End all."""
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGCONT)
+            process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def handlers(logs: Path) -> Iterator[Processes]:
+    """Processes that are ended with the body."""
+    logs.mkdir(parents=True, exist_ok=True)
+    processes = Processes(logs)
+    try:
+        yield processes
+    finally:
+        processes.end()
+
+
+async def owner_of(client: Client, consumer: str) -> dict[str, Any]:
+    """What the owner says of itself, once there is one."""
+    while True:
+        try:
+            answer = await client.request(presence(consumer), b"", timeout=1)
+            facts: dict[str, Any] = json.loads(answer.data)
+            if "seq" in facts:  # it has taken the position
+                return facts
+        except (NoRespondersError, NatsTimeout):
+            pass
+        await asyncio.sleep(0.05)
