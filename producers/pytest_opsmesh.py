@@ -66,6 +66,8 @@ class Reporter:
         self._run_id = environ.get("OPSMESH_RUN_ID") or _uuid7()
         self._correlation_id = environ.get("OPSMESH_CORRELATION_ID") or self._run_id
         self._causation_id = environ.get("OPSMESH_EVENT_ID")
+        hops = environ.get("OPSMESH_HOPS", "")
+        self._hops = int(hops) if hops.isdecimal() else None
         self._editor = _editor(environ)
         self._totals = {"passed": 0, "failed": 0, "errors": 0, "skipped": 0}
         self._outbox = Outbox()
@@ -141,6 +143,7 @@ class Reporter:
             "duration_ms": payload.get("duration_ms"),
             "id": event_id,
             "causation_id": self._causation_id,
+            "hops": self._hops,
             "schema_version": "1.0",
             "_reply": True,
         }

@@ -89,6 +89,7 @@ def test_options_and_the_environment_set_the_fields(
     """An option goes before its variable."""
     monkeypatch.setenv("OPSMESH_CORRELATION_ID", "story")
     monkeypatch.setenv("OPSMESH_EVENT_ID", "cause")
+    monkeypatch.setenv("OPSMESH_HOPS", "3")
     monkeypatch.setenv("OPSMESH_WORKSPACE", "from env")
     monkeypatch.setenv("XDG_SESSION_ID", "c2")
     emit("a.b", "--workspace=mine", "--component", "hook", "--source", "git", "--id", "my-id")
@@ -96,6 +97,7 @@ def test_options_and_the_environment_set_the_fields(
     wanted = {
         "correlation_id": "story",
         "causation_id": "cause",
+        "hops": 3,
         "workspace": "mine",
         "session_id": "c2",
         "component": "hook",

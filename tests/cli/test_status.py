@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from tests.cli.conftest import Cli, wait
-from tests.conftest import mesh_client, run
+from tests.conftest import eventually, mesh_client, run
+from tests.handlers.mesh import mesh, write_profiles
 
+from opsmesh.cli import profile_health
+from opsmesh.handlers import overrides
+from opsmesh.handlers.liveness import owner
 from opsmesh.router import connection, paths, spool, supervisor_state, topology
 from opsmesh.router.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """What handlers log beside a command is not part of what the command prints."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
 
 
 def create_streams() -> None:
@@ -42,6 +59,7 @@ def test_nothing_running_is_down(cli: Cli) -> None:
 
 def test_healthy_mesh_is_ok(cli: Cli, stand_ins: dict[str, str]) -> None:
     """With everything running the verdict is ok, the exit code 0, and the JSON holds its parts."""
+    write_profiles("profiles: {}")  # the starter's would have nobody to decide for it
     cli("up", "--detach")
     create_streams()
     result = cli("status", "--json")
@@ -146,3 +164,108 @@ def test_unreachable_broker_degrades(
 def test_watch_is_for_people(cli: Cli) -> None:
     """--watch with --json is a wrong call."""
     assert cli("status", "--watch", "--json").exit_code == 2
+
+
+NOTE = """
+profiles:
+  note:
+    on: service.start.failed
+    actions: [command: ["true"]]
+"""
+
+
+async def status(cli: Cli) -> dict[str, Any]:
+    """What `status --json` says, beside running handlers."""
+    found: dict[str, Any] = json.loads((await asyncio.to_thread(cli, "status", "--json")).stdout)
+    return found
+
+
+async def verdict(cli: Cli) -> tuple[str, str]:
+    """The verdict on the one profile, and its detail."""
+    (one,) = (await status(cli))["profiles"]
+    return one["verdict"], one["detail"]
+
+
+def test_profiles_are_told(cli: Cli, stand_ins: dict[str, str]) -> None:
+    """A profile shows who decides for it; disabled, what waits and since when; and without
+    handlers, that nobody decides, which is a problem with its fix."""
+    write_profiles(NOTE)
+    cli("up", "--detach")
+
+    async def body() -> None:
+        async with mesh(NOTE) as m:
+            assert (await status(cli))["problems"] == []
+            name, detail = await verdict(cli)
+            assert (name, detail) == ("ok", f"{m.settings.host} (pid {os.getpid()}) decides")
+            began = time.perf_counter()
+            text = await asyncio.to_thread(cli, "status")
+            assert time.perf_counter() - began < 1
+            assert f"note     enabled  0        {detail}" in text.stdout
+            overrides.write("note", "disabled")
+            consumer = (await status(cli))["profiles"][0]["consumer"]
+
+            async def free() -> bool:
+                return await owner(m.client, consumer) is None
+
+            await eventually(free)
+            await m.publish()
+            await m.publish()
+            name, detail = await verdict(cli)
+            assert (name, detail[:23]) == ("disabled", "disabled, 2 wait since ")
+            assert (await status(cli))["problems"] == []
+            (listed,) = [c for c in (await status(cli))["consumers"] if c["profile"] == "note"]
+            assert (listed["pending"], listed["verdict"]) == (2, "disabled")
+            checks = json.loads((await asyncio.to_thread(cli, "doctor", "--json")).stdout)
+            assert [c["ok"] for c in checks if c["check"] == "profile note"] == [None]
+
+    run(body())
+    overrides.write("note", None)
+    assert "note: nobody decides, 2 wait since" in problems(cli)
+    assert "see the log of the component handlers" in problems(cli)
+    found = json.loads(cli("doctor", "--json").stdout)
+    assert [c["ok"] for c in found if c["check"] == "profile note"] == [False]
+
+
+def test_owners_that_do_not_work_are_told(
+    cli: Cli, stand_ins: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner that does not answer, and one whose cursor stands still while events wait, are
+    problems; one that moves is behind, which is none."""
+    cli("up", "--detach")
+    answers: list[dict[str, Any]] = []
+
+    async def body() -> None:
+        async with mesh(NOTE) as m:
+            overrides.write("note", "disabled")
+            consumer = (await status(cli))["profiles"][0]["consumer"]
+
+            async def free() -> bool:
+                return await owner(m.client, consumer) is None
+
+            await eventually(free)
+            await m.publish()
+        overrides.write("note", None)
+        async with mesh_client() as client:
+
+            async def answer(msg: Any) -> None:
+                if answers:
+                    await msg.respond(json.dumps(answers[-1]).encode())
+
+            await client.subscribe(f"own.{consumer}", cb=answer)
+            await client.flush()
+            assert (await verdict(cli))[0] == "does not answer"
+            assert "does not answer" in (await status(cli))["problems"][0]["what"]
+            now_us = time.time_ns() // 1000
+            answers.append({"host": "dev", "pid": 7, "seq": 0, "since_us": 1, "at_us": now_us})
+            assert await verdict(cli) == (
+                "ok",
+                "dev (pid 7) decides, 1 waits since " + (await verdict(cli))[1].rpartition(" ")[2],
+            )
+            monkeypatch.setattr(profile_health, "STUCK_S", -1.0)
+            assert (await verdict(cli))[0] == "stuck"
+            assert "is at sequence 0 since" in (await status(cli))["problems"][0]["what"]
+            answers.append({**answers[0], "at_us": now_us + 3_600_000_000})
+            assert (await verdict(cli))[0] == "behind"
+            assert (await status(cli))["problems"] == []
+
+    run(body())

@@ -74,6 +74,7 @@ def test_environment(context: Context) -> None:
     assert env["EXTRA"] == "on dev"
     assert env["OPSMESH_EVENT_ID"] == EVENT.id
     assert env["OPSMESH_CORRELATION_ID"] == "story"
+    assert env["OPSMESH_HOPS"] == str(EVENT.hops + 1)
     assert env["OPSMESH_IDEMPOTENCY_KEY"] == "run1:step"
     assert env["OPSMESH_ATTEMPT"] == "2"
     assert env["OPSMESH_PROFILE"] == "triage"

@@ -9,9 +9,32 @@ from typing import Any
 
 import pytest
 
-from opsmesh.handlers.profiles import Profile, ProfileSet, json_schema, load_profiles
-from opsmesh.router.decide import Debounce
+from opsmesh.handlers import yamlfile
+from opsmesh.handlers.concurrency import Concurrency
+from opsmesh.handlers.errors import ConfigError
+from opsmesh.handlers.profile_spec import FalsePositivesSpec
+from opsmesh.handlers.profiles import (
+    Profile,
+    ProfileSet,
+    from_source,
+    json_schema,
+    load_file,
+    load_profiles,
+    parse,
+)
+from opsmesh.router.conditions import Expression, Last
 from opsmesh.router.retry import Retry
+from opsmesh.router.stages import (
+    COLLECT_MAX,
+    DEFAULT_KEY,
+    Collect,
+    Correlate,
+    Debounce,
+    Limits,
+    Stage,
+    Throttle,
+    Unless,
+)
 
 GOOD = """\
 version: 1
@@ -60,7 +83,8 @@ def test_profile(tmp_path: Path) -> None:
     profile = one(tmp_path, GOOD)
     assert profile.name == "triage-failed-service"
     assert (profile.owner, profile.run_on, profile.state) == ("desktop", "origin", "enabled")
-    assert (profile.concurrency, profile.timeout, profile.hops) == (2, 90.0, 8)
+    assert profile.concurrency == Concurrency(mode="parallel", limit=2)
+    assert (profile.timeout, profile.false_positives) == (90.0, None)
     assert profile.retry == Retry(attempts=3, initial_s=1, max_s=60, jitter=0.1)
     first, second = profile.steps
     assert (first.id, first.timeout, first.on_unknown, first.continue_on_error) == (
@@ -81,13 +105,14 @@ def test_profile(tmp_path: Path) -> None:
 def test_rule(tmp_path: Path) -> None:
     """A profile gives the decision engine its rule."""
     profile = one(tmp_path, GOOD)
-    rule = profile.rule()
-    assert rule.on == ("service.start.failed", "python.>")
+    rule = profile.rule
+    assert rule.on == profile.on == ("service.start.failed", "python.>")
     assert rule.where is not None
     assert rule.where.text == 'event.payload.unit.endsWith(".service")'
     assert rule.debounce == Debounce(window_us=30_000_000, max_wait_us=300_000_000)
     assert (rule.hash, rule.max_hops, rule.vars) == (profile.hash, 8, {"level": 3})
-    assert profile.with_state("shadow").rule().state == "shadow"
+    shadow = profile.with_state("shadow")
+    assert (shadow.state, shadow.rule.state, shadow.hash) == ("shadow", "shadow", profile.hash)
 
 
 def test_hash(tmp_path: Path) -> None:
@@ -105,6 +130,116 @@ def test_hash(tmp_path: Path) -> None:
     assert len(base.hash) == 16
     for line in ("debounce: {window: 61s, key: topic}", "owner: x", "hops: 3"):
         assert one(tmp_path, with_key(line)).hash != base.hash
+
+
+S = 1_000_000
+SAME_TOPIC = "unless: {on: a.b, within: 1m, where: event.payload.ok}"
+
+
+@pytest.mark.parametrize(
+    ("line", "stage"),
+    [
+        ("debounce: {window: 1m}", Debounce(window_us=60 * S, key=DEFAULT_KEY)),
+        (
+            "debounce: {window: 1m, max_wait: 5m, key: event.payload.unit, edge: trailing}",
+            Debounce(window_us=60 * S, max_wait_us=300 * S, key=("payload.unit",), edge="trailing"),
+        ),
+        ("throttle: {at_most: 3, per: 1h}", Throttle(at_most=3, per_us=3600 * S)),
+        (
+            "throttle: {at_most: 3, per: 500ms, key: [host, payload.a.b]}",
+            Throttle(at_most=3, per_us=S // 2, key=("host", "payload.a.b")),
+        ),
+        ("collect: {window: 1m}", Collect(window_us=60 * S, max=COLLECT_MAX)),
+        (
+            "collect: {window: 1m, max: 2, key: workspace}",
+            Collect(window_us=60 * S, max=2, key=("workspace",)),
+        ),
+        ("unless: {on: a.c, within: 1m}", Unless(on=("a.c",), within_us=60 * S)),
+        (
+            "unless: {on: [a.c, x.>], within: 1m, key: []}",
+            Unless(on=("a.c", "x.>"), within_us=60 * S, key=()),
+        ),
+        (SAME_TOPIC, Unless(on=("a.b",), within_us=60 * S)),
+        ("limits: {runs: 20, per: 1h}", Limits(at_most=20, per_us=3600 * S)),
+    ],
+)
+def test_stages(tmp_path: Path, line: str, stage: Stage) -> None:
+    """Each clause that remembers becomes a stage of the rule, with its defaults."""
+    assert one(tmp_path, with_key(line)).rule.stages == (stage,)
+
+
+@pytest.mark.parametrize(
+    ("clause", "stage"),
+    [
+        (
+            "{within: 5m}",
+            Correlate(parts=("a.b", "c.d"), within_us=300 * S, key=("host",), ordered=False),
+        ),
+        (
+            "{within: 5m, key: payload.unit, ordered: true}",
+            Correlate(parts=("a.b", "c.d"), within_us=300 * S, key=("payload.unit",), ordered=True),
+        ),
+    ],
+)
+def test_correlate(tmp_path: Path, clause: str, stage: Stage) -> None:
+    """The parts of `correlate` are the topics of `on`, in their order."""
+    text = f"profiles: {{p: {{on: [a.b, c.d], correlate: {clause}, actions: [emit: x.y]}}}}"
+    assert one(tmp_path, text).rule.stages == (stage,)
+
+
+def test_order_of_stages(tmp_path: Path) -> None:
+    """However a profile is written, its stages are in the order of an event's way."""
+    text = with_key("limits: {runs: 9, per: 1h}")
+    for line in (
+        "collect: {window: 1m}",
+        "throttle: {at_most: 1, per: 1m}",
+        "unless: {on: a.c, within: 1m}",
+        "debounce: {window: 1m}",
+    ):
+        text += f"    {line}\n"
+    names = [stage.name for stage in one(tmp_path, text).rule.stages]
+    assert names == ["unless", "debounce", "collect", "throttle", "limits"]
+
+
+def test_conditions(tmp_path: Path) -> None:
+    """Both conditions of a profile may ask for `now` and for the last event of a topic."""
+    profile = one(
+        tmp_path,
+        with_key('where: now.getHours() < 6 && last("mesh.ready") != null')
+        + '    unless: {on: a.c, within: 1m, where: \'last("mesh.calm", "any") == null\'}\n',
+    )
+    assert profile.rule.unless_where == Expression('last("mesh.calm", "any") == null')
+    assert profile.rule.last == (Last("mesh.calm", True), Last("mesh.ready"))
+    assert set(profile.rule.listens) == {"a.b", "a.c", "mesh.calm", "mesh.ready"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", Concurrency()),
+        ("concurrency: {limit: 4}", Concurrency(mode="parallel", limit=4)),
+        (
+            "concurrency: {mode: queued, limit: 2, key: payload.unit}",
+            Concurrency(mode="queued", limit=2, key=("payload.unit",)),
+        ),
+        ("concurrency: {mode: single, key: [host]}", Concurrency(mode="single", key=("host",))),
+        ("concurrency: {mode: restart}", Concurrency(mode="restart")),
+    ],
+)
+def test_concurrency(tmp_path: Path, line: str, expected: Concurrency) -> None:
+    """A profile says how many of its runs stand beside each other, and for which key."""
+    assert one(tmp_path, with_key(line)).concurrency == expected
+
+
+def test_false_positives(tmp_path: Path) -> None:
+    """A profile may have a budget of false alarms, as a share of its last judged runs."""
+    budget = one(tmp_path, with_key("false_positives: {budget: 2.5%}")).false_positives
+    assert budget == FalsePositivesSpec(budget="2.5%", of_last=50, then="tell")  # type: ignore[arg-type]
+    assert budget.budget == 0.025
+    line = "false_positives: {budget: 100 %, of_last: 10, then: shadow}"
+    budget = one(tmp_path, with_key(line)).false_positives
+    assert budget is not None
+    assert (budget.budget, budget.of_last, budget.then) == (1.0, 10, "shadow")
 
 
 def test_describe(tmp_path: Path) -> None:
@@ -130,7 +265,7 @@ def test_states(tmp_path: Path, state: str) -> None:
         ("owner: 3", "5:12: owner: should be a valid string, not 3 in profile 'p'"),
         ("where: event.x ==", "5:12: where: 'event.x ==': the expression ends too early (column"),
         ("where: evnt.x", "5:12: where: unknown name 'evnt' in profile 'p'; did you mean 'event'?"),
-        ("where: steps.x", "unknown name 'steps' in profile 'p'; there are event, host, vars"),
+        ("where: steps.x", "unknown name 'steps' in profile 'p'; there are event, host, now, vars"),
         ("state: enabeld", "5:12: state 'enabeld' is not one of enabled, shadow, disabled"),
         ("debounce: {}", "5:5: key 'window' is missing"),
         ("debounce: {window: 30}", "5:24: window: 30 is no duration"),
@@ -141,9 +276,49 @@ def test_states(tmp_path: Path, state: str) -> None:
         ("concurrency: {limit: 0}", "5:26: limit: should be greater than or equal to 1, not 0"),
         ("retry: {max: 1s}", "retry: max is shorter than initial"),
         ("retry: {backof: fixed}", "5:13: unknown key 'backof' of 'retry' in profile 'p'; did you"),
-        ("throttle: {}", "5:5: 'throttle' is not supported by this version of opsmesh (0.1.0)"),
-        ("concurrency: {mode: queued}", "'concurrency.mode' is not supported by this version"),
-        ("debounce: {window: 1s, edge: x}", "'debounce.edge' is not supported by this version"),
+        ("debounce: {window: 0}", "5:24: window: should be greater than 0"),
+        ("debounce: {window: 1s, edge: x}", "5:34: edge 'x' is not one of leading, trailing"),
+        ("throttle: {}", "5:5: key 'at_most' is missing in 'throttle'"),
+        ("throttle: {at_most: 0, per: 1m}", "5:25: at_most: should be greater than or equal to 1"),
+        ("throttle: {at_most: 1001, per: 1m}", "at_most: should be less than or equal to 1000"),
+        ("throttle: {at_most: 1, per: 60}", "5:33: per: 60 is no duration; write it with its unit"),
+        ("throttle: {at_most: 1, per: 1m, key: unit}", "5:42: key: an event has no field 'unit'"),
+        (
+            "throttle: {atmost: 1, at_most: 1, per: 1m}",
+            "5:16: unknown key 'atmost' of 'throttle' in profile 'p'; did you mean 'at_most'?",
+        ),
+        ("collect: {max: 5}", "5:5: key 'window' is missing in 'collect'"),
+        ("collect: {window: 1m, max: 1}", "5:32: max: should be greater than or equal to 2, not 1"),
+        ("collect: {window: 1m, max: 1001}", "max: should be less than or equal to 1000, not 1001"),
+        ("correlate: {within: 1m}", "5:5: correlate needs two topics or more in 'on'"),
+        ("unless: {on: a.c}", "5:5: key 'within' is missing in 'unless'"),
+        ("unless: {on: [], within: 1m}", "5:18: on is empty"),
+        ("unless: {on: a.B, within: 1m}", "5:18: on: 'a.B' matches no topic"),
+        ("unless: {on: [a.c, a.*], within: 1m}", "'a.c' and 'a.*' match the same topics; keep the"),
+        (
+            "unless: {on: 'a.*', within: 1m}",
+            "5:5: 'a.b' in 'on' and 'a.*' in 'unless' match the same topics in profile 'p'; "
+            "tell them apart with a 'where' in 'unless'",
+        ),
+        ("unless: {on: a.c, within: 1m, where: evnt}", "where: unknown name 'evnt' in profile 'p'"),
+        ("unless: {on: a.c, within: 1m, where: last(a.b)}", "last() takes a topic in quotes"),
+        ("where: last(a.b)", "5:12: where: 'last(a.b)': last() takes a topic in quotes"),
+        ("limits: {per: 1h}", "5:5: key 'runs' is missing in 'limits'"),
+        ("limits: {runs: 1, per: 1h, key: host}", "5:32: unknown key 'key' of 'limits'"),
+        ("concurrency: {mode: que}", "5:25: mode 'que' is not one of parallel, queued, single"),
+        (
+            "concurrency: {mode: single, limit: 2}",
+            "5:18: concurrency: mode single has a limit of 1 in profile 'p'",
+        ),
+        ("concurrency: {mode: restart, limit: 2}", "concurrency: mode restart has a limit of 1"),
+        ("concurrency: {key: unit}", "5:24: key: an event has no field 'unit'"),
+        ("concurrency: {key: payload..x}", "'payload..x' is no path of fields, like payload.unit"),
+        ("concurrency: {limit: 257}", "limit: should be less than or equal to 256, not 257"),
+        ("false_positives: {}", "5:5: key 'budget' is missing in 'false_positives'"),
+        ("false_positives: {budget: 0.05}", "5:31: budget: 0.05 is no share"),
+        ("false_positives: {budget: 101%}", "'101%' is no share in profile 'p'; write it in perc"),
+        ("false_positives: {budget: 5%, of_last: 0}", "of_last: should be greater than or equal"),
+        ("false_positives: {budget: 5%, then: stop}", "then 'stop' is not one of tell, shadow"),
         ("slo: {}", "'slo' is not supported by this version"),
         ("on: c.d", "5:5: key 'on' a second time; line 3 has it already"),
     ],
@@ -155,6 +330,19 @@ def test_profile_errors(tmp_path: Path, line: str, said: str) -> None:
     [error] = found.errors
     assert said in str(error)
     assert str(error).startswith("profiles.yaml:5:")
+
+
+def test_correlate_and_unless_do_not_go_together(tmp_path: Path) -> None:
+    """What makes no sense together is refused at the clause that is named first."""
+    text = (
+        "profiles:\n  p:\n    on: [a.b, c.d]\n    actions: [emit: x.y]\n"
+        "    unless: {on: e.f, within: 1m}\n    correlate: {within: 1m}\n"
+    )
+    [error] = load(tmp_path, text).errors
+    assert str(error) == (
+        "profiles.yaml:6:5: correlate and unless do not go together in profile 'p'; "
+        "write two profiles"
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,6 +461,65 @@ def test_shared_parts(tmp_path: Path) -> None:
     assert one(tmp_path, text).retry.attempts == 9
 
 
+def test_load_file(tmp_path: Path) -> None:
+    """The profiles of one file are read wherever it lies; errors name it."""
+    path = tmp_path / "elsewhere.yaml"
+    path.write_text(GOOD)
+    found = load_file(path)
+    assert (list(found.profiles), found.errors) == (["triage-failed-service"], [])
+    assert found.profiles["triage-failed-service"] == one(tmp_path, GOOD)
+    path.write_text("profiles:\n  p: {on: a.b}\n")
+    [error] = load_file(path).errors
+    assert (error.line, "key 'actions' is missing" in str(error)) == (2, True)
+    assert str(error).partition(":")[0].endswith("elsewhere.yaml")
+    path.write_text("a: [\n")
+    assert load_file(path).profiles == {}
+    assert len(load_file(path).errors) == 1
+    [error] = load_file(tmp_path / "nowhere.yaml").errors
+    assert "nowhere.yaml" in str(error)
+
+
+def test_parse() -> None:
+    """A document that is no file is read alike."""
+    found = parse(yamlfile.parse(with_key("owner: me").encode(), file="text"))
+    assert (found.profiles["p"].owner, found.profiles["p"].file) == ("me", "text")
+    [error] = parse(yamlfile.parse(b"profiles: 3", file="text")).errors
+    assert str(error).startswith("text:1:11: ")
+
+
+ALL_KEYS = """\
+    description: all keys
+    state: shadow
+    where: 'last("mesh.ready") != null'
+    unless: {on: [a.c], within: 1m, where: event.payload.ok}
+    debounce: {window: 30s, edge: trailing}
+    collect: {window: 1m}
+    throttle: {at_most: 3, per: 1h, key: host}
+    limits: {runs: 9, per: 1d}
+    concurrency: {mode: queued, key: payload.unit}
+    retry: {attempts: 2}
+    false_positives: {budget: 5%}
+    hops: 3
+"""
+
+
+@pytest.mark.parametrize("text", [with_key(""), with_key(ALL_KEYS.strip()), GOOD])
+def test_from_source(tmp_path: Path, text: str) -> None:
+    """What a profile's file says of it gives the same profile again, also through JSON."""
+    profile = one(tmp_path, text)
+    again = from_source(profile.name, json.loads(json.dumps(profile.source)))
+    assert again == profile
+    assert (again.hash, again.state, again.rule) == (profile.hash, profile.state, profile.rule)
+    assert (again.content, again.steps) == (profile.content, profile.steps)
+    assert again.source == profile.source
+
+
+def test_from_a_source_of_another_version() -> None:
+    """A text that this version does not take is one error, which names the profile."""
+    with pytest.raises(ConfigError, match="p:1:.*unknown key 'shiny' in profile 'p'"):
+        from_source("p", {"on": "a.b", "actions": [{"emit": "b.c"}], "shiny": 1})
+
+
 def plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *, value: str, code: str) -> None:
     """Install a distribution with one action named `hello`."""
     (folder / "stranger.py").write_text(code)
@@ -325,7 +572,8 @@ def test_json_schema() -> None:
     schema = json_schema()
     profile = schema["$defs"]["ProfileSpec"]["properties"]
     step = schema["$defs"]["StepSpec"]["properties"]
-    assert {"on", "where", "debounce", "actions"} <= profile.keys()
+    assert {"on", "where", "unless", "correlate", "debounce", "collect"} <= profile.keys()
+    assert {"throttle", "limits", "concurrency", "false_positives", "actions"} <= profile.keys()
     assert {"id", "command", "emit", "collect"} <= step.keys()
     assert _references(schema) <= {f"#/$defs/{name}" for name in schema["$defs"]}
 

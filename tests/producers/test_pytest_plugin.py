@@ -121,8 +121,10 @@ def test_events_of_one_run_share_its_ids(agent: StandInAgent, project: Path) -> 
     run_pytest(project)
     assert len({(e["run_id"], e["correlation_id"]) for e in agent.events}) == 1
     agent.events.clear()
-    run_pytest(project, env={"OPSMESH_RUN_ID": "r", "OPSMESH_CORRELATION_ID": "c"})
-    assert {(e["run_id"], e["correlation_id"]) for e in agent.events} == {("r", "c")}
+    run_pytest(
+        project, env={"OPSMESH_RUN_ID": "r", "OPSMESH_CORRELATION_ID": "c", "OPSMESH_HOPS": "2"}
+    )
+    assert {(e["run_id"], e["correlation_id"], e["hops"]) for e in agent.events} == {("r", "c", 2)}
 
 
 def test_a_run_in_an_editor_is_told_as_the_editors_too(agent: StandInAgent, project: Path) -> None:

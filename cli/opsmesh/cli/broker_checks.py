@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from opsmesh.cli import profile_health
 from opsmesh.cli.checks import Check
 from opsmesh.cli.config_file import mask_url
 from opsmesh.router import connection, paths, server, supervisor_state, topology
@@ -16,6 +18,8 @@ from opsmesh.router.settings import Settings
 
 #: What to do about a stream whose messages are gone.
 RESTORE = "restore the JetStream store, or: opsmesh doctor --accept-loss"
+#: What a profile's verdict is to `doctor`; any other is wrong.
+_MARKS = {"ok": True, "behind": True, "disabled": None, "elsewhere": None}
 
 
 async def check(settings: Settings) -> tuple[list[Check], list[str]]:
@@ -36,6 +40,7 @@ async def check(settings: Settings) -> tuple[list[Check], list[str]]:
             checks.append(await _stream(client.jetstream(), name, known.last_seq(name)))
             if checks[-1].fix == RESTORE:
                 lost.append(name)
+        checks += await _profiles(client, settings)
     except (NatsError, TimeoutError) as error:
         detail = f"JetStream does not answer: {error or type(error).__name__}"
         checks.append(Check(check="streams", ok=False, detail=detail, fix="see broker.log"))
@@ -49,6 +54,25 @@ async def check(settings: Settings) -> tuple[list[Check], list[str]]:
             fix = str(getattr(error, "hint", ""))
             checks.append(Check(check="durability", ok=False, detail=str(error), fix=fix))
     return checks, lost
+
+
+async def _profiles(client: Client, settings: Settings) -> list[Check]:
+    try:
+        infos = await profile_health.consumers(client.jetstream())
+        found = await profile_health.check(client, settings, infos)
+    except NotFoundError:  # the stream's own check says so
+        return []
+    except ImportError as error:
+        return [Check(check="profiles decided", ok=False, detail=str(error), fix="reinstall it")]
+    return [
+        Check(
+            check=f"{one.kind} {one.profile}",
+            ok=_MARKS.get(one.verdict, False),
+            detail=one.detail,
+            fix=one.fix,
+        )
+        for one in found
+    ]
 
 
 async def _stream(js: JetStreamContext, name: str, known: int) -> Check:

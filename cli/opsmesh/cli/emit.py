@@ -228,6 +228,8 @@ def envelope(call: Call) -> tuple[bytes, str]:
     if fields.get("severity", "info") not in SEVERITIES:
         raise _wrong(f"severity {fields['severity']!r} is not one of {', '.join(SEVERITIES)}")
     parts = [f"{quote(name)}:{quote(value)}" for name, value in fields.items()]
+    if (hops := env.get("OPSMESH_HOPS", "")).isdecimal():
+        parts.append(f'"hops":{int(hops)}')
     parts.append('"payload":' + _payload(call))
     if call.texts:
         parts.append('"_coerce":true')

@@ -1,4 +1,4 @@
-"""`tail`, `show`, `trace`: looking at events as they are in the stream."""
+"""`tail`, `show`: looking at events as they are in the stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import msgspec
 import typer
 from nats.aio.client import Client
 from rich.markup import escape
-from rich.tree import Tree
 
 from opsmesh.cli import output
 from opsmesh.cli.session import with_client
@@ -154,48 +153,9 @@ def show(
     console = output.console()
     console.print(_line(found))
     console.print(f"[dim]stored as {EVENTS} sequence {found.seq}, {found.subject}[/]")
-    console.print_json(json.dumps(_fields(found.event)))
+    console.print_json(json.dumps(fields(found.event)))
     for item in caused:
         console.print("[dim]caused[/] ", _line(item))
-
-
-def trace(
-    correlation: Annotated[
-        str, typer.Argument(metavar="CORRELATION", help="A correlation id, or any event's id.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="A list of envelopes.")] = False,
-) -> None:
-    """Show a whole story: every event of one correlation, as a tree of causes."""
-
-    async def body(client: Client, settings: Settings) -> list[Stored]:
-        wanted = correlation
-        items: list[Stored] = []
-        async for item in stored(client, since_us=_not_before(correlation)):
-            if item.event is None:
-                continue
-            if item.event.id == correlation:  # any event's id leads to its story
-                wanted = item.event.correlation_id
-            if item.event.correlation_id in (wanted, correlation):
-                items.append(item)
-        if wanted != correlation:
-            items = [
-                item
-                async for item in stored(client, since_us=_not_before(wanted))
-                if item.event and item.event.correlation_id == wanted
-            ]
-        return items
-
-    items = with_client(body)
-    if not items:
-        output.fail(
-            f"no event has the correlation id {correlation}",
-            hint="opsmesh tail --json shows the correlation_id of each event",
-            code=output.NOT_FOUND,
-        )
-    if as_json:
-        output.as_json([_record(item) for item in items])
-        return
-    output.console().print(_tree(items))
 
 
 def _not_before(event_id: str) -> int | None:
@@ -203,28 +163,22 @@ def _not_before(event_id: str) -> int | None:
     return None if ms is None else ms * 1000 - SEARCH_SLACK_US
 
 
-def _tree(items: list[Stored]) -> Tree:
-    events = {item.event.id: item for item in items if item.event}
-    nodes: dict[str, Tree] = {}
-    top = Tree(f"[bold]{escape(items[0].event.correlation_id if items[0].event else '')}[/]")
-    for event_id, item in events.items():
-        cause = item.event.causation_id if item.event else None
-        parent = nodes.get(cause or "", top)
-        nodes[event_id] = parent.add(_line(item))
-    return top
-
-
 def _line(item: Stored) -> str:
+    if item.event is not None:
+        return line(item.event, item.stored_us)
     when = f"[dim]{output.local(times.format_us(item.stored_us))}[/]"
-    if item.event is None:
-        return f"{when} [red]undecodable[/] {escape(item.subject)} [dim]{escape(item.error)}[/]"
-    event = item.event
+    return f"{when} [red]undecodable[/] {escape(item.subject)} [dim]{escape(item.error)}[/]"
+
+
+def line(event: Event, stored_us: int, *, with_id: bool = True) -> str:
+    """An event on one line, as markup: when it was stored, what it is, where from, its gist."""
     colour = COLOURS[event.severity]
-    return (
-        f"{when} [{colour}]{event.severity:<8}[/] [bold]{escape(event.topic)}[/] "
-        f"[dim]{escape(event.host)}/{escape(event.source)}[/] {escape(_gist(event.payload))} "
-        f"[dim]{escape(event.id)}[/]"
+    text = (
+        f"[dim]{output.local(times.format_us(stored_us))}[/] "
+        f"[{colour}]{event.severity:<8}[/] [bold]{escape(event.topic)}[/] "
+        f"[dim]{escape(event.host)}/{escape(event.source)}[/] {escape(_gist(event.payload))}"
     )
+    return f"{text} [dim]{escape(event.id)}[/]" if with_id else text
 
 
 def _gist(payload: dict[str, Any]) -> str:
@@ -239,12 +193,13 @@ def _gist(payload: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _fields(event: Event) -> dict[str, Any]:
+def fields(event: Event) -> dict[str, Any]:
+    """An event as JSON: what it has of the envelope."""
     return {name: value for name, value in event.view().items() if value is not None}
 
 
 def _record(item: Stored) -> dict[str, Any]:
-    event = _fields(item.event) if item.event else None
+    event = fields(item.event) if item.event else None
     return {
         "stream": EVENTS,
         "seq": item.seq,

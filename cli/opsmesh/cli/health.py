@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
+from opsmesh.cli import profile_health
 from opsmesh.cli.broker_checks import RESTORE
 from opsmesh.cli.config_file import mask_url
 from opsmesh.router import connection, paths, server, spool, supervisor_state, topology
@@ -38,6 +40,7 @@ class Health:
     spool: dict[str, int] = field(default_factory=dict)
     streams: dict[str, dict[str, int]] = field(default_factory=dict)
     consumers: list[dict[str, Any]] = field(default_factory=list)
+    profiles: list[dict[str, Any]] = field(default_factory=list)
 
     def problem(self, what: str, fix: str) -> None:
         """Note one thing that is wrong, and the command that mends it."""
@@ -54,7 +57,7 @@ async def check(settings: Settings) -> Health:
     alive = _components(health)
     profiles = _profiles(health)
     if alive or settings.nats.url:
-        await _broker(health, settings, profiles)
+        await _broker(health, settings, profiles, alive=alive)
     _spool(health)
     if not alive:
         health.verdict = "down"
@@ -91,6 +94,7 @@ def _components(health: Health) -> bool:
 def _profiles(health: Health) -> set[str] | None:
     """The profiles' names; None when the files are broken, and nobody can say what is stale."""
     try:  # a broken installation is what `status` has to be able to tell
+        from opsmesh.handlers import candidates
         from opsmesh.handlers.profiles import load_profiles
     except ImportError as broken:
         health.problem(f"profiles cannot be read: {broken}", "opsmesh doctor")
@@ -99,6 +103,9 @@ def _profiles(health: Health) -> set[str] | None:
     for error in found.errors:
         what = f"profiles are broken, the last good ones stay in force: {error}"
         health.problem(what, "mend the file; check it: opsmesh profile validate")
+    for error in candidates.load(Path(paths.config_dir())).errors:
+        fix = "opsmesh profile try FILE, or opsmesh profile try --stop PROFILE"
+        health.problem(f"a candidate is broken, and not decided: {error}", fix)
     return None if found.errors else set(found.profiles)
 
 
@@ -116,7 +123,9 @@ def _spool(health: Health) -> None:
         health.problem(what, "none needed: the agent sends them once the broker answers")
 
 
-async def _broker(health: Health, settings: Settings, profiles: set[str] | None) -> None:
+async def _broker(
+    health: Health, settings: Settings, profiles: set[str] | None, *, alive: bool
+) -> None:
     try:
         where = connection.endpoint(settings)
         health.nats_url = mask_url(where.url)
@@ -127,7 +136,8 @@ async def _broker(health: Health, settings: Settings, profiles: set[str] | None)
     try:
         js = client.jetstream()
         await _streams(health, js, settings)
-        await _consumers(health, js, profiles)
+        if topology.EVENTS in health.streams:
+            await _consumers(health, client, settings, profiles, alive=alive)
     except (NatsError, TimeoutError) as error:
         health.problem(
             f"JetStream does not answer: {error or type(error).__name__}", "opsmesh doctor"
@@ -166,24 +176,43 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
         health.problem(what, "opsmesh dlq ls, then opsmesh dlq retry or opsmesh dlq drop")
 
 
-async def _consumers(health: Health, js: JetStreamContext, profiles: set[str] | None) -> None:
-    if topology.EVENTS not in health.streams:
-        return
-    for info in await _all_consumers(js):
+async def _consumers(
+    health: Health, client: Client, settings: Settings, profiles: set[str] | None, *, alive: bool
+) -> None:
+    infos = await profile_health.consumers(client.jetstream())
+    decided = {one.consumer: one for one in await _decided(client, settings, infos)}
+    for one in decided.values():
+        health.profiles.append(asdict(one))
+        if alive and one.verdict in profile_health.WRONG:
+            which = one.profile if one.kind == "profile" else f"the candidate of {one.profile}"
+            health.problem(f"{which}: {one.detail}", one.fix)
+    for info in infos.values():
         pending = info.num_pending or 0
         if info.name == SINK and pending > SINK_LAG:
             what = f"evidence is {pending} events behind"
             health.problem(what, "wait, or see the log of the component sink")
         if info.name == SINK or info.name.startswith(PROFILE):
             name, stale = (SINK, False) if info.name == SINK else _profile(info.name, profiles)
+            known = decided.get(info.name)
             health.consumers.append(
                 {
                     "profile": name,
                     "pending": pending,
                     "ack_pending": info.num_ack_pending or 0,
                     "stale": stale,
+                    "state": known.state if known else None,
+                    "verdict": known.verdict if known else None,
                 }
             )
+
+
+async def _decided(
+    client: Client, settings: Settings, infos: dict[str, ConsumerInfo]
+) -> list[profile_health.ProfileHealth]:
+    try:
+        return await profile_health.check(client, settings, infos)
+    except ImportError:  # said before
+        return []
 
 
 def _profile(consumer: str, profiles: set[str] | None) -> tuple[str, bool]:
@@ -193,13 +222,6 @@ def _profile(consumer: str, profiles: set[str] | None) -> tuple[str, bool]:
         if rest == name or rest.startswith(f"{name}-on-"):
             return name, False
     return rest.partition("-on-")[0], profiles is not None
-
-
-async def _all_consumers(js: JetStreamContext) -> list[ConsumerInfo]:
-    found: list[ConsumerInfo] = []
-    while page := await js.consumers_info(topology.EVENTS, offset=len(found)):
-        found += page
-    return found
 
 
 def _durable(health: Health, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,21 +12,27 @@ from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from rich.markup import escape
 
-from opsmesh.cli import output
+from opsmesh.cli import (
+    output,
+    profile_backtest,
+    profile_cases,
+    profile_lookup,
+    profile_shadow,
+    profile_states,
+    profile_validate,
+)
 from opsmesh.cli.events import SEARCH_SLACK_US, stored
 from opsmesh.cli.said import new_event, say
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import overrides
-from opsmesh.handlers.profiles import Profile, ProfileSet, json_schema, load_profiles
-from opsmesh.handlers.serve import consumer_name
+from opsmesh.handlers import candidates, overrides, shadow_diff
+from opsmesh.handlers.consumers import consumer_name
+from opsmesh.handlers.profiles import Profile, ProfileSet, json_schema
 from opsmesh.router import paths, trigger
-from opsmesh.router.decide import ProfileState
 from opsmesh.router.errors import RouterError
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
-from opsmesh.schemas import ids
+from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import encode
-from opsmesh.schemas.nearest import nearest
 from opsmesh.schemas.registry import load_registry
 
 app = typer.Typer(no_args_is_help=True, help="What fires on which events, and what it does.")
@@ -33,16 +40,27 @@ app = typer.Typer(no_args_is_help=True, help="What fires on which events, and wh
 Name = Annotated[str, typer.Argument(metavar="PROFILE", help="A profile's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
-COLOURS = {"enabled": "green", "shadow": "yellow", "disabled": "dim"}
+app.command("enable")(profile_states.enable)
+app.command("disable")(profile_states.disable)
+app.command("shadow")(profile_states.shadow)
+app.command("try")(profile_shadow.try_)
+app.command("diff-shadow")(profile_shadow.diff_shadow)
+app.command("promote")(profile_shadow.promote)
+app.command("validate")(profile_validate.validate)
+app.command("test")(profile_cases.profile_test)
+app.command("backtest")(profile_backtest.backtest)
+
+COLOURS = {"enabled": "green", "shadow": "yellow", "disabled": "dim", "candidate": "yellow"}
 
 
 @app.command("ls")
 def ls(as_json: AsJson = False) -> None:
     """List profiles: their state, what they listen to, and how many events wait for each."""
-    found = _load()
+    found = profile_lookup.load()
     chosen = overrides.read()
-    waiting = _waiting(found)
-    rows = [
+    trials = candidates.load(Path(paths.config_dir()))
+    waiting, since = _live(found, trials)
+    rows: list[dict[str, Any]] = [
         {
             "profile": profile.name,
             "state": chosen.get(profile.name, profile.state),
@@ -52,27 +70,39 @@ def ls(as_json: AsJson = False) -> None:
             "waiting": waiting.get(profile.name),
             "owner": profile.owner,
             "hash": profile.hash,
+            "candidate": _trial(trials.profiles.get(profile.name), since),
         }
         for profile in found.profiles.values()
     ]
+    new = [one for name, one in trials.profiles.items() if name not in found.profiles]
     if as_json:
-        output.as_json(rows)
+        fresh = [
+            {"profile": one.name, "state": "candidate", "candidate": _trial(one, since)}
+            for one in new
+        ]
+        output.as_json(rows + fresh)
     else:
+        table = []
+        for row in rows:
+            table += [row, *_trial_rows(trials.profiles.get(row["profile"]), since)]
+        for one in new:
+            table += _trial_rows(one, since)
         output.table(
-            rows,
+            table,
             ["profile", "state", "on", "steps", "waiting", "owner", "hash"],
             empty=f"no profiles yet; write one into {_file()} (see the README)",
             style=lambda name, value: COLOURS.get(value, "") if name == "state" else "",
         )
-    if found.errors:
-        _say_errors(found)
+    profile_lookup.say_errors(found)
+    profile_lookup.say_errors(trials)
+    if found.errors or trials.errors:
         raise typer.Exit(output.FAILED)
 
 
 @app.command("show")
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show one profile as it is understood, with every default filled in."""
-    profile = _find(_load(), name)
+    profile = profile_lookup.find(profile_lookup.load(), name)
     record = _record(profile)
     if as_json:
         output.as_json(record)
@@ -80,40 +110,6 @@ def show(name: Name, as_json: AsJson = False) -> None:
     console = output.console()
     console.print(f"[bold]{escape(profile.name)}[/] [dim]{profile.hash}[/]")
     console.print_json(json.dumps(record))
-
-
-@app.command("validate")
-def validate(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A configuration folder; yours unless given.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check the profile files; exit code 1 when anything is wrong with them."""
-    found = load_profiles(folder or Path(paths.config_dir()))
-    if as_json:
-        output.as_json(
-            {
-                "profiles": sorted(found.profiles),
-                "errors": [
-                    {
-                        "file": str(error.file),
-                        "line": error.line,
-                        "column": error.column,
-                        "message": error.message,
-                        "hint": error.hint,
-                    }
-                    for error in found.errors
-                ],
-                "problems": [str(problem) for problem in found.problems],
-            }
-        )
-    elif found.errors:
-        _say_errors(found)
-    else:
-        output.note(f"{len(found.profiles)} profiles are valid: {', '.join(found.profiles)}")
-    if found.errors:
-        raise typer.Exit(output.FAILED)
 
 
 @app.command("schema")
@@ -138,7 +134,7 @@ def trigger_(
     Examples: opsmesh profile trigger triage --event 01a205fc-…
               opsmesh profile trigger triage --topic service.start.failed --payload '{"unit": "x"}'
     """
-    profile = _find(_load(), name)
+    profile = profile_lookup.find(profile_lookup.load(), name)
     if (event is None) == (topic is None):
         output.fail("say for what: --event ID or --topic TOPIC", code=output.USAGE)
     try:
@@ -168,75 +164,59 @@ def trigger_(
     output.note(f"triggered {profile.name}; see: opsmesh run ls --profile {profile.name}")
 
 
-@app.command("enable")
-def enable(name: Name) -> None:
-    """Let a profile act. What came while it was disabled stays decided as it was."""
-    _choose(name, "enabled")
-
-
-@app.command("disable")
-def disable(name: Name) -> None:
-    """Stop a profile from acting; events are still decided, and recorded as suppressed.
-
-    Work that it has begun waits until it is enabled again.
-    """
-    _choose(name, "disabled")
-
-
-@app.command("shadow")
-def shadow(name: Name) -> None:
-    """Let a profile decide and record, but not act."""
-    _choose(name, "shadow")
-
-
-def _choose(name: str, state: ProfileState) -> None:
-    profile = _find(_load(), name)
-    overrides.write(profile.name, None if profile.state == state else state)
-    output.note(f"{profile.name} is {state} now")
-
-
 def _file() -> Path:
     return Path(paths.config_dir(), "profiles.yaml")
 
 
-def _load() -> ProfileSet:
-    return load_profiles(Path(paths.config_dir()))
+def _live(found: ProfileSet, trials: ProfileSet) -> tuple[dict[str, int], dict[str, int]]:
+    """Events that wait for each profile, and when each candidate began; empty when the mesh is
+    down."""
 
-
-def _find(found: ProfileSet, name: str) -> Profile:
-    if name not in found.profiles:
-        if found.errors:
-            _say_errors(found)
-            raise typer.Exit(output.FAILED)
-        near = nearest(name, found.profiles)
-        hint = f"did you mean {near}?" if near else "opsmesh profile ls"
-        output.fail(f"no profile {name!r}", hint=hint, code=output.NOT_FOUND)
-    return found.profiles[name]
-
-
-def _say_errors(found: ProfileSet) -> None:
-    for error in found.errors:
-        output.note(str(error))
-
-
-def _waiting(found: ProfileSet) -> dict[str, int]:
-    """Events that wait for each profile's consumer; empty when the mesh is down."""
-
-    async def body(client: Client, settings: Settings) -> dict[str, int]:
+    async def body(client: Client, settings: Settings) -> tuple[dict[str, int], dict[str, int]]:
         js = client.jetstream()
-        counts = {}
+        counts, since = {}, {}
         for profile in found.profiles.values():
             try:
                 info = await js.consumer_info(EVENTS, consumer_name(profile, settings.host))
             except JetStreamError:
                 continue
             counts[profile.name] = (info.num_pending or 0) + (info.num_ack_pending or 0)
-        return counts
+        for trial in trials.profiles.values():
+            with contextlib.suppress(JetStreamError):
+                if version := await shadow_diff.began(client, trial, host=settings.host):
+                    since[trial.name] = version.at_us
+        return counts, since
 
     try:
         return with_client(body)
     except RouterError:
-        return {}
+        return {}, {}
+
+
+def _trial(trial: Profile | None, since: dict[str, int]) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    began_us = since.get(trial.name)
+    return {
+        "hash": trial.hash,
+        "since": None if began_us is None else times.format_us(began_us),
+    }
+
+
+def _trial_rows(trial: Profile | None, since: dict[str, int]) -> list[dict[str, Any]]:
+    if trial is None:
+        return []
+    began_us = since.get(trial.name)
+    when = "not begun" if began_us is None else f"since {output.local(times.format_us(began_us))}"
+    return [
+        {
+            "profile": f"{trial.name} · candidate {trial.hash[:8]} {when}",
+            "state": "candidate",
+            "on": " ".join(trial.on),
+            "steps": " ".join(step.id for step in trial.steps),
+            "hash": trial.hash,
+        }
+    ]
 
 
 async def _event(client: Client, event_id: str) -> tuple[bytes, tuple[str, int, int]] | None:

@@ -20,7 +20,15 @@ EXIT = {"ok": 0, "degraded": output.FAILED, "down": output.UNAVAILABLE}
 #: Seconds between two looks of --watch.
 WATCH_EVERY = 1.0
 
-_COLOURS = {"ok": "green", "running": "green", "degraded": "yellow", "starting": "yellow"}
+_COLOURS = {
+    "ok": "green",
+    "running": "green",
+    "enabled": "green",
+    "degraded": "yellow",
+    "starting": "yellow",
+    "shadow": "yellow",
+    "disabled": "dim",
+}
 
 
 def status(
@@ -63,10 +71,22 @@ def _print(found: health.Health) -> None:
         console.print()
         rows = [{"stream": name, **facts} for name, facts in found.streams.items()]
         output.table(rows, ("stream", "messages", "last_seq"), empty="")
-    if found.consumers:
+    if found.profiles:
+        console.print()
+        rows = [
+            {
+                "profile": one["profile"] + (" · candidate" if one["kind"] != "profile" else ""),
+                "state": one["state"],
+                "waiting": one["waiting"],
+                "health": one["detail"],
+            }
+            for one in found.profiles
+        ]
+        output.table(rows, ("profile", "state", "waiting", "health"), empty="", style=_style)
+    if rest := [one for one in found.consumers if one["verdict"] is None]:
         console.print()
         columns = ("profile", "pending", "ack_pending", "stale")
-        output.table(found.consumers, columns, empty="", style=_style)
+        output.table(rest, columns, empty="", style=_style)
 
 
 def _style(column: str, value: Any) -> str:

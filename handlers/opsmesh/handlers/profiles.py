@@ -145,8 +145,8 @@ def parse(document: Document) -> ProfileSet:
 def from_source(name: str, source: Mapping[str, Any]) -> Profile:
     """A profile from what a file once said of it (`Profile.source`); ConfigError when this version
     of opsmesh does not take it."""
-    text = json.dumps({"profiles": {name: source}}, default=str)  # JSON is YAML
-    found = parse(yamlfile.parse(text.encode(), file=name))
+    data = {"profiles": {name: dict(source)}}
+    found = parse(Document(file=name, data=data, positions={}, keys={}))
     if found.errors:
         raise found.errors[0]
     return found.profiles[name]

@@ -27,6 +27,7 @@ class Emit(Protocol):
         id: str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
+        hops: int | None = None,
         component: str | None = None,
         workspace: str | None = None,
         run_id: str | None = None,

@@ -23,6 +23,8 @@ def step_environment(
         "OPSMESH_EVENT": str(event_file),
         "OPSMESH_EVENT_ID": ctx.event.id,
         "OPSMESH_CORRELATION_ID": ctx.event.correlation_id,
+        # what the program says is caused by the event: a loop through programs ends like any other
+        "OPSMESH_HOPS": str(ctx.event.hops + 1),
         "OPSMESH_IDEMPOTENCY_KEY": ctx.idempotency_key,
         "OPSMESH_ATTEMPT": str(ctx.attempt),
         "OPSMESH_PROFILE": ctx.profile,

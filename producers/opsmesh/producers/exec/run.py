@@ -82,6 +82,7 @@ def _tell(reports: Sequence[Report], outcome: Outcome, env: Mapping[str, str], c
                 run_id=env["OPSMESH_RUN_ID"],
                 correlation_id=env["OPSMESH_CORRELATION_ID"],
                 causation_id=env.get("OPSMESH_EVENT_ID"),
+                hops=int(hops) if (hops := env.get("OPSMESH_HOPS", "")).isdecimal() else None,
                 exit_code=outcome.exit_code,
                 duration_ms=outcome.duration_ms,
             )

@@ -1,0 +1,169 @@
+"""Whether each profile in force is decided: who owns it, what waits, and for how long.
+
+The one rule: nothing here waits for long when all is well. Owners are asked all at once, and the
+time of the oldest event is looked up for a profile with a backlog alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
+
+from opsmesh.cli import output
+from opsmesh.router import paths, topology
+from opsmesh.router.settings import Settings
+from opsmesh.schemas import times
+
+if TYPE_CHECKING:  # a broken installation is what `status` has to be able to tell
+    from opsmesh.handlers.liveness import Alive, Hangs
+    from opsmesh.handlers.position import Cursor
+    from opsmesh.handlers.profiles import Profile
+
+Verdict = Literal[
+    "ok", "behind", "stuck", "nobody decides", "does not answer", "disabled", "elsewhere"
+]
+#: Verdicts that somebody has to do something about.
+WRONG: Final = ("stuck", "nobody decides", "does not answer")
+#: An event that waits for so many seconds, while the cursor does not move, is stuck.
+STUCK_S: Final = 30.0
+#: Seconds before a second look for an owner: one may be on its way, after a start or a change.
+AGAIN_S: Final = 1.0
+LOOK: Final = "see the log of the component handlers; then: opsmesh down, opsmesh up"
+_FIXES: Final[Mapping[str, str]] = {
+    "stuck": LOOK,
+    "nobody decides": LOOK,
+    "does not answer": "another process of handlers takes over; if none does: opsmesh down, "
+    "opsmesh up",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileHealth:
+    """One profile, or candidate, on this host. Times are RFC 3339 in UTC."""
+
+    profile: str
+    kind: str
+    state: str
+    verdict: Verdict
+    detail: str
+    waiting: int
+    oldest: str | None
+    owner: dict[str, Any] | None
+    consumer: str
+
+    @property
+    def fix(self) -> str:
+        """What mends it; empty when nothing is wrong."""
+        return _FIXES.get(self.verdict, "")
+
+
+async def check(
+    client: Client, settings: Settings, infos: Mapping[str, ConsumerInfo]
+) -> list[ProfileHealth]:
+    """Every profile and candidate of the configuration folder; `infos` are the consumers of
+    EVENTS."""
+    return list(
+        await asyncio.gather(
+            *(_check(client, one, kind, settings.host, infos) for kind, one in _in_force())
+        )
+    )
+
+
+async def consumers(js: JetStreamContext) -> dict[str, ConsumerInfo]:
+    """Every consumer of EVENTS, by its name."""
+    found: list[ConsumerInfo] = []
+    while page := await js.consumers_info(topology.EVENTS, offset=len(found)):
+        found += page
+    return {info.name: info for info in found}
+
+
+def _in_force() -> Iterable[tuple[str, Profile]]:
+    from opsmesh.handlers import candidates, overrides
+    from opsmesh.handlers.consumers import ACTIVE, CANDIDATE
+    from opsmesh.handlers.profiles import load_profiles
+
+    folder, chosen = Path(paths.config_dir()), overrides.read()
+    for profile in load_profiles(folder).profiles.values():
+        yield ACTIVE, profile.with_state(chosen.get(profile.name, profile.state))
+    for profile in candidates.load(folder).profiles.values():
+        yield CANDIDATE, profile.with_state("shadow")
+
+
+async def _check(
+    client: Client, profile: Profile, kind: str, host: str, infos: Mapping[str, ConsumerInfo]
+) -> ProfileHealth:
+    from opsmesh.handlers import backlog, liveness
+    from opsmesh.handlers.consumers import consumer_name, runs_here
+    from opsmesh.handlers.position import Positions
+
+    consumer = consumer_name(profile, host, kind=kind)
+    here, info = runs_here(profile, host), infos.get(consumer)
+    waiting = (info.num_pending or 0) + (info.num_ack_pending or 0) if info is not None else 0
+    owner: Alive | Hangs | None = None
+    cursor: Cursor | None = None
+    oldest_us = None
+    if here and (profile.state != "disabled" or profile.run_on == "any"):
+        owner = await liveness.owner(client, consumer)
+        if owner is None and profile.state != "disabled":
+            await asyncio.sleep(AGAIN_S)
+            owner = await liveness.owner(client, consumer)
+    if here and waiting:
+        cursor, _ = await Positions(client).cursor(consumer)
+    if cursor is not None:
+        oldest_us = await backlog.oldest_us(client, profile, host=host, after_seq=cursor.seq)
+    oldest = None if oldest_us is None else times.format_us(oldest_us)
+    verdict: Verdict = "elsewhere"
+    if here:
+        verdict = _verdict(profile, owner, oldest_us)
+    alive = owner if isinstance(owner, liveness.Alive) else None
+    return ProfileHealth(
+        profile=profile.name,
+        kind=kind,
+        state=profile.state,
+        verdict=verdict,
+        detail=_detail(profile, verdict, alive, waiting, oldest),
+        waiting=waiting,
+        oldest=oldest,
+        owner=None if alive is None else {"host": alive.host, "pid": alive.pid, "seq": alive.seq},
+        consumer=consumer,
+    )
+
+
+def _verdict(profile: Profile, owner: Alive | Hangs | None, oldest_us: int | None) -> Verdict:
+    from opsmesh.handlers.liveness import Hangs
+
+    if isinstance(owner, Hangs):
+        return "does not answer"
+    if owner is None:
+        return "disabled" if profile.state == "disabled" else "nobody decides"
+    now_us = times.now_us()
+    if oldest_us is None or now_us - oldest_us < STUCK_S * 1e6:
+        return "ok"
+    return "stuck" if now_us - owner.at_us > STUCK_S * 1e6 else "behind"
+
+
+def _detail(
+    profile: Profile, verdict: Verdict, owner: Alive | None, waiting: int, oldest: str | None
+) -> str:
+    since = f" since {output.local(oldest)}" if oldest is not None else ""
+    wait = f"{waiting} {'waits' if waiting == 1 else 'wait'}{since}" if waiting else ""
+    if verdict == "elsewhere":
+        return f"decided on {profile.run_on}"
+    if verdict in ("nobody decides", "disabled"):
+        return f"{verdict}, {wait}" if wait else verdict
+    if owner is None:
+        return f"its owner does not answer{f', {wait}' if wait else ''}"
+    by = f"{owner.host} (pid {owner.pid})"
+    if verdict == "stuck":
+        at = output.local(times.format_us(owner.at_us))
+        return f"stuck: {wait}, and {by} is at sequence {owner.seq} since {at}"
+    if verdict == "behind":
+        return f"behind: {wait}; {by} decides, and is at sequence {owner.seq}"
+    return f"{by} decides{f', {wait}' if wait else ''}"

@@ -1,0 +1,56 @@
+"""`lint`: everything that is found wrong with a set of profiles, as one list.
+
+The files' own errors come first; a profile that has one is not looked at any further.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from opsmesh.handlers.lint import commands, expressions, loops, reach, topics
+from opsmesh.handlers.lint.finding import SEVERITIES, Finding
+from opsmesh.handlers.lint.places import Places, Source
+from opsmesh.handlers.profiles import ProfileSet
+from opsmesh.schemas.registry import Registry
+
+
+def lint(
+    found: ProfileSet,
+    registry: Registry,
+    *,
+    folder: Path,
+    host: str,
+    path: str | None = None,
+    strict: bool = False,
+    strict_topics: bool = False,
+) -> list[Finding]:
+    """Errors, then warnings, then notes, each in the order of files and lines.
+
+    `folder` is the one that the profiles' files are named from. `path` is where programs are looked
+    for, the PATH of actions unless given. With `strict` a program that is not here is an error,
+    with `strict_topics` a topic that is not registered.
+    """
+    profiles = list(found.profiles.values())
+    sources = {
+        file: Source(folder / file, file=file) for file in {profile.file for profile in profiles}
+    }
+    places = {
+        profile.name: Places(sources[profile.file], profile=profile.name, line=profile.line)
+        for profile in profiles
+    }
+    result = [Finding.of(error) for error in found.errors]
+    emitted = topics.emitted(profiles)
+    for profile in profiles:
+        place = places[profile.name]
+        result += expressions.lint(profile, place, registry)
+        result += topics.lint(profile, place, registry, emitted=emitted, strict=strict_topics)
+        result += reach.lint(profile, place, registry, host=host)
+        result += commands.lint(profile, place, path=path, strict=strict)
+    result += loops.lint(profiles, places, registry)
+    unique = dict.fromkeys(result)  # profiles may share a text by a YAML anchor
+    return sorted(unique, key=_order)
+
+
+def _order(finding: Finding) -> tuple[int, str, int, int]:
+    rank = SEVERITIES.index(finding.severity)
+    return rank, finding.file, finding.line, finding.column
