@@ -33,7 +33,7 @@ from opsmesh.handlers.position import Cursor, Positions
 from opsmesh.handlers.profiles import Profile, Step, load_profiles
 from opsmesh.handlers.records import Recorder
 from opsmesh.handlers.runs import Runs, Services
-from opsmesh.router import paths
+from opsmesh.router import paths, tasks
 from opsmesh.router.publish import Publisher
 from opsmesh.router.topology import EVENTS, WINDOWS
 from opsmesh.schemas.envelope import Event, encode, subject
@@ -188,11 +188,11 @@ async def _own(client: Client, measured: Profile, amount: int, *, act: bool) -> 
     try:
         await until(lambda: work.done() or owner.decided >= last, f"{consumer} to be done")
     finally:
-        work.cancel()
-        ended = await asyncio.gather(work, return_exceptions=True)
+        failed = work.done()
+        await tasks.end([work])
         await owner.end()
-    if not isinstance(ended[0], asyncio.CancelledError):
-        raise FigureError(f"{consumer} ended: {ended[0]}")
+    if failed:
+        raise FigureError(f"{consumer} ended: {work.exception()}")
     if act:
         await _succeeded(client, named, amount)
     rate = amount / (time.perf_counter() - began)

@@ -25,6 +25,7 @@ from opsmesh.handlers.firing import Stored
 from opsmesh.handlers.ledger import Held
 from opsmesh.handlers.records import Recorder
 from opsmesh.handlers.runs import Runs
+from opsmesh.router import tasks
 from opsmesh.router.publish import Publisher
 from opsmesh.router.topology import EVENTS
 from samples import OTHER_TOPIC, messages
@@ -84,8 +85,7 @@ async def latency(lab: Lab) -> list[Figure]:
                     rounds.append((ours, plain))
             finally:
                 await push.unsubscribe()
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
+                await tasks.end([work])
                 await owner.end()
     return [
         Figure(

@@ -17,7 +17,7 @@ from nats.js.errors import NotFoundError
 from opsmesh.handlers.backtest import backtest
 from opsmesh.handlers.consumers import consumer_name
 from opsmesh.handlers.evidence import reader
-from opsmesh.handlers.ledger import Ledger
+from opsmesh.handlers.ledger import Ledger, Run
 from opsmesh.handlers.position import Positions
 from opsmesh.handlers.profiles import Profile, load_profiles
 from opsmesh.handlers.records import records
@@ -72,11 +72,16 @@ async def _settled(client: Client, settings: Settings, chosen: list[Profile]) ->
 async def _ran_once(client: Client) -> None:
     """Return once each recorded firing has one run that succeeded, and its one event."""
 
-    async def there() -> bool:
-        runs = [run async for run in Ledger(client).runs()]
-        return all(run.state == "succeeded" for run in runs)
+    left: list[Run] = []
 
-    await eventually(there, timeout=120)
+    async def there() -> bool:
+        left[:] = [run async for run in Ledger(client).runs() if run.state != "succeeded"]
+        return not left
+
+    try:
+        await eventually(there, timeout=60)
+    except AssertionError as error:
+        raise AssertionError(f"{len(left)} runs are left: {left[:3]}") from error
     fired = [r.decision async for r in records(client, firings=True)]
     runs = [run async for run in Ledger(client).runs()]
     wanted = sorted((d.profile, d.event_id) for d in fired)

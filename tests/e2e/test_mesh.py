@@ -274,9 +274,9 @@ def test_typo_in_a_profile(person: Person) -> None:
                 for problem in person.reads("status", code=None)["problems"]
             )
         )
-        person.types("profile", "validate", code=1)
-        assert "profiles.yaml:9" in person.errors
-        assert "did you mean 'retry'" in person.errors
+        said = person.types("profile", "validate", code=1)
+        assert "profiles.yaml:9" in said
+        assert "did you mean 'retry'" in said
         rejected = person.event("mesh.config.rejected")
         assert rejected["payload"]["line"] == 9
         event_id = person.types(

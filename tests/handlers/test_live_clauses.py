@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from tests.conftest import eventually, mesh_client, run
@@ -176,6 +177,28 @@ def test_restart_takes_the_place(nats_server: EmbeddedServer, tmp_path: Path) ->
             assert (first.state, second.state) == ("cancelled", "succeeded")
             assert cancelled.payload["reason"] == f"run {second.run_id} took its place"
             assert out.read_text().split("\n") == ["begin 1", "begin 2", "end 2", ""]
+
+    run(body())
+
+
+def test_restart_leaves_one_of_a_burst(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """Of events that come at once the newest runs; every other run is cancelled, also one that had
+    not begun."""
+    profiles = """
+profiles:
+  newest:
+    on: service.start.failed
+    concurrency: {mode: restart}
+    actions: [command: ["true"]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            await asyncio.gather(*(m.publish() for _ in range(8)))
+            states = [one.state for one in await ended(m, 8)]
+            assert states[-1] == "succeeded"
+            assert set(states[:-1]) <= {"succeeded", "cancelled"}
+            assert states.count("cancelled") >= 4
 
     run(body())
 

@@ -278,10 +278,10 @@ def test_states(tmp_path: Path, state: str) -> None:
         ("retry: {backof: fixed}", "5:13: unknown key 'backof' of 'retry' in profile 'p'; did you"),
         ("debounce: {window: 0}", "5:24: window: should be greater than 0"),
         ("debounce: {window: 1s, edge: x}", "5:34: edge 'x' is not one of leading, trailing"),
-        ("throttle: {}", "5:5: key 'at_most' is missing in 'throttle'"),
+        ("throttle: {per: 1m}", "5:5: key 'at_most' is missing in 'throttle'"),
         ("throttle: {at_most: 0, per: 1m}", "5:25: at_most: should be greater than or equal to 1"),
         ("throttle: {at_most: 1001, per: 1m}", "at_most: should be less than or equal to 1000"),
-        ("throttle: {at_most: 1, per: 60}", "5:33: per: 60 is no duration; write it with its unit"),
+        ("throttle: {at_most: 1, per: 60}", "5:33: per: 60 is no duration in profile 'p'"),
         ("throttle: {at_most: 1, per: 1m, key: unit}", "5:42: key: an event has no field 'unit'"),
         (
             "throttle: {atmost: 1, at_most: 1, per: 1m}",
@@ -294,7 +294,7 @@ def test_states(tmp_path: Path, state: str) -> None:
         ("unless: {on: a.c}", "5:5: key 'within' is missing in 'unless'"),
         ("unless: {on: [], within: 1m}", "5:18: on is empty"),
         ("unless: {on: a.B, within: 1m}", "5:18: on: 'a.B' matches no topic"),
-        ("unless: {on: [a.c, a.*], within: 1m}", "'a.c' and 'a.*' match the same topics; keep the"),
+        ("unless: {on: [a.c, a.*], within: 1m}", "5:18: on: 'a.c' and 'a.*' match the same"),
         (
             "unless: {on: 'a.*', within: 1m}",
             "5:5: 'a.b' in 'on' and 'a.*' in 'unless' match the same topics in profile 'p'; "
@@ -388,7 +388,7 @@ def test_topics(tmp_path: Path, on: str) -> None:
         ("{command: [ls], id: Not-Good}", "id: "),
         ("{command: [ls], timeout: 3}", "timeout: 3 is no duration"),
         ("{command: [ls], on_unknown: retri}", "did you mean 'retry'?"),
-        ("{emit: {topic: A}}", "topic: topic 'A' is not 2 to 6 tokens"),
+        ("{emit: {topic: A}}", "topic 'A' is not 2 to 6 tokens"),
         ("{collect: [jurnal]}", "'jurnal' is not one of journal, unit_status, unit_file"),
         ("{collect: [{journal: {lnes: 1}}]}", "unknown key 'lnes' of 'journal'"),
         ("ls", "should be a valid dictionary, not 'ls'"),
@@ -503,20 +503,26 @@ ALL_KEYS = """\
 """
 
 
-@pytest.mark.parametrize("text", [with_key(""), with_key(ALL_KEYS.strip()), GOOD])
+#: Texts that JSON writes otherwise than YAML does.
+ODD = with_key(
+    r"""vars: {a: "🚀\u2028\x7f\t/", "true": "1:30", e: 1e3, f: 1.0, n: null, "~": [0x1F]}"""
+)
+
+
+@pytest.mark.parametrize("text", [with_key(""), with_key(ALL_KEYS.strip()), GOOD, ODD])
 def test_from_source(tmp_path: Path, text: str) -> None:
     """What a profile's file says of it gives the same profile again, also through JSON."""
     profile = one(tmp_path, text)
     again = from_source(profile.name, json.loads(json.dumps(profile.source)))
     assert again == profile
     assert (again.hash, again.state, again.rule) == (profile.hash, profile.state, profile.rule)
-    assert (again.content, again.steps) == (profile.content, profile.steps)
+    assert again.content == profile.content
     assert again.source == profile.source
 
 
 def test_from_a_source_of_another_version() -> None:
     """A text that this version does not take is one error, which names the profile."""
-    with pytest.raises(ConfigError, match="p:1:.*unknown key 'shiny' in profile 'p'"):
+    with pytest.raises(ConfigError, match=r"p:1:.*unknown key 'shiny' in profile 'p'"):
         from_source("p", {"on": "a.b", "actions": [{"emit": "b.c"}], "shiny": 1})
 
 

@@ -23,12 +23,13 @@ from tests.house.checkout import TOP
 FIGURES = {
     "publish_many": ["publish_many"],
     "publish_one": ["publish_one"],
-    "dispatch": ["dispatch"],
+    "dispatch": ["dispatch", "decide_fire", "decide_burst"],
     "dispatch_runner": ["dispatch_runner"],
     "sink": ["sink"],
     "latency": ["latency_p50", "latency_p99"],
     "emit": ["emit", "emit_spool"],
     "replay": ["replay_stream", "replay_jsonl"],
+    "backtest": ["backtest"],
     "idle": ["idle_rss", "idle_pss", "idle_cpu"],
 }
 #: Rows that stand alone: nats-py has nothing like them.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsmesh.router.conditions import ConditionError, Expression
+from opsmesh.router.conditions import ConditionError, Expression, Last
 
 EVENT = {
     "ts_utc": "2026-11-23T09:12:00.123456Z",
@@ -96,6 +96,108 @@ def test_names() -> None:
     """An expression knows the names that it reads, and leaves out those that its macros bind."""
     found = Expression("event.a.exists(x, x == vars.y) && host == run.id").names
     assert found == {"event", "vars", "host", "run"}
+
+
+READY, CALM = Last("mesh.ready"), Last("mesh.calm", anywhere=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ('last("mesh.ready") != null', (READY,)),
+        ("last('mesh.ready').payload.n > 1", (READY,)),
+        ('last ( "mesh.calm" , "any" ) != null', (CALM,)),
+        ("last('mesh.calm','any').host == last(\"mesh.ready\").host", (CALM, READY)),
+        ('last("mesh.ready").a == last("mesh.ready").b', (READY,)),
+        ('last( "mesh.ready").a == last("mesh.ready").b', (READY,)),
+        ('last("mesh.ready") == last("mesh.ready", "any")', (READY, Last("mesh.ready", True))),
+        ("event.last == 1", ()),
+        ('event.last("mesh.ready")', ()),
+        ('outlast("mesh.ready")', ()),
+        ("event.x == \"last('mesh.ready')\"", ()),
+    ],
+)
+def test_what_last_is_read(text: str, last: tuple[Last, ...]) -> None:
+    """An expression knows every `last(…)` that it needs; text in a string is none."""
+    expression = Expression(text)
+    assert expression.last == tuple(sorted(last))
+    assert not any(name.startswith("_last") for name in expression.names)
+
+
+@pytest.mark.parametrize("call", ['last("mesh.ready")', 'last("mesh.ready", "any")'])
+def test_last_is_named_as_it_is_written(call: str) -> None:
+    """The canonical form of a `last(…)` reads as the same one."""
+    [one] = Expression(f"{call} != null").last
+    assert one.call == call
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('last("mesh.ready").payload.n == 3', True),
+        ('last("mesh.calm", "any") == null', True),
+        ('last("mesh.calm", "any") != null && last("mesh.calm", "any").payload.n == 3', False),
+        ('last("mesh.ready").payload.n + last("mesh.ready").payload.n', 6),
+        ('event.payload.n == last("mesh.ready").payload.n', True),
+        ('event.payload.list.exists(x, x == last("mesh.ready").payload.n - 2)', True),
+        ('has(last("mesh.ready").payload.nope)', False),
+    ],
+)
+def test_last(text: str, answer: Any) -> None:
+    """`last(…)` is the event that it stands for, as a map, or null."""
+    last = {READY: {"payload": {"n": 3, "m": 4}}}
+    assert Expression(text).evaluate({"event": EVENT}, last) == answer
+
+
+def test_last_that_is_not_there_is_named() -> None:
+    """A condition that needs an event which has not come yet says how to ask for it."""
+    with pytest.raises(ConditionError) as caught:
+        Expression('last("mesh.calm", "any").payload.n == 1').evaluate({"event": EVENT})
+    assert caught.value.reason == (
+        'there is no mesh.calm yet; last("mesh.calm", "any") != null asks for it'
+    )
+
+
+def test_members_of_last() -> None:
+    """An expression knows which members of each `last(…)` it reads; none stands for all of it."""
+    paths = Expression(
+        'last("mesh.ready").payload.n == event.x && last("mesh.calm", "any") != null'
+    )
+    assert paths.paths() == {READY: (("payload", "n"),), CALM: (), "event": (("x",),)}
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("last() != null", 1),
+        ("event.x == last(mesh.ready)", 12),
+        ('last("Mesh.Ready")', 1),
+        ('last("mesh.ready", "all")', 1),
+        ('true && last("mesh.>")', 9),
+        ("last(\"mesh.ready')", 1),
+    ],
+)
+def test_errors_of_last(text: str, column: int) -> None:
+    """A `last(…)` without one topic in quotes is refused with its column."""
+    with pytest.raises(ConditionError) as caught:
+        Expression(text)
+    assert caught.value.column == column
+    assert caught.value.reason.startswith("last() takes a topic in quotes")
+
+
+def test_columns_after_last() -> None:
+    """An error behind a `last(…)` has the column of the text as it was written."""
+    with pytest.raises(ConditionError) as caught:
+        Expression('last("mesh.ready") != null && event.x = 1')
+    assert caught.value.column == 39
+
+
+def test_now() -> None:
+    """`now` is a time that can be compared and taken apart."""
+    now = datetime(2026, 11, 23, 3, 12, tzinfo=UTC)
+    expression = Expression('now.getHours() == 3 && now - timestamp(event.ts_utc) < duration("1h")')
+    assert expression.names == {"now", "event"}
+    assert expression.evaluate({"event": EVENT, "now": now}) is True
 
 
 @given(st.text(max_size=30))

@@ -30,7 +30,7 @@ from opsmesh.schemas.nearest import nearest
 
 def why(
     event: Annotated[
-        str | None, typer.Argument(metavar="[EVENT]", help="An event's id, or its start.")
+        str | None, typer.Argument(metavar="EVENT", help="An event's id, or its start.")
     ] = None,
     profile: Annotated[str | None, typer.Option("--profile", "-p", help="Only this one.")] = None,
     everything: Annotated[

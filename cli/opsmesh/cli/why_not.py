@@ -26,8 +26,9 @@ from opsmesh.schemas import times
 
 #: Around `--at`, to either side, in microseconds.
 AROUND_US: Final = 30_000_000
-#: Events that are shown without `--at`.
+#: Events that are shown without `--at`, and the nearest that people are shown with it.
 SHOWN: Final = 10
+NEAREST: Final = 50
 
 STATES: Final = {"enabled": "green", "shadow": "yellow", "disabled": "dim"}
 
@@ -152,6 +153,11 @@ def _events(
     if told:
         period = f"between {clock(since_us)} and {clock(until_us)}" if until_us else "lately"
         yield f"[bold]{count(len(told), 'event')} of its topics {period}[/]"
+    if until_us is not None and len(told) > NEAREST:
+        middle_us = (since_us + until_us) // 2
+        near = sorted(told, key=lambda one: abs(one[0].stored_us - middle_us))[:NEAREST]
+        told = sorted(near, key=lambda one: one[0].seq)
+        yield f"[dim]the {NEAREST} nearest to that time; --json has all[/]"
     for place, answers in told:
         yield line(place.event, place.stored_us, with_id=False)
         yield f"    [dim]{escape(place.event.id)}[/]"

@@ -285,7 +285,9 @@ class Deciding:
                     msg = await js.get_last_msg(EVENTS, f"evt.{host}.{one.topic}")
                 else:
                     msg = await js.get_msg(EVENTS, seq)
-                event = decode(msg.data or b"", stored=(EVENTS, msg.seq or 0, 0))
+                stored_us = round(msg.time.timestamp() * 1e6) if msg.time else 0
+                stored = (EVENTS, msg.seq or 0, stored_us)
+                event = self._services.registry.upcast(decode(msg.data or b"", stored=stored))
             except (NotFoundError, SchemaError):
                 continue
             if (msg.seq or 0) <= self._commits.seq:

@@ -24,7 +24,7 @@ from opsmesh.handlers.position import Cursor, Fenced, Positions
 from opsmesh.handlers.profiles import Profile
 from opsmesh.handlers.records import Recorder
 from opsmesh.handlers.runs import Runs, Services
-from opsmesh.router import logs
+from opsmesh.router import logs, tasks
 from opsmesh.schemas import times
 
 #: Seconds between looks of a process that stands by whether there is still an owner.
@@ -94,8 +94,7 @@ class Owner:
     async def stop(self) -> None:
         """Note how far it is, and let go; runs go on."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await tasks.end([self._task])
             self._task = None
 
     def exchange(self, profile: Profile) -> None:

@@ -13,7 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,7 +27,7 @@ from opsmesh.handlers.firing import Gone, Stored, fetch
 from opsmesh.handlers.ledger import AttemptError, Held, Ledger
 from opsmesh.handlers.profiles import Profile
 from opsmesh.handlers.steps import Failure, Surroundings, attempt
-from opsmesh.router import deadletter
+from opsmesh.router import deadletter, tasks
 from opsmesh.router.kv import Conflict
 from opsmesh.router.retry import delay_s
 from opsmesh.router.topology import EVENTS
@@ -68,8 +68,9 @@ class Job:
     held: Held
     events: Sequence[Stored] = ()
     task: asyncio.Task[None] | None = None
-    #: Why it has to end, once it has.
-    cancelled: str = field(default="")
+    #: Why it has to end, once it has; and whether it has heard.
+    cancelled: str = ""
+    heard: bool = False
 
 
 class Runs:
@@ -80,6 +81,7 @@ class Runs:
         self._turns = Turns(profile.concurrency.limit)
         self._acting = asyncio.Event()
         self._jobs: dict[str, Job] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
         self._log = log.bind(profile=profile.name)
         self.exchange(profile)
 
@@ -108,25 +110,30 @@ class Runs:
         if mode == "restart":
             for other in others:
                 other.cancelled = f"run {run.run_id} took its place"
-                if other.task is not None:
-                    other.task.cancel()
+                stopping = asyncio.create_task(self._cancel(other))
+                self._stopping.add(stopping)
+                stopping.add_done_callback(self._stopping.discard)
         self._go(job, self._to_its_end(job))
 
     async def stop(self, grace: float) -> None:
         """Begin nothing more, give attempts `grace` seconds, and end them then; the ledger keeps
         their place."""
         self._acting.clear()
-        tasks = {job.task: job for job in self._jobs.values() if job.task is not None}
-        busy = [task for task, job in tasks.items() if job.held.run.state == "running"]
+        under_way = {job.task: job for job in self._jobs.values() if job.task is not None}
+        busy = [task for task, job in under_way.items() if job.held.run.state == "running"]
         if busy:
             await asyncio.wait(busy, timeout=grace)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(under_way)
 
     def _go(self, job: Job, work: Coroutine[None, None, None]) -> None:
         job.task = asyncio.create_task(work)
         job.task.add_done_callback(lambda _: self._jobs.pop(job.held.run.key, None))
+
+    async def _cancel(self, job: Job) -> None:
+        """Stop a run; told until it hears, for the reason that `router.tasks` gives."""
+        while job.task is not None and not (job.heard or job.task.done()):
+            job.task.cancel()
+            await asyncio.wait([job.task], timeout=tasks.AGAIN)
 
     async def _to_its_end(self, job: Job) -> None:
         run = job.held.run
@@ -138,6 +145,7 @@ class Runs:
         except asyncio.CancelledError:
             if not job.cancelled:
                 raise
+            job.heard = True
             await self._set_aside(job, "cancelled", job.cancelled)
 
     async def _attempts(self, job: Job) -> None:

@@ -61,7 +61,7 @@ class ConditionError(RouterError, ValueError):
 
 @dataclass(frozen=True, order=True)
 class Last:
-    """A `last(…)` of an expression: the newest event of `topic` on the deciding host, or `anywhere`.
+    """A `last(…)` of an expression: the newest event of `topic` on the deciding host, or anywhere.
 
     `call` is how it is written without spaces; values of a decision are named after it.
     """

@@ -159,7 +159,7 @@ class Explainer:
                 state=made_by.state if made_by else answer.state,
                 findings=tuple(findings),
             )
-            if any(finding.role == "own" for finding in findings):
+            if any(_of_its_arrival(finding, place) for finding in findings):
                 return answer
         told, again = await self._unrecorded(place, reader, version)
         if again is not None:
@@ -167,8 +167,7 @@ class Explainer:
                 answer, status="decided", findings=(again, *answer.findings)
             )
         status, text = told
-        if answer.findings:
-            return answer
+        status = "decided" if answer.findings else status
         return msgspec.structs.replace(answer, status=status, text=text.text, hint=text.hint)
 
     async def _unrecorded(
@@ -274,3 +273,9 @@ def _unheard(profile: Profile, host: str, event: Event) -> str:
     if listens(decided, event.topic):
         return f"{host} decides its own events; this one is from {event.host}"
     return f"listens to {', '.join(decided)}, not to {event.topic}"
+
+
+def _of_its_arrival(finding: Finding, place: Place) -> bool:
+    """Whether it is what was decided when the event came, by no time and by no hand."""
+    decision = finding.decision
+    return finding.role == "own" and decision.timer is None and decision.event_seq == place.seq

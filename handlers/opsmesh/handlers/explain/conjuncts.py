@@ -9,10 +9,11 @@ import re
 
 from opsmesh.router.conditions import ConditionError, Expression
 
-#: Raw and triple-quoted strings, bytes, comments and quoted names: not worth being wrong about.
-_UNSURE = re.compile(r"""\"{3}|'{3}|\b[rRbB]{1,2}["']|//|`""")
+#: Triple-quoted strings, comments and quoted names: not worth being wrong about.
+_UNSURE = re.compile(r"""\"{3}|'{3}|//|`""")
 _TOKEN = re.compile(
-    r"""(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
+    r"""(?P<raw>\b[rRbB]{1,2}["'])
+      | (?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
       | (?P<open>[(\[{]) | (?P<close>[)\]}]) | (?P<and>&&) | (?P<other>\|\||\?)""",
     re.VERBOSE,
 )
@@ -34,6 +35,8 @@ def _split(text: str) -> list[str]:
         return [text]
     depth, start, parts = 0, 0, []
     for token in _TOKEN.finditer(text):
+        if token["raw"]:
+            return [text]
         if token["open"]:
             depth += 1
         elif token["close"]:
