@@ -33,6 +33,7 @@ automation.approval.requested automation.approval.granted automation.approval.de
 automation.approval.expired automation.feedback.recorded
 mesh.gap.detected mesh.component.started mesh.component.stopped mesh.component.failed
 shell.command.failed automation.deadletter.redriven automation.deadletter.dropped
+automation.run.skipped automation.run.cancelled automation.profile.over_budget
 mesh.config.rejected mesh.stream.regressed
 """
 

@@ -19,8 +19,8 @@ from opsmesh.cli.said import new_event, person, say
 from opsmesh.cli.session import with_client
 from opsmesh.router import deadletter, trigger
 from opsmesh.router.deadletter import Letter
-from opsmesh.router.topic_patterns import topic_matches
 from opsmesh.router.settings import Settings
+from opsmesh.router.topic_patterns import topic_matches
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import Event, decode
 from opsmesh.schemas.errors import SchemaError

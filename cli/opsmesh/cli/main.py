@@ -43,6 +43,7 @@ COMMANDS = {
     "topics": Lazy("opsmesh.cli.topics:app", "The registered topics and their payloads.", _EVENTS),
     "profile": Lazy("opsmesh.cli.profile:app", "What fires on which events.", _PROFILES),
     "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
+    "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq:app", "Events that no attempt could handle.", _PROFILES),
     "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),
     "evidence": Lazy("opsmesh.cli.evidence:app", "The hash-chained archive.", _EVIDENCE),

@@ -19,6 +19,7 @@ from opsmesh.cli import (
     profile_lookup,
     profile_shadow,
     profile_states,
+    profile_suggest,
     profile_validate,
 )
 from opsmesh.cli.events import SEARCH_SLACK_US, stored
@@ -49,6 +50,7 @@ app.command("promote")(profile_shadow.promote)
 app.command("validate")(profile_validate.validate)
 app.command("test")(profile_cases.profile_test)
 app.command("backtest")(profile_backtest.backtest)
+app.command("suggest")(profile_suggest.suggest)
 
 COLOURS = {"enabled": "green", "shadow": "yellow", "disabled": "dim", "candidate": "yellow"}
 

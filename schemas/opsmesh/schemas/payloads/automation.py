@@ -66,6 +66,17 @@ class AutomationRunDeadlettered(Payload, frozen=True, kw_only=True):
     dlq_seq: Annotated[int | None, doc("sequence in the stream DLQ, for `opsmesh dlq show`")] = None
 
 
+class AutomationRunSetAside(Payload, frozen=True, kw_only=True):
+    """A run had no room beside another one of its profile."""
+
+    profile: _Profile
+    reason: Annotated[str, doc("which run it had to make room for")]
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
+    steps: Annotated[list[Step] | None, doc("the steps so far")] = None
+
+
 class AutomationApprovalRequested(Payload, frozen=True, kw_only=True):
     """A step waits for a person."""
 
@@ -92,10 +103,24 @@ class AutomationFeedbackRecorded(Payload, frozen=True, kw_only=True):
     """A person judged a run."""
 
     profile: _Profile
-    verdict: Annotated[str, doc("the judgement, like useful or false_positive")]
+    verdict: Annotated[str, doc("the judgement: useful or false_positive; a run's newest counts")]
     run: Annotated[str | None, doc("id of the run")] = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
     by: Annotated[str | None, doc("who judged")] = None
     comment: Annotated[str | None, doc("what they said")] = None
+
+
+class AutomationProfileOverBudget(Payload, frozen=True, kw_only=True):
+    """More of a profile's last runs were false positives than it may have."""
+
+    profile: _Profile
+    rate: Annotated[float, doc("share of false positives among those runs, 0 to 1")]
+    budget: Annotated[float, doc("share that the profile allows, 0 to 1")]
+    runs: Annotated[int, doc("the last runs that were looked at; unjudged ones count as fine")]
+    false_positives: Annotated[int, doc("false positives among them")]
+    then: Annotated[str, doc("what the profile asks for: tell or shadow")]
+    profile_hash: _Hash = None
 
 
 class AutomationDeadletterHandled(Payload, frozen=True, kw_only=True):
@@ -159,6 +184,26 @@ TOPICS: Final = (
         },
     ),
     Topic(
+        "automation.run.skipped",
+        payload=AutomationRunSetAside,
+        owner="handlers",
+        severity="info",
+        description="A run was left out: one was under way (concurrency mode single).",
+        example={**_RUN, "reason": "run 01a205fc-ddc4-7221-a64d-3394619e70d8 was under way"},
+    ),
+    Topic(
+        "automation.run.cancelled",
+        payload=AutomationRunSetAside,
+        owner="handlers",
+        severity="info",
+        description="A run was stopped for a newer one (concurrency mode restart).",
+        example={
+            **_RUN,
+            "reason": "run 01a205fc-ddc4-7221-a64d-3394619e70d8 took its place",
+            "steps": _STEPS[:1],
+        },
+    ),
+    Topic(
         "automation.approval.requested",
         payload=AutomationApprovalRequested,
         owner="handlers",
@@ -205,7 +250,24 @@ TOPICS: Final = (
             "profile": "triage-failed-service",
             "verdict": "false_positive",
             "run": "01a205fc-ddc4-7221-a64d-3394619e70d8",
+            "trigger_topic": "service.start.failed",
             "by": "dev",
+        },
+    ),
+    Topic(
+        "automation.profile.over_budget",
+        payload=AutomationProfileOverBudget,
+        owner="handlers",
+        severity="warn",
+        description="A profile has more false positives than its budget allows.",
+        example={
+            "profile": "triage-failed-service",
+            "profile_hash": "b6a4f3d2c1e0",
+            "rate": 0.08,
+            "budget": 0.05,
+            "runs": 50,
+            "false_positives": 4,
+            "then": "shadow",
         },
     ),
     Topic(
