@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from figure import Figure, FigureError, Target, alternate
 from lab import HOST, Lab
-from opsmesh.handlers.backtest_jobs import over_archive
-from opsmesh.handlers.backtest_result import Result
+from opsmesh.handlers.backtest.jobs import over_archive
+from opsmesh.handlers.backtest.result import Result
 from opsmesh.handlers.evidence import segments
 from opsmesh.handlers.evidence.archive import Archive
-from opsmesh.handlers.profiles import Profile, parse
-from opsmesh.handlers.yamlfile import parse as parse_yaml
+from opsmesh.handlers.profiles.profile import Profile, parse
+from opsmesh.handlers.profiles.yamlfile import parse as parse_yaml
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas.envelope import Event, Severity, encode
 from opsmesh.schemas.ids import derived

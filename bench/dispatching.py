@@ -26,13 +26,13 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from figure import Figure, FigureError, Target, alternate
 from lab import HOST, Lab, broker, connected, until
 from opsmesh.handlers.actions.contract import StepContext, StepResult
-from opsmesh.handlers.consumers import consumer_name
-from opsmesh.handlers.deciding import Deciding
-from opsmesh.handlers.ledger import Ledger
-from opsmesh.handlers.position import Cursor, Positions
-from opsmesh.handlers.profiles import Profile, Step, load_profiles
-from opsmesh.handlers.records import Recorder
-from opsmesh.handlers.runs import Runs, Services
+from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.live.deciding import Deciding
+from opsmesh.handlers.live.position import Cursor, Positions
+from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.profiles.profile import Profile, Step, load_profiles
+from opsmesh.handlers.runs.ledger import Ledger
+from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import paths, tasks
 from opsmesh.router.publish import Publisher
 from opsmesh.router.topology import EVENTS, WINDOWS

@@ -19,12 +19,12 @@ from nats.js.api import DeliverPolicy, Header
 import dispatching
 from figure import Figure, Target, percentile
 from lab import HOST, Lab, broker, connected
-from opsmesh.handlers.consumers import consumer_name
-from opsmesh.handlers.deciding import Deciding
-from opsmesh.handlers.firing import Stored
-from opsmesh.handlers.ledger import Held
-from opsmesh.handlers.records import Recorder
-from opsmesh.handlers.runs import Runs
+from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.live.deciding import Deciding
+from opsmesh.handlers.live.firing import Stored
+from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.runs.ledger import Held
+from opsmesh.handlers.runs.runs import Runs
 from opsmesh.router import tasks
 from opsmesh.router.publish import Publisher
 from opsmesh.router.topology import EVENTS

@@ -15,9 +15,10 @@ from tests.handlers.mesh import write_profiles
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.profile_suggest import suggest
-from opsmesh.handlers import candidates, firing, overrides
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.profiles import load_profiles
+from opsmesh.handlers.live import firing
+from opsmesh.handlers.profiles import candidates, overrides
+from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router import paths
 from opsmesh.router.publish import Publisher
 from opsmesh.router.scan import scan

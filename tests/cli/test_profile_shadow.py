@@ -15,9 +15,9 @@ from tests.conftest import eventually, run
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 from typer.testing import Result
 
-from opsmesh.handlers import overrides
-from opsmesh.handlers.consumers import CANDIDATE, consumer_name
-from opsmesh.handlers.position import Positions
+from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name
+from opsmesh.handlers.live.position import Positions
+from opsmesh.handlers.profiles import overrides
 from opsmesh.router import paths
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.schemas.envelope import Event

@@ -16,10 +16,10 @@ from tests.handlers.mesh import Mesh, mesh, write_profiles
 from typer.testing import Result
 
 from opsmesh.cli import profile_states
-from opsmesh.handlers import overrides
-from opsmesh.handlers.consumers import consumer_name
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.liveness import owner
+from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.live.liveness import owner
+from opsmesh.handlers.profiles import overrides
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.schemas import times
 

@@ -18,8 +18,8 @@ from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import mesh, write_profiles
 
 from opsmesh.cli import profile_health
-from opsmesh.handlers import overrides
-from opsmesh.handlers.liveness import owner
+from opsmesh.handlers.live.liveness import owner
+from opsmesh.handlers.profiles import overrides
 from opsmesh.router import connection, paths, spool, supervisor_state, topology
 from opsmesh.router.settings import Settings
 

@@ -18,7 +18,7 @@ from tests.handlers.explaining import Records
 from tests.handlers.mesh import mesh, write_profiles
 
 from opsmesh.handlers.evidence.archive import Archive
-from opsmesh.handlers.records import records
+from opsmesh.handlers.live.records import records
 from opsmesh.router import paths, trigger
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan

@@ -14,13 +14,13 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from opsmesh.handlers.backtest import backtest
-from opsmesh.handlers.consumers import consumer_name
+from opsmesh.handlers.backtest.backtest import backtest
 from opsmesh.handlers.evidence import reader
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.position import Positions
-from opsmesh.handlers.profiles import Profile, load_profiles
-from opsmesh.handlers.records import records
+from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.live.position import Positions
+from opsmesh.handlers.live.records import records
+from opsmesh.handlers.profiles.profile import Profile, load_profiles
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router import paths
 from opsmesh.router.decide import Decision
 from opsmesh.router.publish import Publisher

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from opsmesh.handlers.backtest_source import Stored
+from opsmesh.handlers.backtest.source import Stored
 from opsmesh.handlers.evidence.archive import Archive
-from opsmesh.handlers.profiles import Profile, parse
-from opsmesh.handlers.yamlfile import parse as parse_yaml
+from opsmesh.handlers.profiles.profile import Profile, parse
+from opsmesh.handlers.profiles.yamlfile import parse as parse_yaml
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas.envelope import complete
 

@@ -12,12 +12,12 @@ from typing import Any
 from nats.aio.client import Client
 from tests.handlers.mesh import write_profiles
 
-from opsmesh.handlers import firing, versions
-from opsmesh.handlers.consumers import consumer_name, filter_subjects
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.position import Cursor, Positions
-from opsmesh.handlers.profiles import Profile, load_profiles
-from opsmesh.handlers.records import Recorder
+from opsmesh.handlers.live import firing, versions
+from opsmesh.handlers.live.consumers import consumer_name, filter_subjects
+from opsmesh.handlers.live.position import Cursor, Positions
+from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.profiles.profile import Profile, load_profiles
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router import paths
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider

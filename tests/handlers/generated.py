@@ -42,6 +42,8 @@ def _profile(chance: random.Random, n: int) -> dict[str, Any]:
         "on": chance.choice([["my.a.*"], ["my.b.failed"], ["my.>"], ["my.a.done", "my.c.d.moved"]]),
         "limits": {"runs": 10, "per": "1s"},
         "concurrency": {"limit": 8},
+        # a handler that is killed during an attempt has made it
+        "retry": {"attempts": 20},
         "actions": [{"emit": {"topic": f"fired.p{n}"}}],
     }
     if chance.random() < 0.6:

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
-from opsmesh.handlers.owner import presence
+from opsmesh.handlers.live.owner import presence
 
 
 class Processes:

@@ -11,10 +11,10 @@ from typing import Any
 from nats.aio.client import Client
 from tests.conftest import eventually, mesh_client
 
-from opsmesh.handlers.consumers import consumer_name
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.position import Positions
-from opsmesh.handlers.records import Record, records
+from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.live.position import Positions
+from opsmesh.handlers.live.records import Record, records
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.serve import Server
 from opsmesh.router import deadletter, paths
 from opsmesh.router.deadletter import Letter

@@ -6,9 +6,9 @@ import pytest
 from nats.aio.client import Client
 from tests.conftest import mesh_client, run
 
-from opsmesh.handlers import backlog
-from opsmesh.handlers.position import Cursor, Fenced, Positions
-from opsmesh.handlers.profiles import Profile, from_source
+from opsmesh.handlers.live import backlog
+from opsmesh.handlers.live.position import Cursor, Fenced, Positions
+from opsmesh.handlers.profiles.profile import Profile, from_source
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.stages import Item, Window
 from opsmesh.schemas import times

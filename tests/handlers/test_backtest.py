@@ -16,10 +16,10 @@ from tests.handlers.backtests import (
     series,
 )
 
-from opsmesh.handlers.backtest import Backtest, backtest
-from opsmesh.handlers.backtest_jobs import over_archive
-from opsmesh.handlers.backtest_result import ProfileResult
-from opsmesh.handlers.backtest_source import Source, Stored
+from opsmesh.handlers.backtest.backtest import Backtest, backtest
+from opsmesh.handlers.backtest.jobs import over_archive
+from opsmesh.handlers.backtest.result import ProfileResult
+from opsmesh.handlers.backtest.source import Source, Stored
 from opsmesh.handlers.evidence import reader
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider

@@ -23,10 +23,10 @@ from tests.handlers.backtests import (
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.profile_backtest import backtest as command
-from opsmesh.handlers.backtest import backtest
-from opsmesh.handlers.backtest_diff import compare, explain, same_decisions
-from opsmesh.handlers.backtest_source import Stored
-from opsmesh.handlers.profiles import Profile
+from opsmesh.handlers.backtest.backtest import backtest
+from opsmesh.handlers.backtest.diff import compare, explain, same_decisions
+from opsmesh.handlers.backtest.source import Stored
+from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router import paths
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.schemas.envelope import decode

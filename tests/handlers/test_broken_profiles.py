@@ -12,7 +12,7 @@ import pytest
 
 from opsmesh.handlers.lint.check import lint
 from opsmesh.handlers.lint.finding import Finding
-from opsmesh.handlers.profiles import load_file
+from opsmesh.handlers.profiles.profile import load_file
 from opsmesh.schemas.registry import Registry, load_registry
 
 FILES = sorted(Path(__file__).with_name("broken").glob("*.yaml"))

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsmesh.handlers import candidates, profile_text, profiles, promotion, yamlfile
 from opsmesh.handlers.errors import ConfigError
-from opsmesh.handlers.profiles import Profile, load_profiles
+from opsmesh.handlers.profiles import candidates, promotion, yamlfile
+from opsmesh.handlers.profiles import profile as profiles
+from opsmesh.handlers.profiles import text as profile_text
+from opsmesh.handlers.profiles.profile import Profile, load_profiles
 
 FILE = """\
 # mine

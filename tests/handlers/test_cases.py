@@ -15,10 +15,10 @@ from tests.evidence.made import MORNING, opened
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli import profile_cases, said
-from opsmesh.handlers.case_diff import Verdict, judge
-from opsmesh.handlers.case_draft import draft
-from opsmesh.handlers.cases import load_cases
-from opsmesh.handlers.profiles import load_profiles
+from opsmesh.handlers.cases.cases import load_cases
+from opsmesh.handlers.cases.diff import Verdict, judge
+from opsmesh.handlers.cases.draft import draft
+from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.router import paths
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.schemas import times

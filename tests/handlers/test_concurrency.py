@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import eventually, run
 
-from opsmesh.handlers.concurrency import Turns
+from opsmesh.handlers.runs.concurrency import Turns
 
 
 class Visitor:

@@ -7,11 +7,11 @@ import random
 import pytest
 from tests.handlers import generated
 
-from opsmesh.handlers import yamlfile
 from opsmesh.handlers.explain import wording
 from opsmesh.handlers.explain.conjuncts import conjuncts
 from opsmesh.handlers.explain.verdicts import ORDER, Verdict, verdicts
-from opsmesh.handlers.profiles import Profile, parse
+from opsmesh.handlers.profiles import yamlfile
+from opsmesh.handlers.profiles.profile import Profile, parse
 from opsmesh.router.conditions import Expression
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider

@@ -13,7 +13,7 @@ from tests.handlers.explaining import Records
 from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.explain.answers import Explainer
 from opsmesh.handlers.explain.rederive import Check, check, check_all
-from opsmesh.handlers.records import Record, records
+from opsmesh.handlers.live.records import Record, records
 from opsmesh.router import paths
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan

@@ -9,11 +9,13 @@ import pytest
 from nats.aio.client import Client
 from tests.conftest import mesh_client, run
 
-from opsmesh.handlers import feedback, firing, overrides
-from opsmesh.handlers.feedback import Judgement, Recorded, Verdict
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.profile_spec import FalsePositivesSpec
-from opsmesh.handlers.profiles import Profile, from_source
+from opsmesh.handlers.feedback import feedback
+from opsmesh.handlers.feedback.feedback import Judgement, Recorded, Verdict
+from opsmesh.handlers.live import firing
+from opsmesh.handlers.profiles import overrides
+from opsmesh.handlers.profiles.profile import Profile, from_source
+from opsmesh.handlers.profiles.spec import FalsePositivesSpec
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router.publish import Publisher
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer

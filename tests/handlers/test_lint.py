@@ -11,7 +11,7 @@ import pytest
 from opsmesh.handlers.lint.check import lint
 from opsmesh.handlers.lint.expressions import placeholders
 from opsmesh.handlers.lint.finding import Finding
-from opsmesh.handlers.profiles import load_profiles
+from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.handlers.template import Template
 from opsmesh.schemas.registry import Registry, load_registry
 
@@ -68,7 +68,7 @@ def profile(
 
 def test_starter(tmp_path: Path, registry: Registry, programs: str) -> None:
     """The profiles of a first start give no finding, with the one in its comments neither."""
-    text = files("opsmesh.handlers").joinpath("starter.yaml").read_text()
+    text = files("opsmesh.handlers.profiles").joinpath("starter.yaml").read_text()
     assert said(tmp_path, text, registry, path=programs) == []
     example = (
         text[text.index("  # tell-me:") :].replace("\n  # ", "\n  ").replace("  # t", "  t", 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 
-from opsmesh.handlers.ledger import Run
+from opsmesh.handlers.runs.ledger import Run
 from opsmesh.handlers.serve import Server
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings

@@ -10,10 +10,10 @@ from tests.conftest import eventually, mesh_client, run
 from tests.handlers.handlers_process import handlers, owner_of
 from tests.handlers.mesh import write_profiles
 
-from opsmesh.handlers.ledger import Ledger
-from opsmesh.handlers.position import Positions
-from opsmesh.handlers.profiles import load_profiles
-from opsmesh.handlers.records import records
+from opsmesh.handlers.live.position import Positions
+from opsmesh.handlers.live.records import records
+from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.router import paths
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider

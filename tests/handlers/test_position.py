@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from tests.conftest import mesh_client, restart, run
 
-from opsmesh.handlers.position import KEEP_S, Cursor, Fenced, Positions
+from opsmesh.handlers.live.position import KEEP_S, Cursor, Fenced, Positions
 from opsmesh.router.kv import Bucket
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer

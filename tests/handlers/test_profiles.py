@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from opsmesh.handlers import yamlfile
-from opsmesh.handlers.concurrency import Concurrency
 from opsmesh.handlers.errors import ConfigError
-from opsmesh.handlers.profile_spec import FalsePositivesSpec
-from opsmesh.handlers.profiles import (
+from opsmesh.handlers.profiles import yamlfile
+from opsmesh.handlers.profiles.profile import (
     Profile,
     ProfileSet,
     from_source,
@@ -22,6 +20,8 @@ from opsmesh.handlers.profiles import (
     load_profiles,
     parse,
 )
+from opsmesh.handlers.profiles.spec import FalsePositivesSpec
+from opsmesh.handlers.runs.concurrency import Concurrency
 from opsmesh.router.conditions import Expression, Last
 from opsmesh.router.retry import Retry
 from opsmesh.router.stages import (

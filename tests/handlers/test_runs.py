@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.conftest import eventually, run
 from tests.handlers.mesh import mesh, write_profiles
 
-from opsmesh.handlers import overrides, versions
+from opsmesh.handlers.live import versions
+from opsmesh.handlers.profiles import overrides
 from opsmesh.router import deadletter, trigger
 from opsmesh.router.decide import decide
 from opsmesh.router.server import EmbeddedServer

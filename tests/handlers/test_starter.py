@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsmesh.handlers import starter
-from opsmesh.handlers.profiles import load_profiles
+from opsmesh.handlers.profiles import starter
+from opsmesh.handlers.profiles.profile import load_profiles
 
 
 def test_first_start_has_valid_profiles(tmp_path: Path) -> None:

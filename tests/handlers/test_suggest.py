@@ -12,13 +12,14 @@ from nats.aio.client import Client
 from tests.conftest import mesh_client, run
 from tests.handlers.backtests import message
 
-from opsmesh.handlers import feedback, firing
-from opsmesh.handlers.backtest import Backtest
-from opsmesh.handlers.backtest_source import Stored
-from opsmesh.handlers.feedback import Verdict
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.profiles import Profile, from_source
-from opsmesh.handlers.suggest import Report, Tally, excluding, field, literal, suggest
+from opsmesh.handlers.backtest.backtest import Backtest
+from opsmesh.handlers.backtest.source import Stored
+from opsmesh.handlers.feedback import feedback
+from opsmesh.handlers.feedback.feedback import Verdict
+from opsmesh.handlers.feedback.suggest import Report, Tally, excluding, field, literal, suggest
+from opsmesh.handlers.live import firing
+from opsmesh.handlers.profiles.profile import Profile, from_source
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router.conditions import Expression
 from opsmesh.router.publish import Publisher
 from opsmesh.router.pull import delivery

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opsmesh.handlers import yamlfile
 from opsmesh.handlers.errors import ConfigError
+from opsmesh.handlers.profiles import yamlfile
 
 
 def parse(text: str) -> yamlfile.Document:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opsmesh.handlers.profiles import load_profiles
+from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.schemas.envelope import decode
 from tests.house.checkout import TOP, files, pyproject
 from tests.house.test_front_door import TARGETS

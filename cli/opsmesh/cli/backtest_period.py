@@ -14,7 +14,7 @@ from opsmesh.cli import output
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.evidence import segments
 from opsmesh.handlers.evidence.archive import Archive
-from opsmesh.handlers.profiles import Profile
+from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router import paths
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan

@@ -9,8 +9,8 @@ from typing import Any, Final
 from rich.markup import escape
 
 from opsmesh.cli import output
-from opsmesh.handlers.backtest_diff import Change, Difference
-from opsmesh.handlers.backtest_result import UNDECODABLE, ProfileResult, Result
+from opsmesh.handlers.backtest.diff import Change, Difference
+from opsmesh.handlers.backtest.result import UNDECODABLE, ProfileResult, Result
 from opsmesh.schemas import times
 
 Wants = Callable[[str], bool]

@@ -98,7 +98,7 @@ def _nats_server(settings: Settings | None) -> Check:
 
 
 def _profiles() -> Iterator[Check]:
-    from opsmesh.handlers.profiles import load_profiles  # what is broken here is found here
+    from opsmesh.handlers.profiles.profile import load_profiles  # what is broken here is found here
 
     found = load_profiles(Path(paths.config_dir()))
     for error in found.errors:

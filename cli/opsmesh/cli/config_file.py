@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
-from opsmesh.handlers import yamlfile
 from opsmesh.handlers.errors import ConfigError
+from opsmesh.handlers.profiles import yamlfile
 from opsmesh.router.settings import SHORT_NAMES, Settings, config_file
 from opsmesh.schemas.nearest import did_you_mean
 

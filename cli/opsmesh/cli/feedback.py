@@ -15,11 +15,11 @@ from typer.core import TyperGroup
 from opsmesh.cli import output, profile_lookup
 from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import feedback
-from opsmesh.handlers.feedback import Judgement, Rate, Recorded, Verdict
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.profile_spec import FalsePositivesSpec
-from opsmesh.handlers.profiles import Profile
+from opsmesh.handlers.feedback import feedback
+from opsmesh.handlers.feedback.feedback import Judgement, Rate, Recorded, Verdict
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.spec import FalsePositivesSpec
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import host_token
 

@@ -94,8 +94,8 @@ def _components(health: Health) -> bool:
 def _profiles(health: Health) -> set[str] | None:
     """The profiles' names; None when the files are broken, and nobody can say what is stale."""
     try:  # a broken installation is what `status` has to be able to tell
-        from opsmesh.handlers import candidates
-        from opsmesh.handlers.profiles import load_profiles
+        from opsmesh.handlers.profiles import candidates
+        from opsmesh.handlers.profiles.profile import load_profiles
     except ImportError as broken:
         health.problem(f"profiles cannot be read: {broken}", "opsmesh doctor")
         return None

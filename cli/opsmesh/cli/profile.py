@@ -25,9 +25,10 @@ from opsmesh.cli import (
 from opsmesh.cli.events import SEARCH_SLACK_US, stored
 from opsmesh.cli.said import new_event, say
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import candidates, overrides, shadow_diff
-from opsmesh.handlers.consumers import consumer_name
-from opsmesh.handlers.profiles import Profile, ProfileSet, json_schema
+from opsmesh.handlers.live import shadow_diff
+from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.profiles import candidates, overrides
+from opsmesh.handlers.profiles.profile import Profile, ProfileSet, json_schema
 from opsmesh.router import paths, trigger
 from opsmesh.router.errors import RouterError
 from opsmesh.router.settings import Settings

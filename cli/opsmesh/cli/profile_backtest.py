@@ -19,11 +19,11 @@ from opsmesh.cli import backtest_report, output
 from opsmesh.cli.backtest_period import Kind, archive
 from opsmesh.cli.backtest_report import Report
 from opsmesh.cli.events import moment
-from opsmesh.handlers.backtest_diff import Change, Difference, compare, explain, same_decisions
-from opsmesh.handlers.backtest_jobs import over_archive
-from opsmesh.handlers.backtest_result import Result
-from opsmesh.handlers.backtest_source import Source, Stored
-from opsmesh.handlers.profiles import Profile, ProfileSet, load_file, load_profiles
+from opsmesh.handlers.backtest.diff import Change, Difference, compare, explain, same_decisions
+from opsmesh.handlers.backtest.jobs import over_archive
+from opsmesh.handlers.backtest.result import Result
+from opsmesh.handlers.backtest.source import Source, Stored
+from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_file, load_profiles
 from opsmesh.router import paths
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times

@@ -14,13 +14,13 @@ from rich.markup import escape
 from opsmesh.cli import output
 from opsmesh.cli.events import SEARCH_SLACK_US, stored
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import case_report
-from opsmesh.handlers.case_diff import Verdict, judge
-from opsmesh.handlers.case_draft import draft
-from opsmesh.handlers.cases import FOLDER, Case, load_cases, topics
+from opsmesh.handlers.cases import report as case_report
+from opsmesh.handlers.cases.cases import FOLDER, Case, load_cases, topics
+from opsmesh.handlers.cases.diff import Verdict, judge
+from opsmesh.handlers.cases.draft import draft
 from opsmesh.handlers.errors import ConfigError, HandlersError
 from opsmesh.handlers.evidence import lines, segments
-from opsmesh.handlers.profiles import Profile, ProfileSet, load_file, load_profiles
+from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_file, load_profiles
 from opsmesh.router import paths
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings

@@ -22,9 +22,9 @@ from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 
 if TYPE_CHECKING:  # a broken installation is what `status` has to be able to tell
-    from opsmesh.handlers.liveness import Alive, Hangs
-    from opsmesh.handlers.position import Cursor
-    from opsmesh.handlers.profiles import Profile
+    from opsmesh.handlers.live.liveness import Alive, Hangs
+    from opsmesh.handlers.live.position import Cursor
+    from opsmesh.handlers.profiles.profile import Profile
 
 Verdict = Literal[
     "ok", "behind", "stuck", "nobody decides", "does not answer", "disabled", "elsewhere"
@@ -85,9 +85,9 @@ async def consumers(js: JetStreamContext) -> dict[str, ConsumerInfo]:
 
 
 def _in_force() -> Iterable[tuple[str, Profile]]:
-    from opsmesh.handlers import candidates, overrides
-    from opsmesh.handlers.consumers import ACTIVE, CANDIDATE
-    from opsmesh.handlers.profiles import load_profiles
+    from opsmesh.handlers.live.consumers import ACTIVE, CANDIDATE
+    from opsmesh.handlers.profiles import candidates, overrides
+    from opsmesh.handlers.profiles.profile import load_profiles
 
     folder, chosen = Path(paths.config_dir()), overrides.read()
     for profile in load_profiles(folder).profiles.values():
@@ -99,9 +99,9 @@ def _in_force() -> Iterable[tuple[str, Profile]]:
 async def _check(
     client: Client, profile: Profile, kind: str, host: str, infos: Mapping[str, ConsumerInfo]
 ) -> ProfileHealth:
-    from opsmesh.handlers import backlog, liveness
-    from opsmesh.handlers.consumers import consumer_name, runs_here
-    from opsmesh.handlers.position import Positions
+    from opsmesh.handlers.live import backlog, liveness
+    from opsmesh.handlers.live.consumers import consumer_name, runs_here
+    from opsmesh.handlers.live.position import Positions
 
     consumer = consumer_name(profile, host, kind=kind)
     here, info = runs_here(profile, host), infos.get(consumer)
@@ -137,7 +137,7 @@ async def _check(
 
 
 def _verdict(profile: Profile, owner: Alive | Hangs | None, oldest_us: int | None) -> Verdict:
-    from opsmesh.handlers.liveness import Hangs
+    from opsmesh.handlers.live.liveness import Hangs
 
     if isinstance(owner, Hangs):
         return "does not answer"

@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 from opsmesh.cli import output
-from opsmesh.handlers import overrides
-from opsmesh.handlers.profiles import Profile, ProfileSet, load_profiles
+from opsmesh.handlers.profiles import overrides
+from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.router import paths
 from opsmesh.router.rule import ProfileState
 from opsmesh.schemas.nearest import nearest

@@ -13,10 +13,11 @@ from rich.markup import escape
 from opsmesh.cli import output, profile_lookup
 from opsmesh.cli.events import moment
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import candidates, overrides, promotion, shadow_diff
 from opsmesh.handlers.errors import ConfigError
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.shadow_diff import Apart, ShadowDiff
+from opsmesh.handlers.live import shadow_diff
+from opsmesh.handlers.live.shadow_diff import Apart, ShadowDiff
+from opsmesh.handlers.profiles import candidates, overrides, promotion
+from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router import paths
 from opsmesh.router.decide import Decision
 from opsmesh.router.errors import BrokerUnavailable

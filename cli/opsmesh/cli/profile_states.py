@@ -17,13 +17,14 @@ from nats.aio.client import Client
 from opsmesh.cli import output, profile_lookup
 from opsmesh.cli.events import moment
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import backlog, liveness, overrides
-from opsmesh.handlers.backlog import Backlog, Choice
-from opsmesh.handlers.consumers import consumer_name, runs_here
-from opsmesh.handlers.ledger import Ledger
-from opsmesh.handlers.liveness import Alive, Hangs
-from opsmesh.handlers.position import Cursor, Fenced
-from opsmesh.handlers.profiles import Profile
+from opsmesh.handlers.live import backlog, liveness
+from opsmesh.handlers.live.backlog import Backlog, Choice
+from opsmesh.handlers.live.consumers import consumer_name, runs_here
+from opsmesh.handlers.live.liveness import Alive, Hangs
+from opsmesh.handlers.live.position import Cursor, Fenced
+from opsmesh.handlers.profiles import overrides
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.rule import ProfileState
 from opsmesh.router.settings import Settings

@@ -14,14 +14,15 @@ from opsmesh.cli import output, profile_lookup
 from opsmesh.cli.backtest_period import archive
 from opsmesh.cli.events import moment
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import feedback, yamlfile
-from opsmesh.handlers.backtest_source import Source, Stored
-from opsmesh.handlers.case_draft import dump
-from opsmesh.handlers.feedback import Verdict
-from opsmesh.handlers.ledger import Ledger, Run
-from opsmesh.handlers.profiles import VERSION, Profile, parse
-from opsmesh.handlers.suggest import FEWEST, SHOWN, Report, Suggestion, Tally
-from opsmesh.handlers.suggest import suggest as suggestions
+from opsmesh.handlers.backtest.source import Source, Stored
+from opsmesh.handlers.cases.draft import dump
+from opsmesh.handlers.feedback import feedback
+from opsmesh.handlers.feedback.feedback import Verdict
+from opsmesh.handlers.feedback.suggest import FEWEST, SHOWN, Report, Suggestion, Tally
+from opsmesh.handlers.feedback.suggest import suggest as suggestions
+from opsmesh.handlers.profiles import yamlfile
+from opsmesh.handlers.profiles.profile import VERSION, Profile, parse
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router import paths
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times

@@ -15,7 +15,7 @@ from opsmesh.router import paths
 
 if TYPE_CHECKING:
     from opsmesh.handlers.lint.finding import Finding
-    from opsmesh.handlers.profiles import ProfileSet
+    from opsmesh.handlers.profiles.profile import ProfileSet
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -40,7 +40,7 @@ def validate(
     Example: opsmesh profile validate ./profiles.yaml --strict
     """
     from opsmesh.handlers.lint.check import lint
-    from opsmesh.handlers.profiles import load_file, load_profiles
+    from opsmesh.handlers.profiles.profile import load_file, load_profiles
     from opsmesh.router.settings import Settings
     from opsmesh.schemas.registry import load_registry
 

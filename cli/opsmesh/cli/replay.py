@@ -18,9 +18,10 @@ from rich.markup import escape
 from opsmesh.cli import output
 from opsmesh.cli.events import Stored, moment, stored
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import overrides, results
-from opsmesh.handlers.profiles import Profile, load_profiles
+from opsmesh.handlers.profiles import overrides
+from opsmesh.handlers.profiles.profile import Profile, load_profiles
 from opsmesh.handlers.rehearse import Rehearsal, act
+from opsmesh.handlers.runs import results
 from opsmesh.router import paths, replay, trigger
 from opsmesh.router.decide import Decision
 from opsmesh.router.publish import Publisher

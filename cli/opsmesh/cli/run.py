@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from opsmesh.cli import output
 from opsmesh.cli.session import with_client
-from opsmesh.handlers.ledger import Ledger, Run
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 

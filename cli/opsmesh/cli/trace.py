@@ -19,7 +19,7 @@ from opsmesh.cli.why import open_explainer, place_record
 from opsmesh.handlers.explain.answers import Answer, Finding
 from opsmesh.handlers.explain.story import Ambiguous, Chapter, tell
 from opsmesh.handlers.explain.wording import clock, count
-from opsmesh.handlers.ledger import Run, StepRecord
+from opsmesh.handlers.runs.ledger import Run, StepRecord
 from opsmesh.router.settings import Settings
 
 #: Topics of the events that tell what became of a run.

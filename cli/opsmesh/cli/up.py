@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from opsmesh.cli import components, config_file, output
-from opsmesh.handlers import starter
+from opsmesh.handlers.profiles import starter
 from opsmesh.router import component, launch, paths, supervisor_state
 from opsmesh.router.errors import AlreadyRunning
 from opsmesh.router.settings import Settings

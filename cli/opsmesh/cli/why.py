@@ -14,12 +14,12 @@ from opsmesh.cli import output, rederive_text, why_text
 from opsmesh.cli.events import fields, line, moment
 from opsmesh.cli.rederive_text import SAME, Counted
 from opsmesh.cli.session import with_client
-from opsmesh.handlers import records
 from opsmesh.handlers.explain.answers import Answer, Explainer
 from opsmesh.handlers.explain.lookup import Place
 from opsmesh.handlers.explain.mentions import mentions
 from opsmesh.handlers.explain.rederive import Check, check_all
-from opsmesh.handlers.records import Record
+from opsmesh.handlers.live import records
+from opsmesh.handlers.live.records import Record
 from opsmesh.router import paths
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS

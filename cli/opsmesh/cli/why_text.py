@@ -17,7 +17,7 @@ from opsmesh.cli.run import COLOURS as RUN_COLOURS
 from opsmesh.handlers.explain.answers import Answer, Finding
 from opsmesh.handlers.explain.verdicts import Part, Verdict
 from opsmesh.handlers.explain.wording import clock, count, value
-from opsmesh.handlers.ledger import Run
+from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.decide import Decision
 from opsmesh.schemas import times
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
-from opsmesh.handlers.ledger import Held, Run
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.steps import Failure, Surroundings, attempt
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs.ledger import Held, Run
+from opsmesh.handlers.runs.steps import Failure, Surroundings, attempt
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider
 from opsmesh.schemas import ids, times

@@ -17,14 +17,15 @@ import watchfiles
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from opsmesh.handlers import candidates, overrides, triggering, versions
-from opsmesh.handlers.consumers import CANDIDATE, consumer_name, runs_here
-from opsmesh.handlers.ledger import Ledger
-from opsmesh.handlers.owner import GRACE, Owner
-from opsmesh.handlers.position import Positions
-from opsmesh.handlers.profiles import Profile, ProfileSet, load_profiles
-from opsmesh.handlers.records import Recorder
-from opsmesh.handlers.runs import Runs, Services
+from opsmesh.handlers.live import triggering, versions
+from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name, runs_here
+from opsmesh.handlers.live.owner import GRACE, Owner
+from opsmesh.handlers.live.position import Positions
+from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.profiles import candidates, overrides
+from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
+from opsmesh.handlers.runs.ledger import Ledger
+from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import connection, deadletter, logs, notify, paths
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.errors import NotAcknowledged

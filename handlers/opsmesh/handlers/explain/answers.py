@@ -21,9 +21,9 @@ from opsmesh.handlers.explain.mentions import Mention, Role, mentions
 from opsmesh.handlers.explain.standing import Files, Told
 from opsmesh.handlers.explain.verdicts import Verdict, verdicts
 from opsmesh.handlers.explain.wording import clock
-from opsmesh.handlers.ledger import Ledger, Run, run_key
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.versions import Version
+from opsmesh.handlers.live.versions import Version
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs.ledger import Ledger, Run, run_key
 from opsmesh.router.conditions import Last
 from opsmesh.router.decide import Decision, decide
 from opsmesh.router.rule import ProfileState, Rule

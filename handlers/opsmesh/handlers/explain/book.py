@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from nats.aio.client import Client
 
-from opsmesh.handlers import versions
-from opsmesh.handlers.consumers import CANDIDATE, filter_subjects
 from opsmesh.handlers.errors import ConfigError
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.versions import Version
+from opsmesh.handlers.live import versions
+from opsmesh.handlers.live.consumers import CANDIDATE, filter_subjects
+from opsmesh.handlers.live.versions import Version
+from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router.decide import Decision
 from opsmesh.router.rule import ProfileState
 from opsmesh.router.topic_patterns import listens

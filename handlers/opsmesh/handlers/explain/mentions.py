@@ -9,10 +9,10 @@ from typing import Final, Literal
 import msgspec
 from nats.aio.client import Client
 
-from opsmesh.handlers import records
 from opsmesh.handlers.explain.lookup import Place
 from opsmesh.handlers.explain.verdicts import WAITS
-from opsmesh.handlers.records import Record
+from opsmesh.handlers.live import records
+from opsmesh.handlers.live.records import Record
 from opsmesh.router.decide import Decision
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import DECISIONS, FIRINGS

@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 
-from opsmesh.handlers.consumers import filter_subjects
 from opsmesh.handlers.explain.book import Book, Unreadable
 from opsmesh.handlers.explain.lookup import Lookup, Place
 from opsmesh.handlers.explain.standing import Files
-from opsmesh.handlers.profiles import Profile
+from opsmesh.handlers.live.consumers import filter_subjects
+from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router.topic_patterns import disjoint
 
 #: How far back the last event is looked for, further each time, in microseconds; then everywhere.

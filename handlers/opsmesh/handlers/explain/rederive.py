@@ -14,7 +14,7 @@ import msgspec
 
 from opsmesh.handlers.explain.answers import Explainer
 from opsmesh.handlers.explain.book import Unreadable
-from opsmesh.handlers.records import Record
+from opsmesh.handlers.live.records import Record
 from opsmesh.router.decide import Decision, Newest, State, decide, due
 from opsmesh.router.rule import Rule
 

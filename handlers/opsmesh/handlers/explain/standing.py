@@ -13,12 +13,12 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from opsmesh.handlers import candidates, overrides
-from opsmesh.handlers.consumers import filter_subjects, runs_here
 from opsmesh.handlers.explain.book import Reader
 from opsmesh.handlers.explain.wording import clock, count, span
-from opsmesh.handlers.position import Cursor, Positions
-from opsmesh.handlers.profiles import Profile, ProfileSet, load_profiles
+from opsmesh.handlers.live.consumers import filter_subjects, runs_here
+from opsmesh.handlers.live.position import Cursor, Positions
+from opsmesh.handlers.profiles import candidates, overrides
+from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
 

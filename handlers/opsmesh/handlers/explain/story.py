@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from opsmesh.handlers.explain.answers import Answer, Explainer, Finding
 from opsmesh.handlers.explain.lookup import Place
 from opsmesh.handlers.explain.mentions import mentions
-from opsmesh.handlers.ledger import Ledger, Run
+from opsmesh.handlers.runs.ledger import Ledger, Run
 
 
 class Ambiguous(Exception):

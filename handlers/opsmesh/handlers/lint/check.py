@@ -10,7 +10,7 @@ from pathlib import Path
 from opsmesh.handlers.lint import commands, expressions, loops, reach, topics
 from opsmesh.handlers.lint.finding import SEVERITIES, Finding
 from opsmesh.handlers.lint.places import Places, Source
-from opsmesh.handlers.profiles import ProfileSet
+from opsmesh.handlers.profiles.profile import ProfileSet
 from opsmesh.schemas.registry import Registry
 
 

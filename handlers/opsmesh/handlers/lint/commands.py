@@ -12,8 +12,8 @@ from typing import Any
 from opsmesh.handlers.lint.finding import Finding, Severity
 from opsmesh.handlers.lint.places import Places
 from opsmesh.handlers.process import minimal_environment
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.yamlfile import Where
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.yamlfile import Where
 
 
 def lint(

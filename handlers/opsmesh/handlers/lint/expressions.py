@@ -13,8 +13,8 @@ from opsmesh.handlers.lint.finding import Finding
 from opsmesh.handlers.lint.kinds import Type
 from opsmesh.handlers.lint.places import Places, texts
 from opsmesh.handlers.lint.scenes import Read, Said, Scene
-from opsmesh.handlers.profiles import Profile, Step
-from opsmesh.handlers.yamlfile import Where
+from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.schemas.registry import Registry
 
 #: Clauses with a key of the event's fields.

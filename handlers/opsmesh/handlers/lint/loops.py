@@ -18,8 +18,8 @@ from opsmesh.handlers.lint.finding import Finding, Severity
 from opsmesh.handlers.lint.infer import Walk
 from opsmesh.handlers.lint.places import Places
 from opsmesh.handlers.lint.scenes import Scene
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.yamlfile import Where
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.router.topic_patterns import listens, topic_matches
 from opsmesh.schemas.registry import Registry
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from opsmesh.handlers import yamlfile
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.lint.finding import Finding, Severity
-from opsmesh.handlers.yamlfile import Document, Where
+from opsmesh.handlers.profiles import yamlfile
+from opsmesh.handlers.profiles.yamlfile import Document, Where
 
 #: YAML puts a node where its anchor begins.
 _ANCHOR = re.compile(r"&\S+\s+")

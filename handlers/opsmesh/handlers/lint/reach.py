@@ -11,8 +11,8 @@ from opsmesh.handlers.lint.finding import Finding, Severity
 from opsmesh.handlers.lint.places import Places
 from opsmesh.handlers.lint.scenes import Read
 from opsmesh.handlers.lint.world import UNKNOWN
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.yamlfile import Where
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.router.conditions import ConditionError, Expression
 from opsmesh.schemas import durations
 from opsmesh.schemas.envelope import host_token

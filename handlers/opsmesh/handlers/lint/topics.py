@@ -15,8 +15,8 @@ from opsmesh.handlers.lint import cel, expressions
 from opsmesh.handlers.lint.finding import Finding, Severity
 from opsmesh.handlers.lint.places import Places
 from opsmesh.handlers.lint.scenes import wild
-from opsmesh.handlers.profiles import Profile
-from opsmesh.handlers.yamlfile import Where
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.router.topic_patterns import topic_matches
 from opsmesh.schemas.nearest import nearest
 from opsmesh.schemas.registry import Registry

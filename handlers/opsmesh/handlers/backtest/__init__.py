@@ -1,0 +1,1 @@
+"""Backtests: what profiles would have decided about stored events."""

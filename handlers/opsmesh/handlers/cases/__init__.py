@@ -1,0 +1,1 @@
+"""Cases: tests of profiles, as YAML files."""

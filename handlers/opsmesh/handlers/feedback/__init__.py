@@ -1,0 +1,1 @@
+"""What people say of runs, and what follows from it."""

@@ -1,0 +1,1 @@
+"""Deciding live: one owner a profile, its position, and what it writes."""

@@ -1,0 +1,215 @@
+"""What an owner has decided since its last commit, and how that gets to disk.
+
+First what was decided (records, dead letters, ledger intents), then the windows and the cursor as
+one batch. A crash between the two is made good by deciding again from the cursor: the same events
+and windows give the same decisions, and what was written before has ids derived from them. A run
+begins when it is in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import structlog
+from nats.errors import Error as NatsError
+
+from opsmesh.handlers.live.firing import Stored
+from opsmesh.handlers.live.position import Cursor, Fenced, Positions
+from opsmesh.handlers.live.reading import Incoming
+from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs.ledger import Run
+from opsmesh.handlers.runs.runs import Runs, Services
+from opsmesh.router import deadletter, logs
+from opsmesh.router.decide import Changes, Decision
+from opsmesh.router.errors import NotAcknowledged
+from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import times
+
+#: Decisions after which they should be committed.
+FULL: Final = 128
+#: Windows that one commit changes at most: with the cursor they have to fit into one batch.
+MOST_CHANGES: Final = 900
+#: Seconds, or events, after which progress that changed nothing but the cursor is noted.
+NOTE_AFTER: Final = 2.0
+NOTE_EVERY: Final = 256
+#: An owner that did nothing for so many seconds may have been replaced: it looks before it writes.
+ASLEEP: Final = NOTE_AFTER + 1.0
+#: Seconds between attempts at a write while the broker is away.
+RETRY: Final = 1.0
+#: What the broker's absence looks like.
+AWAY: Final = (NatsError, OSError, TimeoutError, NotAcknowledged)
+
+log = structlog.get_logger()
+_quiet = logs.Throttle()
+
+
+class Commits:
+    """One owner's writes for one consumer; `cursor` is what was last written."""
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        consumer: str,
+        owner: str,
+        recorder: Recorder,
+        runs: Runs | None,
+    ) -> None:
+        self.positions = Positions(services.client)
+        self._services = services
+        self._consumer = consumer
+        self._owner = owner
+        self._recorder = recorder
+        self._runs = runs
+        self._log = log.bind(consumer=consumer)
+        self._decisions: list[tuple[Decision, float]] = []
+        self._intents: list[tuple[Run, list[Stored]]] = []
+        self._letters: list[tuple[Profile, Incoming, str]] = []
+        self._changes: Changes = {}
+        self._read_to: Incoming | None = None
+        self._unread = 0
+        self._noted_at = self._alive_at = time.monotonic()
+
+    @property
+    def seq(self) -> int:
+        """The sequence up to which everything is decided, written or not."""
+        return self._read_to.seq if self._read_to is not None else self.cursor.seq
+
+    @property
+    def full(self) -> bool:
+        """Enough for a commit."""
+        return len(self._decisions) >= FULL or len(self._letters) >= FULL
+
+    async def take(self, found: Cursor, revision: int) -> None:
+        """Become the owner of the position that stands at `revision`; Fenced when it does not."""
+        self.cursor, self._revision = found, revision
+        await self._save(self._moved({}))
+
+    async def check(self) -> None:
+        """Raise Fenced when somebody else has the position."""
+        found, _ = await self.positions.cursor(self._consumer)
+        if found is None or found.owner != self._owner:
+            raise Fenced(self._consumer)
+
+    async def awake(self) -> None:
+        """Make sure of the position after a time in which somebody else may have taken it."""
+        slept_s = time.monotonic() - self._alive_at
+        self._alive_at = time.monotonic()
+        if slept_s > ASLEEP:
+            await self.check()
+
+    def decided(self, decision: Decision, took_us: float) -> None:
+        """Note a decision; one that can be made again needs no record."""
+        if not decision.derivable:
+            self._decisions.append((decision, took_us))
+
+    def intended(self, run: Run, events: list[Stored]) -> None:
+        """Note a run that a decision begins."""
+        self._intents.append((run, events))
+
+    def refused(self, profile: Profile, incoming: Incoming, reason: str) -> None:
+        """Note a message that cannot be decided."""
+        self._letters.append((profile, incoming, reason))
+
+    def read(self, incoming: Incoming) -> None:
+        """Everything up to this message is decided."""
+        self._read_to = incoming
+        self._unread += 1
+
+    async def write(
+        self, changes: Changes, last: Mapping[str, int], *, now: bool = False
+    ) -> tuple[Incoming, int] | None:
+        """Bring everything to disk, however long the broker is away; Fenced when somebody else has
+        the position. Progress that changes nothing else can wait a little, unless `now`.
+
+        The message up to which everything may be acknowledged, and how many that are.
+        """
+        self._changes |= changes
+        if not (self._decisions or self._letters or self._changes):
+            recent = time.monotonic() - self._noted_at < NOTE_AFTER
+            if not self._unread or (recent and not now and self._unread < NOTE_EVERY):
+                return None
+        await self.awake()
+        cursor = self._moved(last)
+        while True:
+            try:
+                return await self._write(cursor)
+            except AWAY as error:
+                if _quiet.allows("profile.not_committed"):
+                    self._log.warning("profile.not_committed", error=str(error))
+                await asyncio.sleep(RETRY)
+
+    async def write_last(self, changes: Changes, last: Mapping[str, int]) -> None:
+        """Once, as far as it is possible: what is not written is decided again."""
+        self._changes |= changes
+        if not (self._decisions or self._letters or self._changes or self._unread):
+            return
+        try:
+            await self._write(self._moved(last))
+        except (Fenced, *AWAY) as error:
+            self._log.debug("profile.not_noted", error=str(error))
+
+    async def _write(self, cursor: Cursor) -> tuple[Incoming, int] | None:
+        """Everything in its order; it may be done again after it failed halfway."""
+        held, _, _ = await asyncio.gather(
+            self._services.ledger.create_all([run for run, _ in self._intents]),
+            self._recorder.write(self._decisions),
+            self._dead_letters(),
+        )
+        if self._runs is not None:
+            for one, (run, events) in zip(held, self._intents, strict=True):
+                if one.run.stream_seq == run.stream_seq:
+                    self._runs.begin(one, events)
+        await self._save(cursor)
+        self._intents.clear()
+        self._decisions.clear()
+        self._letters.clear()
+        count, self._unread = self._unread, 0
+        return (self._read_to, count) if self._read_to is not None and count else None
+
+    async def _save(self, cursor: Cursor) -> None:
+        # more than fit only when a text with very many windows is replaced
+        while len(self._changes) > MOST_CHANGES:
+            part = dict(list(self._changes.items())[:MOST_CHANGES])
+            await self._put(self.cursor, part)
+        await self._put(cursor, self._changes)
+        self.cursor = cursor
+        self._noted_at = time.monotonic()
+
+    async def _put(self, cursor: Cursor, changes: Changes) -> None:
+        self._revision = await self.positions.write(self._consumer, cursor, self._revision, changes)
+        for name in list(changes):
+            del self._changes[name]
+
+    def _moved(self, last: Mapping[str, int]) -> Cursor:
+        return msgspec.structs.replace(
+            self.cursor,
+            seq=self.seq,
+            owner=self._owner,
+            count=self.cursor.count + 1,
+            at_us=times.now_us(),
+            last=dict(last) or self.cursor.last,
+        )
+
+    async def _dead_letters(self) -> None:
+        for profile, incoming, reason in self._letters:
+            # evt.<host>.<topic>: what the subject says is all that is known of it
+            host, _, topic = incoming.msg.subject.removeprefix("evt.").partition(".")
+            await deadletter.write(
+                self._services.client,
+                profile=profile.name,
+                profile_hash=profile.hash,
+                host=host,
+                topic=topic or "undecodable",
+                data=incoming.msg.data,
+                headers=incoming.msg.headers,
+                reason=reason,
+                msg_id=f"dlq:{profile.name}:{EVENTS}:{incoming.seq}",
+                origin=(EVENTS, incoming.seq, incoming.stored_us),
+            )
+            self._log.error("event.given_up", seq=incoming.seq, reason=reason)

@@ -1,0 +1,115 @@
+"""A decision that fires, as a run: what its ledger entry says, and the events that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs.ledger import Run
+from opsmesh.router.clauses import field as event_field
+from opsmesh.router.decide import EventRef
+from opsmesh.router.topology import EVENTS
+from opsmesh.router.trigger import Trigger
+from opsmesh.schemas import ids, times
+from opsmesh.schemas.envelope import Event, decode
+from opsmesh.schemas.errors import SchemaError
+
+#: Seconds to wait for the broker.
+TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A stored event: its message's bytes and headers, and where and when it was stored."""
+
+    event: Event
+    data: bytes
+    seq: int
+    stored_us: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Gone(Exception):
+    """An event of a run lies in the stream no more."""
+
+    def __init__(self, event_id: str, seq: int) -> None:
+        super().__init__(f"event {event_id} is no longer in {EVENTS} at sequence {seq}")
+        self.event_id = event_id
+        self.seq = seq
+
+
+def new_run(
+    profile: Profile,
+    event: Event,
+    *,
+    consumer: str,
+    host: str,
+    seq: int,
+    stored_us: int,
+    events: tuple[EventRef, ...] = (),
+    trigger: Trigger | None = None,
+    data: bytes = b"",
+) -> Run:
+    """The ledger entry of a run that has not begun. Its id is derived from what fired it: whoever
+    decides the same event again means the same run. `data` are the bytes of an event that the
+    stream may not keep as long as the run needs it."""
+    now_us = times.now_us()
+    trigger_id = trigger.id if trigger else ""
+    return Run(
+        run_id=ids.derived(stored_us // 1000, profile.name, event.id, trigger_id),
+        profile=profile.name,
+        profile_hash=profile.hash,
+        event_id=event.id,
+        topic=event.topic,
+        correlation_id=event.correlation_id,
+        host=host,
+        stream_seq=seq,
+        stored_us=stored_us,
+        created_us=now_us,
+        updated_us=now_us,
+        trigger=trigger.kind if trigger else "event",
+        trigger_id=trigger_id,
+        consumer=consumer,
+        events=events,
+        slot=_slot(profile, event),
+        data=data.decode() if data else None,
+    )
+
+
+async def fetch(client: Client, run: Run) -> list[Stored]:
+    """The events of a run, its own the last; Gone when one is not there any more."""
+    if run.data is not None:
+        data = run.data.encode()
+        event = decode(data, stored=(EVENTS, run.stream_seq, run.stored_us))
+        return [Stored(event=event, data=data, seq=run.stream_seq, stored_us=run.stored_us)]
+    refs = run.events or (EventRef(run.event_id, run.stream_seq),)
+    return [await read(client, ref) for ref in refs]
+
+
+async def read(client: Client, ref: EventRef) -> Stored:
+    """One event of the stream; Gone when it is not there."""
+    try:
+        found = await client.jetstream(timeout=TIMEOUT).get_msg(EVENTS, ref.seq, direct=True)
+        data = found.data or b""
+        stored_us = round(found.time.timestamp() * 1e6) if found.time else 0
+        event = decode(data, stored=(EVENTS, ref.seq, stored_us))
+    except (NotFoundError, SchemaError) as error:
+        raise Gone(ref.id, ref.seq) from error
+    if event.id != ref.id:
+        raise Gone(ref.id, ref.seq)
+    return Stored(
+        event=event, data=data, seq=ref.seq, stored_us=stored_us, headers=found.headers or {}
+    )
+
+
+def _slot(profile: Profile, event: Event) -> str:
+    key = profile.concurrency.key
+    if not key:
+        return ""
+    view = event.view()
+    return msgspec.json.encode([event_field(view, path) for path in key]).decode()

@@ -1,0 +1,162 @@
+"""The owner of a profile: the one process that decides its events.
+
+Whoever finds nobody that answers for a consumer takes its position (`deciding`), and answers from
+then on. A process that cannot be the owner stands by, and costs the broker one small request a
+second. Answers only say when to try; what keeps two owners apart is the position's fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+from nats.nuid import NUID
+
+from opsmesh.handlers.live.deciding import Deciding
+from opsmesh.handlers.live.position import Cursor, Fenced, Positions
+from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs.runs import Runs, Services
+from opsmesh.router import logs, tasks
+from opsmesh.schemas import times
+
+#: Seconds between looks of a process that stands by whether there is still an owner.
+STANDBY: Final = 1.0
+#: Seconds that an owner has for its sign of life, and signs that it may miss.
+PATIENCE, MISSES = 1.0, 3
+#: Seconds before another try when the broker is away.
+RETRY: Final = 1.0
+#: Seconds that attempts may still take when the process ends.
+GRACE: Final = 5.0
+
+log = structlog.get_logger()
+_quiet = logs.Throttle()
+
+
+def presence(consumer: str) -> str:
+    """The subject on which an owner answers: with its host, pid, since when, and how far it is."""
+    return f"own.{consumer}"
+
+
+class Owner:
+    """Decides for one profile on one consumer while it can be its only decider, and stands by
+    otherwise. `runs` is None for a candidate."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        services: Services,
+        *,
+        consumer: str,
+        recorder: Recorder,
+        runs: Runs | None,
+    ) -> None:
+        self.profile = profile
+        self.consumer = consumer
+        self._services = services
+        self._runs = runs
+        self._id = f"{services.host}/{os.getpid()}/{NUID().next().decode()}"
+        self._make: Callable[[], Deciding] = lambda: Deciding(
+            self.profile,
+            services,
+            consumer=consumer,
+            owner=self._id,
+            recorder=recorder,
+            runs=runs,
+        )
+        self._positions = Positions(services.client)
+        self._deciding: Deciding | None = None
+        self._since_us = 0
+        self._task: asyncio.Task[None] | None = None
+        self._owned = asyncio.Event()
+        self._log = log.bind(profile=profile.name, consumer=consumer)
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process decides now."""
+        return self._owned.is_set()
+
+    def start(self) -> None:
+        """Begin to own, or to stand by."""
+        self._task = asyncio.create_task(self._live())
+
+    async def ready(self) -> None:
+        """Return once this process is the owner."""
+        await self._owned.wait()
+
+    async def stop(self) -> None:
+        """Note how far it is, and let go; runs go on."""
+        if self._task is not None:
+            await tasks.end([self._task])
+            self._task = None
+
+    def exchange(self, profile: Profile) -> None:
+        """Go on with a new text of the same consumer, from the next event on."""
+        self.profile = profile
+        if self._runs is not None:
+            self._runs.exchange(profile)
+        if self._deciding is not None:
+            self._deciding.exchange(profile)
+
+    async def _live(self) -> None:
+        while True:
+            try:
+                await self._own(*await self._stand_by())
+            except Fenced as fenced:
+                self._log.warning("profile.fenced", reason=str(fenced))
+                if self._runs is not None:  # its successor goes on with them
+                    await self._runs.stop(0)
+            except Exception as error:  # nearly always the broker, which will be back
+                if _quiet.allows("profile.interrupted"):
+                    told = f"{type(error).__name__}: {error}"
+                    self._log.warning("profile.interrupted", error=told, exc_info=True)
+            await asyncio.sleep(RETRY)
+
+    async def _stand_by(self) -> tuple[Cursor | None, int]:
+        """Return when nobody owns it, or its owner hangs: the cursor and its revision from before
+        that was known. Who takes the position at another revision has been too slow."""
+        missed = 0
+        while True:
+            place = await self._positions.cursor(self.consumer)
+            try:
+                await self._services.client.request(presence(self.consumer), b"", timeout=PATIENCE)
+                missed = 0
+                await asyncio.sleep(STANDBY)
+            except NoRespondersError:
+                return place
+            except NatsTimeout:
+                missed += 1
+                if missed == MISSES:
+                    return place
+
+    async def _own(self, found: Cursor | None, revision: int) -> None:
+        deciding = self._make()
+        # before the position is taken: nobody may find it taken and its owner mute
+        subscription = await self._services.client.subscribe(
+            presence(self.consumer), cb=self._answer
+        )
+        try:
+            await deciding.begin(found, revision)
+            self._deciding, self._since_us = deciding, times.now_us()
+            self._owned.set()
+            self._log.info("profile.owned", seq=deciding.cursor.seq, hash=self.profile.hash)
+            await deciding.work()
+        finally:
+            self._owned.clear()
+            self._deciding = None
+            await asyncio.shield(deciding.end())
+            await asyncio.shield(subscription.unsubscribe())
+
+    async def _answer(self, msg: Msg) -> None:
+        facts: dict[str, Any] = {"host": self._services.host, "pid": os.getpid()}
+        if self._deciding is not None:
+            cursor = self._deciding.cursor
+            facts |= {"since_us": self._since_us, "seq": cursor.seq, "at_us": cursor.at_us}
+        await msg.respond(json.dumps(facts).encode())

@@ -1,0 +1,100 @@
+"""Runs that somebody asked for: by hand, by a redrive, by a replay.
+
+A trigger is one event for one profile. It becomes a run in the ledger, and is acknowledged then:
+what follows is the run's own matter.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from opsmesh.handlers.live import firing
+from opsmesh.handlers.live.firing import Stored
+from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs.runs import Runs, Services
+from opsmesh.router import deadletter, trigger
+from opsmesh.router.consume import Ack, Message, Outcome, Reject
+from opsmesh.router.decide import Decision, decide
+from opsmesh.router.rule import Rule
+from opsmesh.router.topology import TRIGGERS
+from opsmesh.router.trigger import Trigger
+from opsmesh.schemas.envelope import Event, decode
+from opsmesh.schemas.errors import SchemaError
+
+
+async def handle(
+    message: Message,
+    *,
+    profile: Profile,
+    services: Services,
+    consumer: str,
+    recorder: Recorder,
+    runs: Runs,
+) -> Outcome:
+    """Decide a message of TRIGGERS, and begin its run."""
+    asked = trigger.read(message.headers)
+    stored = asked.origin or (TRIGGERS, message.seq, message.stored_us)
+    try:
+        event = services.registry.upcast(decode(message.data, stored=stored))
+    except SchemaError as error:
+        reason = f"undecodable: {error}"
+        await deadletter.write(
+            services.client,
+            profile=profile.name,
+            profile_hash=profile.hash,
+            host=services.host,
+            topic="undecodable",
+            data=message.data,
+            headers=message.headers,
+            reason=reason,
+            msg_id=f"dlq:{profile.name}:{stored[0]}:{stored[1]}",
+            origin=stored,
+        )
+        return Reject("undecodable")
+    decision = _decision(profile.rule, event, asked, stored, host=services.host)
+    if decision.outcome == "fire":
+        run = firing.new_run(
+            profile,
+            event,
+            consumer=consumer,
+            host=services.host,
+            seq=stored[1],
+            stored_us=stored[2],
+            trigger=asked,
+            events=asked.events,
+            data=b"" if asked.events else message.data,
+        )
+        [held] = await services.ledger.create_all([run])
+        await recorder.write([(decision, 0.0)])
+        main = Stored(
+            event=event,
+            data=message.data,
+            seq=stored[1],
+            stored_us=stored[2],
+            headers=message.headers,
+        )
+        runs.begin(held, [] if asked.events else [main])
+    else:
+        await recorder.write([(decision, 0.0)])
+    return Ack()
+
+
+def _decision(
+    rule: Rule, event: Event, asked: Trigger, stored: tuple[str, int, int], *, host: str
+) -> Decision:
+    """A replay is decided by event and rule alone, without windows; a person's own always fires."""
+    bare = msgspec.structs.replace(
+        rule, unless=None, correlate=None, debounce=None, collect=None, throttle=None, limits=None
+    )
+    decision, _ = decide(bare, event, {}, now_us=stored[2], host=host, seq=stored[1])
+    if asked.kind == "replay":
+        return decision
+    return msgspec.structs.replace(
+        decision,
+        outcome="fire",
+        clause="trigger",
+        reason=f"triggered: {asked.kind}",
+        values={},
+        timer=f"trigger.{asked.id}",
+    )

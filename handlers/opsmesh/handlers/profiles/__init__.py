@@ -1,0 +1,1 @@
+"""Profiles: their text, what is wrong with it, and which of it is in force."""

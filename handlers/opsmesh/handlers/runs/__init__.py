@@ -1,0 +1,1 @@
+"""Runs: the ledger, their steps, and how they stand beside each other."""

@@ -1,0 +1,96 @@
+"""Result events: what became of a run, in the same envelope as every other event.
+
+Their ids are derived from the run, so that a handler that died between publishing and writing its
+ledger publishes the same event again, and the broker drops the second one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opsmesh.handlers.runs.ledger import Run
+from opsmesh.schemas import ids, times
+from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity
+
+SOURCE = "opsmesh"
+
+
+def succeeded(run: Run, cause: Event, *, now_us: int) -> Event:
+    """automation.run.succeeded"""
+    payload = {**_about(run), "attempts": run.attempt}
+    return _event(run, cause, "automation.run.succeeded", "info", payload, now_us)
+
+
+def failed(run: Run, cause: Event, *, now_us: int, next_attempt_in_s: float | None) -> Event:
+    """automation.run.failed: one attempt failed; without a next one the run is over."""
+    payload = {**_about(run), "attempts": run.attempt, "error": _last_error(run)}
+    if next_attempt_in_s is not None:
+        payload["next_attempt_in_s"] = round(next_attempt_in_s, 3)
+    severity: Severity = "warn" if next_attempt_in_s is not None else "error"
+    return _event(run, cause, "automation.run.failed", severity, payload, now_us)
+
+
+def deadlettered(run: Run, cause: Event, *, now_us: int, dlq_seq: int, reason: str) -> Event:
+    """automation.run.deadlettered"""
+    payload = {
+        **_about(run),
+        "attempts": run.attempt,
+        "error": _last_error(run) or reason,
+        "dlq_seq": dlq_seq,
+    }
+    return _event(run, cause, "automation.run.deadlettered", "error", payload, now_us)
+
+
+def set_aside(run: Run, cause: Event, *, now_us: int) -> Event:
+    """automation.run.skipped or automation.run.cancelled: another run had to go first."""
+    payload = {**_about(run), "reason": run.reason}
+    return _event(run, cause, f"automation.run.{run.state}", "info", payload, now_us)
+
+
+def _about(run: Run) -> dict[str, Any]:
+    return {
+        "profile": run.profile,
+        "profile_hash": run.profile_hash,
+        "trigger_topic": run.topic,
+        "steps": [
+            {
+                "id": step.id,
+                "action": step.action,
+                "outcome": step.state,
+                "duration_ms": step.duration_ms,
+            }
+            for step in run.steps
+        ],
+    }
+
+
+def _last_error(run: Run) -> str:
+    return run.errors[-1].error if run.errors else ""
+
+
+def _event(
+    run: Run, cause: Event, topic: str, severity: Severity, payload: dict[str, Any], now_us: int
+) -> Event:
+    last = run.steps[-1] if run.steps else None
+    return Event(
+        topic=topic,
+        ts_utc=times.format_us(now_us),
+        source=SOURCE,
+        component=run.profile,
+        severity=severity,
+        correlation_id=cause.correlation_id,
+        host=run.host,
+        session_id=cause.session_id,
+        workspace=cause.workspace,
+        payload=payload,
+        run_id=run.run_id,
+        attempt=run.attempt,
+        exit_code=last.exit_code if last else None,
+        duration_ms=run.duration_ms,
+        evidence_path=run.evidence_path,
+        id=ids.derived(run.created_us // 1000, run.run_id, topic, str(run.attempt)),
+        schema_version=SCHEMA_VERSION,
+        causation_id=cause.id,
+        hops=cause.hops + 1,
+        traceparent=cause.traceparent,
+    )

@@ -1,0 +1,154 @@
+"""One attempt of a run: its steps in order, each written to the ledger before and after.
+
+The write before a step carries the result of the one before it, so that a run of n steps costs
+n + 1 writes. A step that the ledger knows as started, but not as done, was under way when a handler
+died: what it did is unknown, and its `on_unknown` says how to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsmesh.handlers.actions.contract import StepContext, StepResult
+from opsmesh.handlers.errors import Retry as RetryAsked
+from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.runs.ledger import Held, StepRecord
+from opsmesh.schemas import times
+from opsmesh.schemas.envelope import Event
+
+#: An action keeps its time limit itself, and then has output to show; one that does not is
+#: cancelled so many seconds later.
+CANCEL_AFTER = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why an attempt failed; `retry_in_s` is set where the action asked for its own delay."""
+
+    step: str
+    error: str
+    retryable: bool = True
+    retry_in_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What every step of an attempt shares. `events` are all events of a firing, the run's own
+    event the last of them."""
+
+    event: Event
+    events: Sequence[Event]
+    data: bytes
+    host: str
+    workdir: Path
+    bundles: Path
+    publish: Callable[[Event], Awaitable[None]]
+
+
+async def attempt(profile: Profile, held: Held, around: Surroundings) -> Failure | None:
+    """Run every step that is not done yet; None when all are done."""
+    run = held.run
+    for step in profile.steps:
+        known = run.step(step.id)
+        if known is not None and known.state in ("done", "skipped"):
+            continue
+        if known is not None and known.state == "started":
+            known.state = "unknown"
+            known.error = "the handler ended while this step was under way"
+            if step.on_unknown == "skip":
+                known.state = "skipped"
+                continue
+            if step.on_unknown == "fail":
+                return Failure(step=step.id, error=known.error, retryable=False)
+        record = StepRecord(
+            id=step.id, action=step.action.key, state="started", started_us=times.now_us()
+        )
+        run.steps = [other for other in run.steps if other.id != step.id] + [record]
+        await held.save(record.started_us)
+        failure = await _run(profile, step, record, held, around)
+        if failure is not None and not step.continue_on_error:
+            return failure
+    return None
+
+
+async def _run(
+    profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
+) -> Failure | None:
+    began = time.monotonic()
+    asked: RetryAsked | None = None
+    try:
+        limit = None if step.timeout is None else step.timeout + CANCEL_AFTER
+        async with asyncio.timeout(limit):
+            result = await step.action.run(_context(profile, step, held, around))
+    except TimeoutError:
+        result = StepResult(
+            ok=False, output={}, error=f"not done within {step.timeout:g} s", timed_out=True
+        )
+    except RetryAsked as retry:
+        asked = retry
+        result = StepResult(ok=False, output={}, error=str(retry))
+    except Exception as error:
+        # a third party's action: whatever it raises is its failure, not the handler's
+        result = StepResult(ok=False, output={}, error=f"{type(error).__name__}: {error}")
+    record.duration_ms = round((time.monotonic() - began) * 1e3, 3)
+    record.exit_code = result.exit_code
+    record.output = result.output
+    record.evidence_path = result.evidence_path
+    record.error = result.error
+    record.state = "done" if result.ok else "failed"
+    if result.evidence_path:
+        held.run.evidence_path = result.evidence_path
+    if result.ok:
+        return None
+    return Failure(
+        step=step.id,
+        error=result.error or "failed",
+        retryable=result.retryable,
+        retry_in_s=asked.delay_s if asked else None,
+    )
+
+
+def _context(profile: Profile, step: Step, held: Held, around: Surroundings) -> StepContext:
+    run = held.run
+    return StepContext(
+        event=around.event,
+        data=around.data,
+        profile=run.profile,
+        profile_hash=run.profile_hash,
+        run_id=run.run_id,
+        step_id=step.id,
+        attempt=run.attempt,
+        idempotency_key=f"{run.run_id}:{step.id}",
+        variables=_variables(profile, held, around),
+        timeout=step.timeout,
+        workdir=around.workdir,
+        bundles=around.bundles,
+        publish=around.publish,
+        host=around.host,
+    )
+
+
+def _variables(profile: Profile, held: Held, around: Surroundings) -> Mapping[str, Any]:
+    """The names that a `${{ CEL }}` placeholder may use."""
+    steps = {
+        step.id: {
+            **step.output,
+            "ok": step.state == "done",
+            "exit_code": step.exit_code,
+            "evidence_path": step.evidence_path,
+        }
+        for step in held.run.steps
+    }
+    return {
+        "event": around.event.view(),
+        "events": [event.view() for event in around.events],
+        "vars": profile.vars,
+        "steps": steps,
+        "run": {"id": held.run.run_id, "attempt": held.run.attempt},
+        "host": around.host,
+    }
