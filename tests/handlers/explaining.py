@@ -96,7 +96,7 @@ class Records:
             if decision is not None:
                 decisions.append(decision)
         decisions += decider.advance(times.now_us() + round(later_s * 1e6))
-        await Recorder(self.client).write([(decision, 41.5) for decision in decisions])
+        await Recorder(self.client).write(consumer, [(decision, 41.5) for decision in decisions])
         if runs:
             for decision in decisions:
                 if decision.outcome == "fire":

@@ -111,7 +111,7 @@ class Explainer:
         said: dict[str, list[Mention]] = {}
         orphans: list[Mention] = []
         for mention in recorded:
-            reader = self.book.owner_of(mention.record.decision)
+            reader = self.book.owner_of(mention.record.decision, mention.record.consumer)
             if reader is None:
                 orphans.append(mention)
             else:
@@ -151,7 +151,7 @@ class Explainer:
         if recorded:
             findings = [await self.finding(place, mention) for mention in recorded]
             first = findings[0].decision
-            made_by = self.book.behind(first)
+            made_by = self.book.behind(first, reader.consumer)
             answer = msgspec.structs.replace(
                 answer,
                 status="decided",
@@ -209,13 +209,15 @@ class Explainer:
             decision=decision,
             role=mention.role,
             took_us=mention.record.took_us,
-            verdicts=await self.verdicts(decision, place),
+            verdicts=await self.verdicts(decision, place, mention.record.consumer),
             run=await self.run(decision),
         )
 
-    async def verdicts(self, decision: Decision, place: Place | None = None) -> tuple[Verdict, ...]:
+    async def verdicts(
+        self, decision: Decision, place: Place | None = None, consumer: str = ""
+    ) -> tuple[Verdict, ...]:
         """The clauses of a decision on record; none when what it was made from is gone."""
-        version = self.book.behind(decision)
+        version = self.book.behind(decision, consumer)
         profile = self.book.text(version) if version is not None else None
         if profile is None or isinstance(profile, Unreadable):
             return ()

@@ -96,22 +96,25 @@ class Book:
             found = self._texts[key] = _read(version)
         return found
 
-    def owner_of(self, decision: Decision) -> Reader | None:
-        """The consumer on which a decision was made; None when its text is not on record."""
+    def owner_of(self, decision: Decision, consumer: str = "") -> Reader | None:
+        """The consumer on which a decision was made; None when its text is not on record. Without
+        the name that its record has, the likeliest."""
         best, found = 0, None
         for reader in self.of(decision.profile):
+            if reader.consumer == consumer:
+                return reader
             likely = _likely(reader, decision)
             if likely > best:
                 best, found = likely, reader
         return found
 
-    def behind(self, decision: Decision) -> Version | None:
+    def behind(self, decision: Decision, consumer: str = "") -> Version | None:
         """The version that made a decision; None when it is not on record.
 
         A time that had come may have found a newer text than the event had. Its hash tells which;
         in which of the states that this text had, only the decision itself tells.
         """
-        reader = self.owner_of(decision)
+        reader = self.owner_of(decision, consumer)
         if reader is None:
             return None
         version = reader.in_force(decision.event_seq, decision.at_us)

@@ -60,7 +60,7 @@ async def check(explainer: Explainer, record: Record) -> Check:
     decision = record.decision
     if decision.clause == "trigger":
         return _unchecked(record, "a person's trigger decided, no clause")
-    version = explainer.book.behind(decision)
+    version = explainer.book.behind(decision, record.consumer)
     if version is None:
         return _unchecked(record, f"the text {decision.profile_hash} is no longer on record")
     profile = explainer.book.text(version)

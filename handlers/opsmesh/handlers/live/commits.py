@@ -158,7 +158,7 @@ class Commits:
         """Everything in its order; it may be done again after it failed halfway."""
         held, _, _ = await asyncio.gather(
             self._services.ledger.create_all([run for run, _ in self._intents]),
-            self._recorder.write(self._decisions),
+            self._recorder.write(self._consumer, self._decisions),
             self._dead_letters(),
         )
         if self._runs is not None:

@@ -23,17 +23,21 @@ from opsmesh.schemas.envelope import host_token
 #: The header that holds how long deciding took: not part of the decision, which has to be the same
 #: bytes wherever it is made.
 TOOK = "Opsmesh-Took-Us"
+#: The header that holds for which consumer it was made: a candidate may have the active one's text.
+CONSUMER = "Opsmesh-Consumer"
 
 _decode = msgspec.json.Decoder(Decision).decode
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One recorded decision; `data` are its bytes, `took_us` what it cost to make."""
+    """One recorded decision; `data` are its bytes, `took_us` what it cost to make, `consumer` whose
+    decision it is."""
 
     decision: Decision
     data: bytes
     took_us: float
     stored_us: int
+    consumer: str = ""
 
 
 class Recorder:
@@ -43,22 +47,22 @@ class Recorder:
         self._quiet = Publisher(client, stream=DECISIONS)
         self._firings = Publisher(client, stream=FIRINGS)
 
-    async def write(self, decisions: Sequence[tuple[Decision, float]]) -> None:
+    async def write(self, consumer: str, decisions: Sequence[tuple[Decision, float]]) -> None:
         """Returns when all that are not derivable are stored; raises NotAcknowledged. Writing the
         same ones again is harmless."""
         await asyncio.gather(
-            *(self._write(d, took_us) for d, took_us in decisions if not d.derivable)
+            *(self._write(consumer, d, took_us) for d, took_us in decisions if not d.derivable)
         )
 
-    async def _write(self, decision: Decision, took_us: float) -> None:
+    async def _write(self, consumer: str, decision: Decision, took_us: float) -> None:
         publisher, kind = (self._firings, "fir") if decision.fires else (self._quiet, "dec")
         host = host_token(decision.host)
         about = decision.timer or "event"
         await publisher.publish(
             f"{kind}.{decision.profile}.{host}",
             decision.encode(),
-            msg_id=f"{decision.profile_hash}:{host}:{decision.event_seq}:{about}:{decision.at_us}",
-            headers={TOOK: f"{took_us:.1f}"},
+            msg_id=f"{consumer}:{decision.event_seq}:{about}:{decision.at_us}:{decision.profile_hash}",
+            headers={TOOK: f"{took_us:.1f}", CONSUMER: consumer},
         )
 
 
@@ -88,6 +92,11 @@ def read(msg: Msg) -> Record | None:
         decision = _decode(msg.data)
     except msgspec.DecodeError:
         return None
-    took = (msg.headers or {}).get(TOOK, "0")
-    stored_us = delivery(msg.reply).timestamp_ns // 1000
-    return Record(decision=decision, data=msg.data, took_us=float(took), stored_us=stored_us)
+    headers = msg.headers or {}
+    return Record(
+        decision=decision,
+        data=msg.data,
+        took_us=float(headers.get(TOOK, "0")),
+        stored_us=delivery(msg.reply).timestamp_ns // 1000,
+        consumer=headers.get(CONSUMER, ""),
+    )

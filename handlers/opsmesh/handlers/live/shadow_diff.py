@@ -18,7 +18,7 @@ from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.live import backlog, versions
 from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name
 from opsmesh.handlers.live.position import Positions
-from opsmesh.handlers.live.records import records
+from opsmesh.handlers.live.records import Record, records
 from opsmesh.handlers.live.versions import Version
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router.decide import Decision, EventRef, decide
@@ -155,13 +155,13 @@ async def _diff(
             continue
         if _elsewhere(candidate, one, host) or (since_us is not None and one.at_us < since_us):
             continue
-        sides[_side(candidate, one)].setdefault(one.event_id, one)
+        sides[_side(began, record)].setdefault(one.event_id, one)
     active, shadow = sides["active"], sides["candidate"]
     lone: list[tuple[Side, Decision]] = []
     lone += [("candidate", one) for key, one in shadow.items() if key not in active]
     lone += [("active", one) for key, one in active.items() if key not in shadow]
     lone.sort(key=lambda found: (found[1].at_us, found[1].event_seq))
-    quiet = await _quiet(client, candidate, host, {one.event_id for _, one in lone}, scan_us)
+    quiet = await _quiet(client, candidate, began, host, {one.event_id for _, one in lone}, scan_us)
     apart = []
     for only, one in lone:
         other: Side = "active" if only == "candidate" else "candidate"
@@ -189,12 +189,18 @@ def _elsewhere(profile: Profile, decision: Decision, host: str) -> bool:
     return profile.run_on != "any" and host_token(decision.host) != host_token(host)
 
 
-def _side(candidate: Profile, decision: Decision) -> Side:
-    return "candidate" if decision.profile_hash == candidate.hash else "active"
+def _side(began: Version, record: Record) -> Side:
+    same = (record.consumer, record.decision.profile_hash) == (began.consumer, began.hash)
+    return "candidate" if same else "active"
 
 
 async def _quiet(
-    client: Client, candidate: Profile, host: str, wanted: set[str], since_us: int
+    client: Client,
+    candidate: Profile,
+    began: Version,
+    host: str,
+    wanted: set[str],
+    since_us: int,
 ) -> dict[tuple[Side, str], Decision]:
     """The newest recorded decision of each side about each of these events that fired nothing."""
     found: dict[tuple[Side, str], Decision] = {}
@@ -203,7 +209,7 @@ async def _quiet(
     async for record in records(client, profile=candidate.name, firings=False, since_us=since_us):
         one = record.decision
         if one.event_id in wanted and not _elsewhere(candidate, one, host):
-            found[_side(candidate, one), one.event_id] = one
+            found[_side(began, record), one.event_id] = one
     return found
 
 

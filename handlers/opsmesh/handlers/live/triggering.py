@@ -66,7 +66,7 @@ async def handle(
             data=b"" if asked.events else message.data,
         )
         [held] = await services.ledger.create_all([run])
-        await recorder.write([(decision, 0.0)])
+        await recorder.write(consumer, [(decision, 0.0)])
         main = Stored(
             event=event,
             data=message.data,
@@ -76,7 +76,7 @@ async def handle(
         )
         runs.begin(held, [] if asked.events else [main])
     else:
-        await recorder.write([(decision, 0.0)])
+        await recorder.write(consumer, [(decision, 0.0)])
     return Ack()
 
 
