@@ -119,6 +119,7 @@ class Explainer:
         found = [
             await self.answer(place, reader, said.get(consumer, ()))
             for consumer, reader in ours.items()
+            if consumer in said or not _ended_candidate(reader, place)
         ]
         for mention in orphans:
             decision = mention.record.decision
@@ -275,6 +276,12 @@ def _unheard(profile: Profile, host: str, event: Event) -> str:
     if listens(decided, event.topic):
         return f"{host} decides its own events; this one is from {event.host}"
     return f"listens to {', '.join(decided)}, not to {event.topic}"
+
+
+def _ended_candidate(reader: Reader, place: Place) -> bool:
+    """A candidate that was not there when the event came is nobody's question."""
+    version = reader.in_force(place.seq, place.stored_us)
+    return reader.candidate and (version is None or version.source is None)
 
 
 def _of_its_arrival(finding: Finding, place: Place) -> bool:
