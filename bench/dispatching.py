@@ -101,7 +101,7 @@ async def deciding(lab: Lab) -> list[Figure]:
                 (
                     *("dispatch", "missing", "decode, decide (CEL, false), note how far"),
                     *(fetched, f"fetch({FETCH}) and an ack each"),
-                    Target(of="ratio", at="least", limit=1.0),
+                    Target(of="ratio", at="least", limit=3.0),
                 ),
                 (
                     *("decide_fire", "firing", "decode, decide (CEL, true), the record on disk"),

@@ -23,6 +23,7 @@ from tests.house.checkout import TOP
 FIGURES = {
     "publish_many": ["publish_many"],
     "publish_one": ["publish_one"],
+    "engine": ["engine_miss", "engine_match", "engine_debounce"],
     "dispatch": ["dispatch", "decide_fire", "decide_burst"],
     "dispatch_runner": ["dispatch_runner"],
     "sink": ["sink"],
@@ -33,7 +34,15 @@ FIGURES = {
     "idle": ["idle_rss", "idle_pss", "idle_cpu"],
 }
 #: Rows that stand alone: nats-py has nothing like them.
-ALONE = {"replay_jsonl", "idle_rss", "idle_pss", "idle_cpu"}
+ALONE = {
+    "engine_miss",
+    "engine_match",
+    "engine_debounce",
+    "replay_jsonl",
+    "idle_rss",
+    "idle_pss",
+    "idle_cpu",
+}
 
 
 def command(*arguments: str) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -25,6 +27,8 @@ from opsmesh.schemas.errors import SchemaError
 #: An event may carry an earlier time than its id, and be stored long after it (the spool): the
 #: search for an id begins this long before the time that it holds, in microseconds.
 SEARCH_SLACK_US = 60_000_000
+
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 
 COLOURS = {"info": "green", "warn": "yellow", "error": "red", "critical": "bold red"}
 
@@ -71,9 +75,12 @@ async def stored(
 
 
 def moment(text: str | None) -> int | None:
-    """`--since` and `--until`: `90s`, `2h`, `7d` ago, or an RFC 3339 time; microseconds."""
+    """`--since` and `--until`: `90s`, `2h`, `7d` ago, an RFC 3339 time, or the last time the clock
+    here showed `09:12`; microseconds."""
     if text is None:
         return None
+    if (shown := _CLOCK.fullmatch(text)) is not None:
+        return _when_it_was(*(int(part or 0) for part in shown.groups()))
     try:
         return times.parse_us(text)
     except ValueError:
@@ -82,8 +89,20 @@ def moment(text: str | None) -> int | None:
         return times.now_us() - round(durations.parse(text) * 1e6)
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is neither a time like 2026-11-23T09:00:00Z nor an age like 10m, 2h, 7d"
+            f"{text!r} is neither a time like 2026-11-23T09:00:00Z or 09:00, "
+            "nor an age like 10m, 2h, 7d"
         ) from error
+
+
+def _when_it_was(hour: int, minute: int, second: int) -> int:
+    now = datetime.now().astimezone()
+    try:
+        then = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
+    except ValueError as error:
+        raise typer.BadParameter(f"{hour:02}:{minute:02} is no time of a day") from error
+    if then > now:
+        then -= timedelta(days=1)
+    return round(then.timestamp() * 1e6)
 
 
 def tail(

@@ -43,7 +43,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Put:
-    """One key of `put_all`; None removes it. With `revision` it must stand there (0: not exist)."""
+    """One key of `put_all`; None removes it. With `revision` it must stand there (0: not exist).
+
+    What was removed leaves a mark, and counts as existing, for MARK_TTL seconds.
+    """
 
     key: str
     value: bytes | None

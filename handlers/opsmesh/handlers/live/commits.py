@@ -37,7 +37,8 @@ MOST_CHANGES: Final = 900
 #: Seconds, or events, after which progress that changed nothing but the cursor is noted.
 NOTE_AFTER: Final = 2.0
 NOTE_EVERY: Final = 256
-#: An owner that did nothing for so many seconds may have been replaced: it looks before it writes.
+#: An owner that did nothing for so many seconds, because nothing happened or because it was asleep,
+#: may have been replaced: it looks before it writes.
 ASLEEP: Final = NOTE_AFTER + 1.0
 #: Seconds between attempts at a write while the broker is away.
 RETRY: Final = 1.0
@@ -79,6 +80,11 @@ class Commits:
     def seq(self) -> int:
         """The sequence up to which everything is decided, written or not."""
         return self._read_to.seq if self._read_to is not None else self.cursor.seq
+
+    @property
+    def unnoted(self) -> bool:
+        """There is progress that only the cursor tells of."""
+        return self._unread > 0
 
     @property
     def full(self) -> bool:

@@ -34,6 +34,8 @@ from opsmesh.schemas.errors import SchemaError
 
 #: Events that are read between two commits at most.
 READ_AT_ONCE: Final = 128
+#: Seconds between turns when nothing happens.
+IDLE: Final = 30.0
 #: Seconds between looks whether everything has been read, when a time has come.
 CATCH_UP: Final = 0.02
 #: An event that is stored so long after it was made may have been stored before, longer ago than
@@ -128,6 +130,7 @@ class Deciding:
     def exchange(self, profile: Profile) -> None:
         """Go on with a new text or state, from the next event on."""
         self._exchange = profile
+        self._reading.nudge()
 
     async def _turn(self) -> None:
         await self._commits.awake()
@@ -142,10 +145,11 @@ class Deciding:
 
     def _patience(self) -> float:
         """Seconds until something has to be done without an event."""
+        longest = NOTE_AFTER if self._commits.unnoted else IDLE
         due_us = self._decider.next_due()
         if due_us is None:
-            return NOTE_AFTER
-        return min(NOTE_AFTER, max(0.0, (due_us - times.now_us()) / 1e6))
+            return longest
+        return min(longest, max(0.0, (due_us - times.now_us()) / 1e6))
 
     async def _event(self, incoming: Incoming) -> None:
         await self._out_of_shadow(incoming.seq)

@@ -60,7 +60,7 @@ class Reading:
     def __init__(self, client: Client, consumer: str) -> None:
         self._client = client
         self._consumer = consumer
-        self._queue: asyncio.Queue[Incoming | str] = asyncio.Queue()
+        self._queue: asyncio.Queue[Incoming | str | None] = asyncio.Queue()
         self._pull: Pull | None = None
         self._received = 0
 
@@ -100,14 +100,19 @@ class Reading:
             self._pull = None
 
     async def next(self, timeout_s: float | None, most: int) -> list[Incoming]:
-        """Up to `most` messages, as soon as there are any; none after `timeout_s` seconds."""
+        """Up to `most` messages, as soon as there are any; none after `timeout_s` seconds, or a
+        `nudge`."""
         found: list[Incoming] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                found.append(self._taken(await self._queue.get()))
+                self._take(await self._queue.get(), found)
         while found and not self._queue.empty() and len(found) < most:
-            found.append(self._taken(self._queue.get_nowait()))
+            self._take(self._queue.get_nowait(), found)
         return found
+
+    def nudge(self) -> None:
+        """Let `next` return."""
+        self._queue.put_nowait(None)
 
     async def ack(self, incoming: Incoming, count: int) -> None:
         """Everything up to this message is decided; `count` more may be sent."""
@@ -142,10 +147,11 @@ class Reading:
         self._queue.put_nowait(Incoming(msg=msg, where=where))
 
     @staticmethod
-    def _taken(item: Incoming | str) -> Incoming:
+    def _take(item: Incoming | str | None, found: list[Incoming]) -> None:
         if isinstance(item, str):
             raise Lost(item)
-        return item
+        if item is not None:
+            found.append(item)
 
 
 def _us(text: str) -> int:

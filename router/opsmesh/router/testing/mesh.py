@@ -73,6 +73,11 @@ class MemoryMesh:
         for config in topology.streams(settings):
             self.add_stream(config)
 
+    @property
+    def host(self) -> str:
+        """The host of events that name none."""
+        return self._host
+
     def emit(self, topic: str, payload: Mapping[str, Any] | None = None, **fields: Any) -> Stored:
         """Store an event as the agent would; `fields` are the envelope's (host, severity, …).
 

@@ -1,0 +1,86 @@
+"""Profiles and actions of yours against a mesh in memory, for your own tests.
+
+What is decided is what the live mesh would decide of the same events at the same times. Actions run
+for real, once, and what they publish is in the mesh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from opsmesh.handlers import rehearse
+from opsmesh.handlers.profiles.profile import Profile, load_file
+from opsmesh.handlers.runs.ledger import Run
+from opsmesh.router.decide import Decision, EventRef
+from opsmesh.router.testing import MemoryMesh, Stored
+from opsmesh.schemas.envelope import Event, encode, subject
+
+
+class Profiles:
+    """Some profiles before the events of a mesh in memory, from its first event on."""
+
+    def __init__(self, profiles: Iterable[Profile], mesh: MemoryMesh) -> None:
+        self._profiles = {profile.name: profile for profile in profiles}
+        self._mesh = mesh
+        self._rehearsal = rehearse.Rehearsal(self._profiles.values(), host=mesh.host)
+        self._seen: dict[int, Stored] = {}
+        self._acted = 0
+
+    @classmethod
+    def load(cls, file: Path | str, mesh: MemoryMesh) -> Self:
+        """The profiles of a file; ConfigError, with its line, for the first mistake in it."""
+        found = load_file(Path(file))
+        if found.errors:
+            raise found.errors[0]
+        return cls(found.profiles.values(), mesh)
+
+    def decide(self) -> list[Decision]:
+        """Every decision since the last call, up to the mesh's clock: about its new events, and
+        what was due meanwhile."""
+        decisions: list[Decision] = []
+        for stored in self._mesh.events():
+            if stored.seq in self._seen:
+                continue
+            self._seen[stored.seq] = stored
+            made = self._rehearsal.decide(stored.event, stored.stored_us, stored.seq)
+            decisions += [decision for _, decision in made]
+        made = self._rehearsal.advance(self._mesh.clock.now_us)
+        return decisions + [decision for _, decision in made]
+
+    def fired(self) -> list[Decision]:
+        """Those of `decide` that fire."""
+        return [decision for decision in self.decide() if decision.outcome == "fire"]
+
+    def events(self, decision: Decision) -> list[Stored]:
+        """The events that a decision is about, its own the last of them or alone."""
+        refs = decision.events or (EventRef(decision.event_id, decision.event_seq),)
+        return [self._seen[ref.seq] for ref in refs]
+
+    def act(self, decision: Decision) -> Run:
+        """Run the steps of the profile that decided, once; the run tells how each of them went.
+
+        Not to be called where an event loop runs.
+        """
+        stored = self.events(decision)
+        self._acted += 1
+        with tempfile.TemporaryDirectory(prefix="opsmesh-test-") as folder:
+            run, _ = asyncio.run(
+                rehearse.act(
+                    self._profiles[decision.profile],
+                    [one.event for one in stored],
+                    stored[-1].data,
+                    host=self._mesh.host,
+                    rehearsal_id=f"test-{self._acted}",
+                    workdir=Path(folder, "work"),
+                    bundles=Path(folder, "bundles"),
+                    publish=self._publish,
+                )
+            )
+        return run
+
+    async def _publish(self, event: Event) -> None:
+        self._mesh.publish(subject(event.host, event.topic), encode(event), msg_id=event.id)
