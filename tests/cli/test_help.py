@@ -88,7 +88,9 @@ def test_interrupt_is_quiet(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_closed_pipe_is_quiet(home: Path) -> None:
     """A reader that goes away ends the command without a word."""
-    command = f"{sys.executable} -m opsmesh.cli.entry config show --json | true"
+    # the reader has gone before anything is written
+    python = f"{sys.executable} -m opsmesh.cli.entry config show --json"
+    command = f"(while test ! -e {home}/gone; do :; done; {python}) | (exec <&-; touch {home}/gone)"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
 

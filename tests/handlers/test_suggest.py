@@ -15,8 +15,9 @@ from tests.handlers.backtests import message
 from opsmesh.handlers.backtest.backtest import Backtest
 from opsmesh.handlers.backtest.source import Stored
 from opsmesh.handlers.feedback import feedback
+from opsmesh.handlers.feedback.condition_text import excluding, field, literal
 from opsmesh.handlers.feedback.feedback import Verdict
-from opsmesh.handlers.feedback.suggest import Report, Tally, excluding, field, literal, suggest
+from opsmesh.handlers.feedback.suggest import Report, Tally, suggest
 from opsmesh.handlers.live import firing
 from opsmesh.handlers.profiles.profile import Profile, from_source
 from opsmesh.handlers.runs.ledger import Ledger, Run

@@ -6,6 +6,7 @@ asked for is not there), 69 (the mesh cannot be reached), 130 (interrupted).
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -124,4 +125,14 @@ def main() -> int:
         app(prog_name="opsmesh")
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else 1
+    finally:
+        _flush()
     return 0
+
+
+def _flush() -> None:
+    """Write what is buffered; a reader that has gone away (`… | head`) is nothing to speak of."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # Python would flush once more at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

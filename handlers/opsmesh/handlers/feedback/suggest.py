@@ -6,7 +6,6 @@ fired for comes from a backtest of its whole text, and a suggestion keeps every 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
@@ -16,6 +15,7 @@ import msgspec
 
 from opsmesh.handlers.backtest.backtest import Backtest, Message, Upcast
 from opsmesh.handlers.errors import ConfigError
+from opsmesh.handlers.feedback.condition_text import Path, excluding, field, joined, literal
 from opsmesh.handlers.feedback.feedback import Verdict
 from opsmesh.handlers.profiles.profile import Profile, from_source
 from opsmesh.handlers.runs.ledger import Run
@@ -45,7 +45,6 @@ _AFFIX: Final = 3
 _SPANS: Final = (5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600)
 _INT64: Final = 2**63
 
-Path = tuple[str, ...]
 #: Reads the messages of the period whose topic is wanted; called twice.
 Read = Callable[[Callable[[str], bool]], Iterable[Message]]
 Kind = Literal["where", "debounce", "throttle"]
@@ -140,38 +139,6 @@ def suggest(
     return msgspec.structs.replace(report, suggestions=first)
 
 
-def literal(value: str | int | float | bool) -> str:
-    """The value as CEL writes it, on one line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{"".join(map(_escaped, value))}"'
-    return repr(value)
-
-
-def field(path: Path) -> str:
-    """The field of an event in CEL; a name that is no word of CEL's in brackets."""
-    plain = re.compile(r"(?!(?:true|false|null|in)\Z)[A-Za-z_][A-Za-z0-9_]*\Z")
-    parts = (f".{name}" if plain.match(name) else f"[{literal(name)}]" for name in path)
-    return "event" + "".join(parts)
-
-
-def excluding(path: Path, test: str, *, sure: bool = True) -> str:
-    """The condition that the field does not meet a test, which is the end of one, like ` == "x"`.
-
-    Unless it is `sure` to be there, an event without the field meets the condition.
-    """
-    name = field(path)
-    met = name + test
-    if not sure:
-        asked = [_has(path[:depth]) for depth in range(2, len(path) + 1)]
-        return f"!({' && '.join([*asked, met])})"
-    for operator, opposite in ((" == ", " != "), (" <= ", " > "), (" >= ", " < ")):
-        if test.startswith(operator):
-            return name + opposite + test.removeprefix(operator)
-    return f"!{met}" if test.startswith(".") else f"!({met})"
-
-
 class _Seen:
     """The events of runs, and which fields events of the profile's topics have at all."""
 
@@ -238,7 +205,7 @@ def _clauses(profile: Profile, cases: Sequence[_Case], seen: _Seen) -> list[_Cha
             score = _score(_tally(lost), whole, cost)
             gone = frozenset(case.event_id for case in lost)
             if score > 0 and (gone not in found or found[gone][0] < score):
-                where = _both(profile.source.get("where"), clause)
+                where = joined(profile.source.get("where"), clause)
                 found[gone] = score, _Change("where", clause, where, cost)
     ranked = sorted(found.values(), key=lambda one: (-one[0], one[1].cost, one[1].clause))
     return [change for _, change in ranked[:CLAUSES]]
@@ -374,13 +341,6 @@ def _meets(condition: Expression, case: _Case) -> bool:
         return False
 
 
-def _both(where: str | None, clause: str) -> str:
-    if not where:
-        return clause
-    end = "\n" if "//" in where else ""  # a comment would swallow the bracket
-    return f"({where}{end}) && {clause}"
-
-
 def _counts_up(held: Sequence[tuple[_Case, Any]]) -> bool:
     """A number or time that only grows tells when a run was, not what it was about."""
     if len(held) < _LISTED or len({type(value) for _, value in held}) > 1:
@@ -424,19 +384,3 @@ def _spans(cases: Sequence[_Case]) -> list[float]:
     wanted = (gaps[len(gaps) // 2], gaps[len(gaps) * 3 // 4], gaps[-1])
     longer = (next((s for s in _SPANS if s > gap), None) for gap in wanted)
     return list(dict.fromkeys(float(seconds) for seconds in longer if seconds is not None))
-
-
-def _has(path: Path) -> str:
-    name = field(path)
-    if name.endswith("]"):
-        return f"{literal(path[-1])} in {field(path[:-1])}"
-    return f"has({name})"
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
