@@ -14,7 +14,7 @@ from tests.conftest import mesh_client, run
 from tests.handlers.mesh import write_profiles
 from typer.testing import CliRunner, Result
 
-from opsmesh.cli.profile_suggest import suggest
+from opsmesh.cli.profiles.suggest import suggest
 from opsmesh.handlers.live import firing
 from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import load_profiles

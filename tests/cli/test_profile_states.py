@@ -15,7 +15,7 @@ from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 from typer.testing import Result
 
-from opsmesh.cli import profile_states
+from opsmesh.cli.profiles import states as profile_states
 from opsmesh.handlers.live.consumers import consumer_name
 from opsmesh.handlers.live.liveness import owner
 from opsmesh.handlers.profiles import overrides

@@ -17,7 +17,7 @@ from tests.cli.conftest import Cli, wait
 from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import mesh, write_profiles
 
-from opsmesh.cli import profile_health
+from opsmesh.cli.profiles import health as profile_health
 from opsmesh.handlers.live.liveness import owner
 from opsmesh.handlers.profiles import overrides
 from opsmesh.router import connection, paths, spool, supervisor_state, topology

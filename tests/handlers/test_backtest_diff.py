@@ -22,7 +22,7 @@ from tests.handlers.backtests import (
 )
 from typer.testing import CliRunner, Result
 
-from opsmesh.cli.profile_backtest import backtest as command
+from opsmesh.cli.profiles.backtest import backtest as command
 from opsmesh.handlers.backtest.backtest import backtest
 from opsmesh.handlers.backtest.diff import compare, explain, same_decisions
 from opsmesh.handlers.backtest.source import Stored

@@ -14,7 +14,8 @@ from tests.conftest import mesh_client, run
 from tests.evidence.made import MORNING, opened
 from typer.testing import CliRunner, Result
 
-from opsmesh.cli import profile_cases, said
+from opsmesh.cli import said
+from opsmesh.cli.profiles import cases as profile_cases
 from opsmesh.handlers.cases.cases import load_cases
 from opsmesh.handlers.cases.diff import Verdict, judge
 from opsmesh.handlers.cases.draft import draft

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from opsmesh.cli.profile_validate import validate
+from opsmesh.cli.profiles.validate import validate
 
 GOOD = "profiles:\n  p:\n    on: editor.save\n    actions: [collect: journal]\n"
 WARNED = GOOD.replace("editor.save", "deploy.done")

@@ -9,9 +9,9 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import profile_health
 from opsmesh.cli.checks import Check
 from opsmesh.cli.config_file import mask_url
+from opsmesh.cli.profiles import health as profile_health
 from opsmesh.router import connection, paths, server, supervisor_state, topology
 from opsmesh.router.errors import BrokerUnavailable, RouterError
 from opsmesh.router.settings import Settings

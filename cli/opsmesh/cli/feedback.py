@@ -12,7 +12,8 @@ import typer
 from nats.aio.client import Client
 from typer.core import TyperGroup
 
-from opsmesh.cli import output, profile_lookup
+from opsmesh.cli import output
+from opsmesh.cli.profiles import lookup as profile_lookup
 from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.feedback import feedback

@@ -16,9 +16,9 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import profile_health
 from opsmesh.cli.broker_checks import RESTORE
 from opsmesh.cli.config_file import mask_url
+from opsmesh.cli.profiles import health as profile_health
 from opsmesh.router import connection, paths, server, spool, supervisor_state, topology
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
 from opsmesh.router.settings import Settings

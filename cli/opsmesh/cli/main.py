@@ -39,10 +39,12 @@ COMMANDS = {
     "tail": Lazy("opsmesh.cli.events:tail", "Follow events as they arrive.", _EVENTS),
     "show": Lazy("opsmesh.cli.events:show", "One event, whole.", _EVENTS),
     "trace": Lazy("opsmesh.cli.trace:trace", "What led to what: events, decisions, runs.", _EVENTS),
-    "why": Lazy("opsmesh.cli.why:why", "Why each profile fired for an event, or not.", _PROFILES),
-    "why-not": Lazy("opsmesh.cli.why_not:why_not", "Why a profile did not fire.", _PROFILES),
+    "why": Lazy(
+        "opsmesh.cli.why.why:why", "Why each profile fired for an event, or not.", _PROFILES
+    ),
+    "why-not": Lazy("opsmesh.cli.why.why_not:why_not", "Why a profile did not fire.", _PROFILES),
     "topics": Lazy("opsmesh.cli.topics:app", "The registered topics and their payloads.", _EVENTS),
-    "profile": Lazy("opsmesh.cli.profile:app", "What fires on which events.", _PROFILES),
+    "profile": Lazy("opsmesh.cli.profiles.commands:app", "What fires on which events.", _PROFILES),
     "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq:app", "Events that no attempt could handle.", _PROFILES),

@@ -11,11 +11,12 @@ from nats.aio.client import Client
 from rich.markup import escape
 from rich.tree import Tree
 
-from opsmesh.cli import output, why_text
+from opsmesh.cli import output
 from opsmesh.cli.events import line
 from opsmesh.cli.run import COLOURS as RUN_COLOURS
 from opsmesh.cli.session import with_client
-from opsmesh.cli.why import open_explainer, place_record
+from opsmesh.cli.why import text as why_text
+from opsmesh.cli.why.why import open_explainer, place_record
 from opsmesh.handlers.explain.answers import Answer, Finding
 from opsmesh.handlers.explain.story import Ambiguous, Chapter, tell
 from opsmesh.handlers.explain.wording import clock, count

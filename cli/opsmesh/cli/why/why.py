@@ -10,10 +10,12 @@ import typer
 from nats.aio.client import Client
 from rich.markup import escape
 
-from opsmesh.cli import output, rederive_text, why_text
+from opsmesh.cli import output
 from opsmesh.cli.events import fields, line, moment
-from opsmesh.cli.rederive_text import SAME, Counted
 from opsmesh.cli.session import with_client
+from opsmesh.cli.why import rederive_text
+from opsmesh.cli.why import text as why_text
+from opsmesh.cli.why.rederive_text import SAME, Counted
 from opsmesh.handlers.explain.answers import Answer, Explainer
 from opsmesh.handlers.explain.lookup import Place
 from opsmesh.handlers.explain.mentions import mentions

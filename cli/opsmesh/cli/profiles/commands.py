@@ -12,17 +12,15 @@ from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from rich.markup import escape
 
-from opsmesh.cli import (
-    output,
-    profile_backtest,
-    profile_cases,
-    profile_lookup,
-    profile_shadow,
-    profile_states,
-    profile_suggest,
-    profile_validate,
-)
+from opsmesh.cli import output
 from opsmesh.cli.events import SEARCH_SLACK_US, stored
+from opsmesh.cli.profiles import backtest as profile_backtest
+from opsmesh.cli.profiles import cases as profile_cases
+from opsmesh.cli.profiles import lookup as profile_lookup
+from opsmesh.cli.profiles import shadow as profile_shadow
+from opsmesh.cli.profiles import states as profile_states
+from opsmesh.cli.profiles import suggest as profile_suggest
+from opsmesh.cli.profiles import validate as profile_validate
 from opsmesh.cli.said import new_event, say
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.live import shadow_diff

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 from rich.markup import escape
 
-from opsmesh.cli import why_text
+from opsmesh.cli.why import text as why_text
 from opsmesh.handlers.explain.rederive import Check
 from opsmesh.handlers.explain.wording import clock, count
 from opsmesh.schemas import times

@@ -15,10 +15,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from opsmesh.cli import backtest_report, output
-from opsmesh.cli.backtest_period import Kind, archive
-from opsmesh.cli.backtest_report import Report
+from opsmesh.cli import output
 from opsmesh.cli.events import moment
+from opsmesh.cli.profiles import backtest_report
+from opsmesh.cli.profiles.backtest_period import Kind, archive
+from opsmesh.cli.profiles.backtest_report import Report
 from opsmesh.handlers.backtest.diff import Change, Difference, compare, explain, same_decisions
 from opsmesh.handlers.backtest.jobs import over_archive
 from opsmesh.handlers.backtest.result import Result

@@ -10,8 +10,9 @@ import typer
 from nats.aio.client import Client
 from rich.markup import escape
 
-from opsmesh.cli import output, profile_lookup
+from opsmesh.cli import output
 from opsmesh.cli.events import moment
+from opsmesh.cli.profiles import lookup as profile_lookup
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.live import shadow_diff

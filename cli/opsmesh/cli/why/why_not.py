@@ -11,10 +11,11 @@ from nats.aio.client import Client
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import output, why_text
+from opsmesh.cli import output
 from opsmesh.cli.events import line, moment
 from opsmesh.cli.session import with_client
-from opsmesh.cli.why import known_profile, one_event, open_explainer, place_record, show
+from opsmesh.cli.why import text as why_text
+from opsmesh.cli.why.why import known_profile, one_event, open_explainer, place_record, show
 from opsmesh.handlers.explain import quiet
 from opsmesh.handlers.explain.answers import Answer, Explainer
 from opsmesh.handlers.explain.health import Deciding, Health, health

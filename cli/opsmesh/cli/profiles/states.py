@@ -14,8 +14,9 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from nats.aio.client import Client
 
-from opsmesh.cli import output, profile_lookup
+from opsmesh.cli import output
 from opsmesh.cli.events import moment
+from opsmesh.cli.profiles import lookup as profile_lookup
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.live import backlog, liveness
 from opsmesh.handlers.live.backlog import Backlog, Choice

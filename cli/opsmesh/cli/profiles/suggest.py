@@ -10,9 +10,10 @@ import typer
 from nats.aio.client import Client
 from rich.markup import escape
 
-from opsmesh.cli import output, profile_lookup
-from opsmesh.cli.backtest_period import archive
+from opsmesh.cli import output
 from opsmesh.cli.events import moment
+from opsmesh.cli.profiles import lookup as profile_lookup
+from opsmesh.cli.profiles.backtest_period import archive
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.backtest.source import Source, Stored
 from opsmesh.handlers.cases.draft import dump

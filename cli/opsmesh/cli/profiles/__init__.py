@@ -1,0 +1,1 @@
+"""`opsmesh profile`: one module for each group of its commands."""

@@ -1,0 +1,1 @@
+"""`opsmesh why` and `why-not`, and how their answers are written."""
