@@ -91,9 +91,11 @@ async def _ran_once(client: Client) -> None:
     assert made == wanted
 
 
-async def _kill_an_owner(client: Client, processes: Processes, consumer: str) -> None:
+async def _replace_an_owner(
+    client: Client, processes: Processes, consumer: str, *, kindly: bool
+) -> None:
     owner = await owner_of(client, consumer)
-    processes.kill(owner["pid"])
+    await asyncio.to_thread(processes.stop if kindly else processes.kill, owner["pid"])
     processes.start()
 
 
@@ -103,7 +105,7 @@ async def _kill_an_owner(client: Client, processes: Processes, consumer: str) ->
 def test_live_and_backtest(
     nats_server: EmbeddedServer, home: Path, tmp_path: Path, count: int, seed: int
 ) -> None:
-    """Random profiles over random events, handlers killed in between: what was recorded live is,
+    """Random profiles over random events, handlers killed and stopped in between: what was recorded live is,
     byte for byte, what a backtest of the evidence decides, and each firing ran once."""
     settings = Settings()
     write_profiles(generated.profiles(seed, 14))
@@ -119,7 +121,7 @@ def test_live_and_backtest(
                 for part in range(4):
                     await _publish(client, settings, seed + part, count // 4)
                     name = consumer_name(chosen[part], settings.host)
-                    await _kill_an_owner(client, processes, name)
+                    await _replace_an_owner(client, processes, name, kindly=part % 2 == 1)
                 await _settled(client, settings, chosen)
                 until_us = times.now_us()
                 await _ran_once(client)

@@ -43,6 +43,12 @@ class Processes:
         process.kill()
         process.wait()
 
+    def stop(self, pid: int) -> None:
+        """SIGTERM, as at the end of a session."""
+        process = self._running.pop(pid)
+        process.terminate()
+        process.wait(20)
+
     def pause(self, pid: int) -> None:
         """SIGSTOP: it hangs, and does not know it."""
         os.kill(pid, signal.SIGSTOP)

@@ -150,16 +150,6 @@ class Commits:
                     self._log.warning("profile.not_committed", error=str(error))
                 await asyncio.sleep(RETRY)
 
-    async def write_last(self, changes: Changes, last: Mapping[str, int]) -> None:
-        """Once, as far as it is possible: what is not written is decided again."""
-        self._changes |= changes
-        if not (self._decisions or self._letters or self._changes or self._unread):
-            return
-        try:
-            await self._write(self._moved(last))
-        except (Fenced, *AWAY) as error:
-            self._log.debug("profile.not_noted", error=str(error))
-
     async def _write(self, cursor: Cursor) -> tuple[Incoming, int] | None:
         """Everything in its order; it may be done again after it failed halfway."""
         held, _, _ = await asyncio.gather(

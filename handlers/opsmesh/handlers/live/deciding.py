@@ -123,9 +123,9 @@ class Deciding:
                 await self._read()
 
     async def end(self) -> None:
-        """Note how far it is, as far as the broker can be reached."""
+        """Let go. What is not committed is decided again by whoever comes next: an end between two
+        commits is no other case than a crash, and needs no care of its own."""
         await self._reading.stop()
-        await self._commits.write_last(self._decider.take_changes(), self._last())
 
     def exchange(self, profile: Profile) -> None:
         """Go on with a new text or state, from the next event on."""

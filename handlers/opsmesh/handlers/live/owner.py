@@ -92,7 +92,7 @@ class Owner:
         await self._owned.wait()
 
     async def stop(self) -> None:
-        """Note how far it is, and let go; runs go on."""
+        """Let go; runs go on."""
         if self._task is not None:
             await tasks.end([self._task])
             self._task = None
