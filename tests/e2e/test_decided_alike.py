@@ -105,8 +105,8 @@ async def _replace_an_owner(
 def test_live_and_backtest(
     nats_server: EmbeddedServer, home: Path, tmp_path: Path, count: int, seed: int
 ) -> None:
-    """Random profiles over random events, handlers killed and stopped in between: what was recorded live is,
-    byte for byte, what a backtest of the evidence decides, and each firing ran once."""
+    """Random profiles over random events, handlers killed and stopped in between: what was recorded
+    live is, byte for byte, what a backtest of the evidence decides, and each firing ran once."""
     settings = Settings()
     write_profiles(generated.profiles(seed, 14))
     chosen = list(load_profiles(Path(paths.config_dir())).profiles.values())

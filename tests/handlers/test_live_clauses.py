@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 
+from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.handlers.serve import Server
 from opsmesh.router.server import EmbeddedServer
@@ -231,6 +232,37 @@ profiles:
 
     assert run(order("queued")) == ["1", "1", "2"]
     assert run(order("parallel")) == ["1", "2", "1"]
+
+
+def test_disabling_leaves_queued_work_where_it_is(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """A run that waits for its retry when its profile is disabled is not dead-lettered; it goes on
+    when the profile is enabled again."""
+    fixed = tmp_path / "fixed"
+    profiles = f"""
+profiles:
+  patient:
+    on: service.start.failed
+    retry: {{attempts: 2, initial: 2s, jitter: 0}}
+    actions: [command: [test, -e, {fixed}]]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            await m.publish()
+            await m.wait("automation.run.failed")
+            overrides.write("patient", "disabled")
+            await eventually(lambda: m.server.in_force("patient").state == "disabled")
+            fixed.touch()
+            (waiting,) = await m.runs()
+            assert (waiting.state, waiting.attempt) == ("retrying", 1)
+            overrides.write("patient", None)
+            (done,) = await ended(m, 1)
+            assert (done.state, done.attempt) == ("succeeded", 2)
+            assert await m.letters() == []
+
+    run(body())
 
 
 def test_last_looks_at_the_newest_event_before(nats_server: EmbeddedServer) -> None:
