@@ -26,7 +26,7 @@ from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.runs import Runs, Services
-from opsmesh.router import connection, deadletter, logs, notify, paths
+from opsmesh.router import connection, deadletter, logs, notify, paths, tasks
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import Publisher
@@ -52,6 +52,8 @@ SECOND_LOOK = 1.0
 #: Seconds between attempts to publish a result while the broker is away.
 PUBLISH_RETRY = 1.0
 
+#: Seconds to wait for profiles to be owned, at the start and after a change.
+SETTLE = 5.0
 #: Seconds after which a trigger is offered again to whoever decides for its profile.
 TRIGGER_RETRY = 1.0
 #: The streams that handlers write to.
@@ -124,8 +126,7 @@ class Server:
     async def stop(self) -> None:
         """Let running work end, hand back the rest, and write what is noted."""
         await self._triggers.stop()
-        owners = [active.owner for active in self._active.values() if active.owner is not None]
-        await asyncio.gather(*(o.stop() for o in (*owners, *self._candidates.values())))
+        await asyncio.gather(*(owner.stop() for owner in self._owners()))
         await asyncio.gather(*(active.runs.stop(GRACE) for active in self._active.values()))
         for task in self._background:
             task.cancel()
@@ -140,8 +141,7 @@ class Server:
 
     async def owned(self) -> None:
         """Return once this process decides for every enabled profile."""
-        owners = [active.owner for active in self._active.values() if active.owner is not None]
-        await asyncio.gather(*(o.ready() for o in (*owners, *self._candidates.values())))
+        await asyncio.gather(*(owner.ready() for owner in self._owners()))
 
     async def reload(self) -> None:
         """Bring consumers in step with the files; a broken set changes nothing."""
@@ -162,6 +162,19 @@ class Server:
         for profile in profiles.values():
             await self._put(profile)
         await self._put_candidates()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Return once every profile has an owner, here or elsewhere: what is stored from then on is
+        not the past of a new profile. A broker that is away is not waited for."""
+        waiting = [asyncio.create_task(owner.settled()) for owner in self._owners()]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=SETTLE)
+            await tasks.end(late)
+
+    def _owners(self) -> list[Owner]:
+        owners = [active.owner for active in self._active.values() if active.owner is not None]
+        return [*owners, *self._candidates.values()]
 
     async def _rejected(self, found: ProfileSet) -> None:
         texts = [str(error) for error in found.errors]
@@ -225,10 +238,12 @@ class Server:
 
     async def _remove(self, name: str) -> None:
         active = self._active.pop(name)
+        elsewhere = active.owner is not None and not active.owner.owned
         if active.owner is not None:
             await active.owner.stop()
         await active.runs.stop(GRACE)
-        await self._forget(active.profile, active.consumer)
+        if not elsewhere:  # another host's file may still have it
+            await self._forget(active.profile, active.consumer)
         log.info("profile.removed", profile=name)
 
     async def _forget(self, profile: Profile, consumer: str) -> None:

@@ -76,6 +76,7 @@ class Owner:
         self._since_us = 0
         self._task: asyncio.Task[None] | None = None
         self._owned = asyncio.Event()
+        self._settled = asyncio.Event()
         self._log = log.bind(profile=profile.name, consumer=consumer)
 
     @property
@@ -86,6 +87,10 @@ class Owner:
     def start(self) -> None:
         """Begin to own, or to stand by."""
         self._task = asyncio.create_task(self._live())
+
+    async def settled(self) -> None:
+        """Return once this process is the owner, or has found another one."""
+        await self._settled.wait()
 
     async def ready(self) -> None:
         """Return once this process is the owner."""
@@ -128,6 +133,7 @@ class Owner:
             try:
                 await self._services.client.request(presence(self.consumer), b"", timeout=PATIENCE)
                 missed = 0
+                self._settled.set()
                 await asyncio.sleep(STANDBY)
             except NoRespondersError:
                 return place
@@ -146,6 +152,7 @@ class Owner:
             await deciding.begin(found, revision)
             self._deciding, self._since_us = deciding, times.now_us()
             self._owned.set()
+            self._settled.set()
             self._log.info("profile.owned", seq=deciding.cursor.seq, hash=self.profile.hash)
             await deciding.work()
         finally:
