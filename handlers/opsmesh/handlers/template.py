@@ -29,6 +29,12 @@ _CLOSE: Final = "}}"
 # CEL's strings may hold `}}` and are skipped; nested maps, which end in it, need a space: `} }`.
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|\}\}')
 
+#: A whole placeholder within a text, for those who only look for them; `inside` is its expression.
+PLACEHOLDER: Final = re.compile(
+    r"""(?<!\$)\$\{\{(?P<inside>(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?!\}\}).)*)\}\}""",
+    re.DOTALL,
+)
+
 
 class Template:
     """One text with its placeholders compiled; TemplateError when one cannot be read."""

@@ -12,15 +12,10 @@ from typing import Any, Final
 
 from opsmesh.handlers.errors import TemplateError
 from opsmesh.handlers.profiles.profile import Step
-from opsmesh.handlers.template import Template
+from opsmesh.handlers.template import PLACEHOLDER, Template
 
 #: Actions whose placeholders become text, also where one stands alone.
 _TEXT: Final = frozenset({"command", "collect"})
-
-# As `template` reads them: a string in the expression may hold `}}`, and `$${{` opens none.
-_PLACEHOLDER = re.compile(
-    r"""(?<!\$)\$\{\{((?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?!\}\}).)*)\}\}""", re.DOTALL
-)
 
 
 class Absent:
@@ -46,7 +41,7 @@ def templated(value: Any) -> Any:
     A list keeps its length, so that what is left of it can be compared.
     """
     if isinstance(value, str):
-        return value if _PLACEHOLDER.search(value) else None
+        return value if PLACEHOLDER.search(value) else None
     if isinstance(value, list):
         if all(templated(item) is None for item in value):
             return None
@@ -99,7 +94,7 @@ def _rendered(value: Any, variables: Mapping[str, Any], text: bool, problems: li
     if not isinstance(value, str) or "${{" not in value:
         return value
     try:
-        template = Template(_PLACEHOLDER.sub(_unknown, value))
+        template = Template(PLACEHOLDER.sub(_unknown, value))
     except TemplateError:  # another's action may mean something else by it
         return value
     try:
@@ -112,4 +107,4 @@ def _rendered(value: Any, variables: Mapping[str, Any], text: bool, problems: li
 def _unknown(found: re.Match[str]) -> str:
     if "steps" not in Template(found[0]).names:
         return found[0]
-    return f"<{found[1].strip()}>".replace("${{", "$${{")
+    return f"<{found['inside'].strip()}>".replace("${{", "$${{")

@@ -3,7 +3,6 @@ read with the payloads of the topics that it can meet."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -15,6 +14,7 @@ from opsmesh.handlers.lint.places import Places, texts
 from opsmesh.handlers.lint.scenes import Read, Said, Scene
 from opsmesh.handlers.profiles.profile import Profile, Step
 from opsmesh.handlers.profiles.yamlfile import Where
+from opsmesh.handlers.template import PLACEHOLDER
 from opsmesh.schemas.registry import Registry
 
 #: Clauses with a key of the event's fields.
@@ -41,10 +41,6 @@ _EVERY_STEP: Final = {
     "exit_code": kinds.of(int | None),
     "evidence_path": kinds.of(str | None),
 }
-
-_PLACEHOLDER = re.compile(
-    r"""(?<!\$)\$\{\{(?P<inside>(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?!\}\}).)*)\}\}""", re.S
-)
 
 
 def conditions(profile: Profile) -> Iterator[tuple[Where, str, tuple[str, ...]]]:
@@ -112,7 +108,7 @@ def _placeholders(profile: Profile, places: Places, registry: Registry) -> Itera
 
 def placeholders(text: str) -> Iterator[tuple[int, str]]:
     """The expressions of the placeholders in a text, and where each begins."""
-    for found in _PLACEHOLDER.finditer(text):
+    for found in PLACEHOLDER.finditer(text):
         yield found.start("inside"), found["inside"]
 
 
