@@ -141,6 +141,8 @@ def _expression(text: str) -> Expression:
     except ConditionError as error:
         where = "" if error.column is None else f" (column {error.column})"
         raise TemplateError(text, error.reason + where) from error
+    if expression.last:
+        raise TemplateError(text, "last() is for conditions; a placeholder knows its events")
     for name in sorted(expression.names.difference(NAMES)):
         near = did_you_mean(name, NAMES)
         known = near or f"; there are {', '.join(NAMES)}"

@@ -101,6 +101,8 @@ def _yaml_error(file: str, error: yaml.MarkedYAMLError) -> ConfigError:
         # the problem's place is where the reader gave up; the key is where the context began
         mark = error.context_mark or mark
         message = "a key without its ':'"
+    elif message == "mapping values are not allowed here":
+        message = "a ':' where no key can be; quote the value, or look at the line above"
     elif error.context and error.problem:
         message = f"{error.problem} ({error.context})"
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
