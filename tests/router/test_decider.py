@@ -46,9 +46,9 @@ def whole(rule: Rule, given: Sequence[Stored]) -> list[Decision]:
 def test_timers_come_in_the_order_of_time_and_name() -> None:
     """Windows that are due at one time are decided in the order of their names."""
     decider = Decider(rule(debounce=TRAILING), host=HOST)
-    play(decider, stream("a/x@0 a/y@0 a/z@0 a/w@-1"))
-    timers = list(decider.advance(30 * S))
-    assert [d.at_us for d in timers] == [29 * S, 30 * S, 30 * S, 30 * S]
+    play(decider, stream("a/w@0 a/x@1 a/y@1 a/z@1"))
+    timers = list(decider.advance(31 * S))
+    assert [d.at_us for d in timers] == [30 * S, 31 * S, 31 * S, 31 * S]
     names = [d.timer or "" for d in timers[1:]]
     assert names == sorted(names)
     assert decider.next_due() is None
@@ -229,6 +229,40 @@ def test_sweeping_changes_nothing(rule: Rule, given: Sequence[Stored]) -> None:
         always = Decider(rule, host=HOST)
         decisions = play(always, given, until_us=END_US)
     assert encoded(decisions) == encoded(never)
+
+
+@st.composite
+def set_back(draw: st.DrawFn) -> list[Stored]:
+    """A stream whose broker's clock was set back once."""
+    given = draw(streams())
+    at = draw(st.integers(0, len(given)))
+    by_us = draw(st.integers(0, 20 * S))
+    return [
+        msgspec.structs.replace(one, stored_us=one.stored_us - by_us * (n >= at))
+        for n, one in enumerate(given)
+    ]
+
+
+@thorough
+@given(rules(), set_back(), st.data())
+def test_a_clock_that_was_set_back_changes_nothing(
+    rule: Rule, given: Sequence[Stored], data: st.DataObject
+) -> None:
+    """Whatever was forgotten before, and whoever goes on, time does not go back with the clock."""
+    with mock.patch.object(decider_module, "SWEEP", 10**9):
+        never = whole(rule, given)
+    points = data.draw(st.sets(st.integers(0, len(given))))
+    with mock.patch.object(decider_module, "SWEEP", -(10**9)):
+        decider, fired = Decider(rule, host=HOST), set[str]()
+        found: list[Decision] = []
+        for n, one in enumerate(given):
+            if n in points:
+                windows, last = carried(decider)
+                latest_us = decider.latest_us
+                decider = Decider(rule, host=HOST, windows=windows, last=last, latest_us=latest_us)
+            found += play(decider, [one], fired=fired)
+        found += play(decider, [], until_us=END_US, fired=fired)
+    assert encoded(found) == encoded(never)
 
 
 @thorough

@@ -92,6 +92,7 @@ class Server:
             workdirs=self._workdirs,
             publish=self.publish,
         )
+        self._triggers: Consumer | None = None
         self._active: dict[str, Active] = {}
         self._candidates: dict[str, Owner] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -124,13 +125,12 @@ class Server:
         await self._say("mesh.component.started", "info", component="handlers")
 
     async def stop(self) -> None:
-        """Let running work end, hand back the rest, and write what is noted."""
-        await self._triggers.stop()
+        """Let running work end for a while, and let go of the rest."""
+        await tasks.end(self._background)  # no file is taken up any more
+        if self._triggers is not None:
+            await self._triggers.stop()
         await asyncio.gather(*(owner.stop() for owner in self._owners()))
         await asyncio.gather(*(active.runs.stop(GRACE) for active in self._active.values()))
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self._say("mesh.component.stopped", "info", component="handlers")
@@ -363,27 +363,27 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     # a patient connection waits for ever; the order to end must not
-    starting = asyncio.create_task(_started(settings))
+    started: list[tuple[Server, Client]] = []
+    starting = asyncio.create_task(_start(settings, started))
     ending = asyncio.create_task(ended.wait())
     await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        return
-    server, client = starting.result()
-    log.info("handlers.ready")
-    notify.ready()
-    await ending
-    await server.stop()
-    await client.close()
+    if starting.done():
+        starting.result()
+        log.info("handlers.ready")
+        notify.ready()
+        await ending
+    await tasks.end([starting])
+    for server, client in started:  # also one that had begun only
+        await server.stop()
+        await client.close()
 
 
-async def _started(settings: Settings) -> tuple[Server, Client]:
+async def _start(settings: Settings, started: list[tuple[Server, Client]]) -> None:
     client = await connection.connect(connection.endpoint(settings), name="handlers")
     await wait_for_streams(client)
     server = Server(client, settings)
+    started.append((server, client))
     await server.start()
-    return server, client
 
 
 def main() -> int:

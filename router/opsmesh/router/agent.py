@@ -20,7 +20,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import connection, logs, paths, topology
+from opsmesh.router import connection, logs, paths, tasks, topology
 from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable, StreamVanished
 from opsmesh.router.ingest import HANG_UP, MAX_LINE, Ingest
 from opsmesh.router.intake import Intake, asks_reply
@@ -75,8 +75,7 @@ class Agent:
                 await self._ingest.stop()
                 await self._announce("mesh.component.stopped", exit_code=0)
                 await self._outbox.close()
-                for task in work:
-                    task.cancel()
+                await tasks.end(work)
         finally:
             self._note_seq()
             if self._client is not None and not self._client.is_closed:

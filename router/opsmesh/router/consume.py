@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from opsmesh.router import logs
+from opsmesh.router import logs, tasks
 from opsmesh.router.pull import Delivery, Pull, delivery
 
 #: How long the broker waits for a sign of life before it delivers a message again, in seconds.
@@ -144,9 +144,7 @@ class Consumer:
             await self._pull.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
-        for task in [*self._loops, *self._tasks]:
-            task.cancel()
-        await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        await tasks.end([*self._loops, *self._tasks])
         for held in list(self._held.values()):
             await self._settle(held, Retry(0.0))
 

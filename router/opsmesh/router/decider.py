@@ -2,7 +2,9 @@
 
 Time goes on with the events' store times alone: before an event, every window that was due by then
 is decided, in the order of their times. An alarm clock may call `advance` earlier; it changes
-nothing but how soon. So the same events give the same decisions, live or years later.
+nothing but how soon. Time never goes back: an event that was stored with an earlier time than the
+one before it (the broker's clock was set back) counts as of that one's. So the same events give the
+same decisions, live or years later.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Decider:
         host: str,
         windows: Mapping[str, Window] | None = None,
         last: Mapping[Last, Newest] | None = None,
+        latest_us: int = 0,
     ) -> None:
+        self.latest_us = latest_us
         self.rule = rule
         self._host = host
         self._windows = dict(windows or {})
@@ -74,21 +78,23 @@ class Decider:
         Call `advance(stored_us)` first.
         """
         decision = None
+        wanted = [one for one in self.rule.last if one.topic == event.topic]
+        if wanted or listens(self.rule.decided, event.topic):
+            self.latest_us = max(self.latest_us, stored_us)
         if listens(self.rule.decided, event.topic):
             decision, changes = decide(
                 self.rule,
                 event,
                 self._windows,
-                now_us=stored_us,
+                now_us=self.latest_us,
                 host=self._host,
                 seq=seq,
                 handled=handled,
                 last=self.last,
             )
-            self._apply(changes, stored_us)
-        for one in self.rule.last:
-            here = one.anywhere or host_token(event.host) == host_token(self._host)
-            if one.topic == event.topic and here:
+            self._apply(changes, self.latest_us)
+        for one in wanted:
+            if one.anywhere or host_token(event.host) == host_token(self._host):
                 self.last[one] = Newest(seq, event)
         return decision
 

@@ -18,6 +18,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from opsmesh.router import tasks
+
 #: Messages requested or in the caller's hands at most.
 BATCH = 256
 #: Bytes that one request brings at most: the broker cuts off a client that has more than 64 MB of
@@ -136,8 +138,7 @@ class Pull:
     async def stop(self) -> None:
         """Ask no more; what is on its way is still handed over, so that it can be settled."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await tasks.end([self._task])
             self._task = None
         subscription, self._subscription = self._subscription, None
         if subscription is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from opsmesh.router.errors import BrokerUnavailable
@@ -77,5 +79,8 @@ async def scan(
             if not follow and (remaining <= 0 or delivery(msg.reply).pending == 0):
                 return
     finally:
-        await pull.stop()
-        await js.delete_consumer(stream, info.name)
+        # a reader that stopped early is cleaned up when the loop finds it: perhaps after the
+        # connection was closed; the broker forgets the consumer by itself
+        with contextlib.suppress(NatsError, OSError):
+            await pull.stop()
+            await js.delete_consumer(stream, info.name)

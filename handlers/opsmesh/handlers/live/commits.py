@@ -94,7 +94,7 @@ class Commits:
     async def take(self, found: Cursor, revision: int) -> None:
         """Become the owner of the position that stands at `revision`; Fenced when it does not."""
         self.cursor, self._revision = found, revision
-        await self._save(self._moved({}))
+        await self._save(self._moved({}, found.latest_us))
 
     async def check(self) -> None:
         """Raise Fenced when somebody else has the position."""
@@ -128,7 +128,7 @@ class Commits:
         self._unread += 1
 
     async def write(
-        self, changes: Changes, last: Mapping[str, int], *, now: bool = False
+        self, changes: Changes, last: Mapping[str, int], latest_us: int, *, now: bool = False
     ) -> tuple[Incoming, int] | None:
         """Bring everything to disk, however long the broker is away; Fenced when somebody else has
         the position. Progress that changes nothing else can wait a little, unless `now`.
@@ -141,7 +141,7 @@ class Commits:
             if not self._unread or (recent and not now and self._unread < NOTE_EVERY):
                 return None
         await self.awake()
-        cursor = self._moved(last)
+        cursor = self._moved(last, latest_us)
         while True:
             try:
                 return await self._write(cursor)
@@ -182,7 +182,7 @@ class Commits:
         for name in list(changes):
             del self._changes[name]
 
-    def _moved(self, last: Mapping[str, int]) -> Cursor:
+    def _moved(self, last: Mapping[str, int], latest_us: int) -> Cursor:
         return msgspec.structs.replace(
             self.cursor,
             seq=self.seq,
@@ -190,6 +190,7 @@ class Commits:
             count=self.cursor.count + 1,
             at_us=times.now_us(),
             last=dict(last) or self.cursor.last,
+            latest_us=latest_us,
         )
 
     async def _dead_letters(self) -> None:

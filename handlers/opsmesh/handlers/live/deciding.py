@@ -103,6 +103,7 @@ class Deciding:
             host=self._services.host,
             windows=await self._commits.positions.windows(self._consumer),
             last=await self._newest(),
+            latest_us=found.latest_us,
         )
         # Whoever took it meanwhile has changed windows while they were read; what is decided with
         # such a mixture would be on record before the next commit could refuse it.
@@ -228,12 +229,11 @@ class Deciding:
         self._commits.intended(run, stored)
 
     async def _commit(self, *, now: bool = False) -> None:
-        done = await self._commits.write(self._decider.take_changes(), self._last(), now=now)
+        decider = self._decider
+        last = {one.call: newest.seq for one, newest in decider.last.items()}
+        done = await self._commits.write(decider.take_changes(), last, decider.latest_us, now=now)
         if done is not None:
             await self._reading.ack(*done)
-
-    def _last(self) -> dict[str, int]:
-        return {one.call: newest.seq for one, newest in self._decider.last.items()}
 
     async def _exchanged(self, profile: Profile) -> None:
         await self._commit(now=True)

@@ -38,7 +38,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a consumer's events are decided: all up to `seq`. `at_us` is when that was noted.
 
     Events up to `shadow_until` are decided as in shadow. `last` holds the sequences of what
-    `last(…)` stands for, by its text.
+    `last(…)` stands for, by its text, and `latest_us` the time that its decider has come to.
     """
 
     seq: int
@@ -47,6 +47,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_us: int
     shadow_until: int = 0
     last: dict[str, int] = msgspec.field(default_factory=dict)
+    latest_us: int = 0
 
 
 class Positions:
