@@ -15,6 +15,7 @@ from opsmesh.handlers.profiles.profile import Profile, parse
 from opsmesh.router.conditions import Expression
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider
+from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
 
 HOST = "dev"
@@ -147,9 +148,9 @@ def test_trailing_burst() -> None:
     first, second, fired = told(
         "debounce: {window: 10s, edge: trailing}", [(0, event(1)), (2, event(2))], until=60
     )
-    due = wording.clock(NOON + 12 * SECOND)
+    due = times.clock(NOON + 12 * SECOND)
     assert first[1]["debounce"].answer == "waits"
-    assert f"2 events since {wording.clock(NOON)}, fires at {due}" in second[1]["debounce"].text
+    assert f"2 events since {times.clock(NOON)}, fires at {due}" in second[1]["debounce"].text
     assert fired[0].outcome == "fire"
     assert "the burst of 2 events" in fired[1]["debounce"].text
     assert fired[1]["where"].answer == "not_set"
@@ -170,7 +171,7 @@ def test_collected_then_throttled() -> None:
     assert (late.timer is not None, late.outcome) == (True, "throttled")
     assert "its 10s is over" in clauses["collect"].text
     assert clauses["throttle"].answer == "stopped"
-    free = wording.clock(NOON + 3601 * SECOND)
+    free = times.clock(NOON + 3601 * SECOND)
     assert clauses["throttle"].text.endswith(f"at most 1 pass; the next from {free} on")
 
 
@@ -180,7 +181,7 @@ def test_absence() -> None:
         "unless: {on: my.b.done, within: 1m}",
         [(0, event(1)), (5, event(2)), (9, event(3, "my.b.done"))],
     )
-    due = wording.clock(NOON + 60 * SECOND)
+    due = times.clock(NOON + 60 * SECOND)
     assert waits[1]["unless"].text == f'fires at {due} unless my.b.done comes [host="dev"]'
     assert "goes on" in again[1]["unless"].text
     assert again[1]["unless"].answer == "waits"

@@ -33,3 +33,11 @@ def test_no_time(text: str) -> None:
     """A time without an offset, and a text that is no time, are refused."""
     with pytest.raises(ValueError):
         times.parse_us(text)
+
+
+def test_finer_than_microseconds() -> None:
+    """What a server writes in nanoseconds is cut to microseconds, never rounded up."""
+    assert times.parse_us("2026-11-25T04:30:42.448405999Z") == times.parse_us(
+        "2026-11-25T04:30:42.448405Z"
+    )
+    assert times.parse_us("2026-11-25T04:30:42.4Z") == times.parse_us("2026-11-25T04:30:42.400000Z")

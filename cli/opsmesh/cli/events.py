@@ -44,6 +44,14 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+async def find(client: Client, event_id: str) -> Stored | None:
+    """The first event of the stream whose id begins so."""
+    async for item in stored(client, since_us=not_before(event_id)):
+        if item.event is not None and item.event.id.startswith(event_id):
+            return item
+    return None
+
+
 async def stored(
     client: Client,
     *,
@@ -150,7 +158,7 @@ def show(
 
     async def body(client: Client, settings: Settings) -> tuple[Stored | None, list[Stored]]:
         found, caused = None, []
-        async for item in stored(client, since_us=_not_before(event_id)):
+        async for item in stored(client, since_us=not_before(event_id)):
             if item.event is None:
                 continue
             if item.event.id.startswith(event_id):
@@ -177,7 +185,8 @@ def show(
         console.print("[dim]caused[/] ", _line(item))
 
 
-def _not_before(event_id: str) -> int | None:
+def not_before(event_id: str) -> int | None:
+    """Where to begin to look for an event; None when its id tells no time."""
     ms = ids.unix_ms(event_id)
     return None if ms is None else ms * 1000 - SEARCH_SLACK_US
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
@@ -63,11 +62,7 @@ def _cell(name: str, value: Any, style: Callable[[str, Any], str] | None) -> str
 
 def local(ts_utc: str) -> str:
     """The time in the local zone, for people: `09:12:00.123`, with its date when not today."""
-    moment = datetime.fromtimestamp(times.parse_us(ts_utc) / 1e6).astimezone()
-    clock = moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
-    if moment.date() == datetime.now().astimezone().date():
-        return clock
-    return moment.strftime("%Y-%m-%d ") + clock
+    return times.clock(times.parse_us(ts_utc))
 
 
 def fail(message: str, *, hint: str = "", code: int = FAILED) -> NoReturn:

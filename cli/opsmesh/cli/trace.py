@@ -19,9 +19,10 @@ from opsmesh.cli.why import text as why_text
 from opsmesh.cli.why.why import open_explainer, place_record
 from opsmesh.handlers.explain.answers import Answer, Finding
 from opsmesh.handlers.explain.story import Ambiguous, Chapter, tell
-from opsmesh.handlers.explain.wording import clock, count
+from opsmesh.handlers.explain.wording import count
 from opsmesh.handlers.runs.ledger import Run, StepRecord
 from opsmesh.router.settings import Settings
+from opsmesh.schemas.times import clock
 
 #: Topics of the events that tell what became of a run.
 RESULTS: Final = "automation.run."

@@ -48,6 +48,18 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         )
         return tuple(stage for stage in all_stages if stage is not None)
 
+    def without_memory(self) -> Rule:
+        """The same without its stages: it decides every event by itself."""
+        return msgspec.structs.replace(
+            self,
+            unless=None,
+            correlate=None,
+            debounce=None,
+            collect=None,
+            throttle=None,
+            limits=None,
+        )
+
     @cached_property
     def last(self) -> tuple[Last, ...]:
         """Every `last(…)` that its conditions read."""

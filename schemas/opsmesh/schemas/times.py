@@ -28,8 +28,20 @@ def format_us(us: int) -> str:
     )
 
 
+def clock(us: int, *, millis: bool = True) -> str:
+    """The time on this machine's clock, for people: `09:12:03.123`, with its date when that is not
+    today's."""
+    moment = datetime.fromtimestamp(us / 1e6).astimezone()
+    text = moment.strftime("%H:%M:%S")
+    if millis:
+        text += f".{moment.microsecond // 1000:03d}"
+    today = datetime.now().astimezone().date()
+    return text if moment.date() == today else f"{moment:%Y-%m-%d} {text}"
+
+
 def parse_us(text: str) -> int:
-    """Microseconds since the epoch of an RFC 3339 time; ValueError without an offset."""
+    """Microseconds since the epoch of an RFC 3339 time, which may be finer; ValueError without an
+    offset."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"time {text!r} has no offset; write it in UTC with a final Z")

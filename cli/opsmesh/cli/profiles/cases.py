@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from rich.markup import escape
 
 from opsmesh.cli import output
-from opsmesh.cli.events import SEARCH_SLACK_US, stored
+from opsmesh.cli.events import find, not_before
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.cases import report as case_report
 from opsmesh.handlers.cases.cases import FOLDER, Case, load_cases, topics
@@ -26,7 +26,7 @@ from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 from opsmesh.router.topic_patterns import listens
 from opsmesh.router.topology import EVENTS
-from opsmesh.schemas import ids, times
+from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event, decode
 from opsmesh.schemas.errors import SchemaError
 from opsmesh.schemas.nearest import nearest
@@ -192,14 +192,10 @@ def _chosen(found: ProfileSet, name: str | None, event: Event) -> list[Profile]:
 
 def _event(event_id: str) -> Found:
     """From the stream, and where it has it no more, or there is no broker, from the archive."""
-    ms = ids.unix_ms(event_id)
-    since_us = None if ms is None else ms * 1000 - SEARCH_SLACK_US
 
     async def body(client: Client, settings: Settings) -> Found | None:
-        async for item in stored(client, since_us=since_us):
-            if item.event is not None and item.event.id.startswith(event_id):
-                return item.event, item.stored_us
-        return None
+        item = await find(client, event_id)
+        return None if item is None or item.event is None else (item.event, item.stored_us)
 
     unavailable: BrokerUnavailable | None = None
     found: Found | None = None
@@ -207,7 +203,7 @@ def _event(event_id: str) -> Found:
         found = with_client(body)
     except BrokerUnavailable as error:
         unavailable = error
-    found = found or _archived(event_id, since_us)
+    found = found or _archived(event_id, not_before(event_id))
     if found is None and unavailable is not None:
         raise unavailable
     if found is None:

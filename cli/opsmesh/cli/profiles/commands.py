@@ -13,7 +13,7 @@ from nats.js.errors import Error as JetStreamError
 from rich.markup import escape
 
 from opsmesh.cli import output
-from opsmesh.cli.events import SEARCH_SLACK_US, stored
+from opsmesh.cli.events import find
 from opsmesh.cli.profiles import backtest as profile_backtest
 from opsmesh.cli.profiles import cases as profile_cases
 from opsmesh.cli.profiles import lookup as profile_lookup
@@ -153,10 +153,10 @@ def trigger_(
             await say(client, made)
             data = encode(made)
         else:
-            found = await _event(client, event or "")
+            found = await find(client, event or "")
             if found is None:
                 output.fail(f"no event {event} is in the stream", code=output.NOT_FOUND)
-            data, origin = found
+            data, origin = found.data, (EVENTS, found.seq, found.stored_us)
             again = trigger.Trigger(kind="manual", id=again.id, origin=origin)
         await trigger.send(client, profile.name, data, again)
         return again.id
@@ -218,15 +218,6 @@ def _trial_rows(trial: Profile | None, since: dict[str, int]) -> list[dict[str, 
             "hash": trial.hash,
         }
     ]
-
-
-async def _event(client: Client, event_id: str) -> tuple[bytes, tuple[str, int, int]] | None:
-    ms = ids.unix_ms(event_id)
-    since_us = None if ms is None else ms * 1000 - SEARCH_SLACK_US
-    async for item in stored(client, since_us=since_us):
-        if item.event is not None and item.event.id.startswith(event_id):
-            return item.data, (EVENTS, item.seq, item.stored_us)
-    return None
 
 
 def _record(profile: Profile) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from rich.markup import escape
 
 from opsmesh.cli.why import text as why_text
 from opsmesh.handlers.explain.rederive import Check
-from opsmesh.handlers.explain.wording import clock, count
+from opsmesh.handlers.explain.wording import count
 from opsmesh.schemas import times
+from opsmesh.schemas.times import clock
 
 
 class Counted(msgspec.Struct, frozen=True):

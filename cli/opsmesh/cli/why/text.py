@@ -16,10 +16,11 @@ from rich.markup import escape
 from opsmesh.cli.run import COLOURS as RUN_COLOURS
 from opsmesh.handlers.explain.answers import Answer, Finding
 from opsmesh.handlers.explain.verdicts import Part, Verdict
-from opsmesh.handlers.explain.wording import clock, count, value
+from opsmesh.handlers.explain.wording import count, value
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.decide import Decision
 from opsmesh.schemas import times
+from opsmesh.schemas.times import clock
 
 WIDTH: Final = 100
 #: What the engine says of a profile in shadow: the clause that would have fired, and why.

@@ -21,9 +21,10 @@ from opsmesh.handlers.explain.answers import Answer, Explainer
 from opsmesh.handlers.explain.health import Deciding, Health, health
 from opsmesh.handlers.explain.lookup import Place
 from opsmesh.handlers.explain.quiet import Quiet
-from opsmesh.handlers.explain.wording import clock, count, span
+from opsmesh.handlers.explain.wording import count, span
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
+from opsmesh.schemas.times import clock
 
 #: Around `--at`, to either side, in microseconds.
 AROUND_US: Final = 30_000_000

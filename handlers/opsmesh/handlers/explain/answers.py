@@ -20,7 +20,6 @@ from opsmesh.handlers.explain.lookup import Lookup, Place
 from opsmesh.handlers.explain.mentions import Mention, Role, mentions
 from opsmesh.handlers.explain.standing import Files, Told
 from opsmesh.handlers.explain.verdicts import Verdict, verdicts
-from opsmesh.handlers.explain.wording import clock
 from opsmesh.handlers.live.versions import Version
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.ledger import Ledger, Run, run_key
@@ -30,6 +29,7 @@ from opsmesh.router.rule import ProfileState, Rule
 from opsmesh.router.topic_patterns import listens
 from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.registry import load_registry
+from opsmesh.schemas.times import clock
 
 #: `undecided`: not yet, or never; `unheard`: the event is none of its consumer's; `lost`: it was
 #: decided, and the record is gone.

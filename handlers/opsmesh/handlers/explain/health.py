@@ -11,9 +11,10 @@ from nats.aio.client import Client
 from opsmesh.handlers.explain import standing
 from opsmesh.handlers.explain.book import Book, Reader, Unreadable
 from opsmesh.handlers.explain.standing import Files, Owner, Told
-from opsmesh.handlers.explain.wording import clock, count, span
+from opsmesh.handlers.explain.wording import count, span
 from opsmesh.router.rule import ProfileState
 from opsmesh.schemas import times
+from opsmesh.schemas.times import clock
 
 #: Events that may wait for a moment without being a problem.
 BUSY: Final = 100

@@ -95,15 +95,7 @@ def compare(record: Record, derived: Decision) -> Check:
 async def _event(explainer: Explainer, record: Record, rule: Rule, state: State) -> Check:
     decision = record.decision
     if decision.fires and not decision.saw:  # a live replay is decided without stages
-        rule = msgspec.structs.replace(
-            rule,
-            unless=None,
-            correlate=None,
-            debounce=None,
-            collect=None,
-            throttle=None,
-            limits=None,
-        )
+        rule = rule.without_memory()
     wanted = {one: decision.last.get(one.call) for one in rule.last}
     seqs = [decision.event_seq, *(seq for seq in wanted.values() if seq is not None)]
     places = await explainer.lookup.at(seqs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from opsmesh.handlers.explain.wording import clock, count, span, value
+from opsmesh.handlers.explain.wording import count, span, value
 from opsmesh.router.clauses import field
 from opsmesh.router.stages import (
     Collect,
@@ -23,6 +23,7 @@ from opsmesh.router.stages import (
     Unless,
     Window,
 )
+from opsmesh.schemas.times import clock
 
 
 def arrived(stage: Stage, window: Window | None, item: Item) -> str:

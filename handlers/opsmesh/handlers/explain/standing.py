@@ -14,13 +14,14 @@ from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from opsmesh.handlers.explain.book import Reader
-from opsmesh.handlers.explain.wording import clock, count, span
+from opsmesh.handlers.explain.wording import count, span
 from opsmesh.handlers.live.consumers import filter_subjects, runs_here
 from opsmesh.handlers.live.position import Cursor, Positions
 from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
+from opsmesh.schemas.times import clock
 
 #: Seconds that an owner has for its sign of life.
 PATIENCE: Final = 1.0

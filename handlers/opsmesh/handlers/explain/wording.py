@@ -13,16 +13,6 @@ from opsmesh.schemas import durations
 VALUE_MAX: Final = 60
 
 
-def clock(us: int, *, millis: bool = True) -> str:
-    """`09:12:03.123`, with its date when that is not today's."""
-    moment = datetime.fromtimestamp(us / 1e6).astimezone()
-    text = moment.strftime("%H:%M:%S")
-    if millis:
-        text += f".{moment.microsecond // 1000:03d}"
-    today = datetime.now().astimezone().date()
-    return text if moment.date() == today else f"{moment:%Y-%m-%d} {text}"
-
-
 def span(us: int) -> str:
     """`2.5s`, `1h30m`; no finer than milliseconds, and no finer than seconds from a minute on."""
     if us <= 0:

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from opsmesh.handlers.live.position import Cursor, Positions
+from opsmesh.handlers.live.position import MOST_CHANGES, Cursor, Positions
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router.conditions import Last
 from opsmesh.router.pull import delivery
@@ -31,8 +31,6 @@ from opsmesh.schemas.envelope import host_token
 #: What can be done with what waits: go on after it, act on it, decide it as in shadow, or go on
 #: from a time.
 Choice = Literal["skip", "replay", "shadow", "since"]
-#: Windows that one write forgets; with the cursor they have to fit into one batch.
-AT_ONCE: Final = 900
 #: Seconds to wait for the broker.
 TIMEOUT: Final = 5.0
 
@@ -85,7 +83,7 @@ async def oldest_us(client: Client, profile: Profile, *, host: str, after_seq: i
             msg = await js.get_msg(EVENTS, after_seq + 1, subject, direct=True, next=True)
             stamp = (msg.headers or {})["Nats-Time-Stamp"]
             found.append((msg.seq or 0, stamp))
-    return times.parse_us(_micros(min(found)[1])) if found else None
+    return times.parse_us(min(found)[1]) if found else None
 
 
 async def settle(
@@ -177,7 +175,7 @@ async def _write(
 ) -> None:
     positions = Positions(client)
     while True:
-        part, forgotten = forgotten[:AT_ONCE], forgotten[AT_ONCE:]
+        part, forgotten = forgotten[:MOST_CHANGES], forgotten[MOST_CHANGES:]
         changes: dict[str, Window | None] = dict.fromkeys(part)
         revision = await positions.write(consumer, cursor, revision, changes)
         if not forgotten:
@@ -195,9 +193,3 @@ def _stored_us(msg: Msg) -> int:
 
 def _topic(subject: str) -> str:
     return subject.removeprefix("evt.").partition(".")[2]
-
-
-def _micros(stamp: str) -> str:
-    """The server's time has nanoseconds, Python's microseconds."""
-    head, _, rest = stamp.removesuffix("Z").partition(".")
-    return f"{head}.{(rest + '000000')[:6]}Z"

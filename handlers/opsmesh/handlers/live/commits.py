@@ -18,7 +18,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from opsmesh.handlers.live.firing import Stored
-from opsmesh.handlers.live.position import Cursor, Fenced, Positions
+from opsmesh.handlers.live.position import MOST_CHANGES, Cursor, Fenced, Positions
 from opsmesh.handlers.live.reading import Incoming
 from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.profiles.profile import Profile
@@ -32,8 +32,6 @@ from opsmesh.schemas import times
 
 #: Decisions after which they should be committed.
 FULL: Final = 128
-#: Windows that one commit changes at most: with the cursor they have to fit into one batch.
-MOST_CHANGES: Final = 900
 #: Seconds, or events, after which progress that changed nothing but the cursor is noted.
 NOTE_AFTER: Final = 2.0
 NOTE_EVERY: Final = 256

@@ -168,7 +168,7 @@ class Deciding:
 
     async def _decide(self, event: Event, incoming: Incoming) -> None:
         self._keep(event, incoming)
-        handled = await self._handled(event, incoming.seq)
+        handled = await self._handled(event, incoming)
         began = time.perf_counter_ns()
         try:
             decision = self._decider.decide(
@@ -331,17 +331,16 @@ class Deciding:
         if len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
 
-    async def _handled(self, event: Event, seq: int) -> bool:
+    async def _handled(self, event: Event, incoming: Incoming) -> bool:
         """Whether another message with this event has a run already."""
         known = self._recent.get(event.id)
         if known is not None:
-            return known != seq
+            return known != incoming.seq
         made_ms = ids.unix_ms(event.id)
-        stored_ms = self._kept[seq].stored_us // 1000
-        if made_ms is not None and stored_ms - made_ms < LATE_MS:
+        if made_ms is not None and incoming.stored_us // 1000 - made_ms < LATE_MS:
             return False
         held = await self._services.ledger.get(run_key(self.profile.name, event.id))
-        return held is not None and held.run.stream_seq != seq
+        return held is not None and held.run.stream_seq != incoming.seq
 
     def _remember(self, run: Run) -> None:
         if not run.trigger_id:

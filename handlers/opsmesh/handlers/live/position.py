@@ -22,6 +22,9 @@ from opsmesh.router.stages import Window
 #: the events' time, and may need it still.
 KEEP_S: Final = 86400.0
 
+#: Windows that one write changes at most: with the cursor they have to fit into one batch.
+MOST_CHANGES: Final = 900
+
 _CURSOR: Final = "cursor"
 _WINDOW: Final = "w"
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -22,6 +21,7 @@ from nats.js.errors import NotFoundError
 
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import times
 
 #: Messages requested or unread at most.
 AHEAD: Final = 512
@@ -135,7 +135,7 @@ class Reading:
         unread = info["num_pending"] or info["delivered"]["stream_seq"] > self._received
         if unread or not self._queue.empty():
             return None
-        return _us(info["ts"])
+        return times.parse_us(info["ts"])
 
     def _receive(self, msg: Msg) -> None:
         where = delivery(msg.reply)
@@ -152,10 +152,3 @@ class Reading:
             raise Lost(item)
         if item is not None:
             found.append(item)
-
-
-def _us(text: str) -> int:
-    """Microseconds since the epoch of the server's RFC 3339 time, which has nanoseconds."""
-    head, _, rest = text.removesuffix("Z").partition(".")
-    seconds = datetime.fromisoformat(head + "+00:00").timestamp()
-    return int(seconds) * 1_000_000 + int((rest + "000000")[:6])

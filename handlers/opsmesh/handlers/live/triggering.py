@@ -84,10 +84,9 @@ def _decision(
     rule: Rule, event: Event, asked: Trigger, stored: tuple[str, int, int], *, host: str
 ) -> Decision:
     """A replay is decided by event and rule alone, without windows; a person's own always fires."""
-    bare = msgspec.structs.replace(
-        rule, unless=None, correlate=None, debounce=None, collect=None, throttle=None, limits=None
+    decision, _ = decide(
+        rule.without_memory(), event, {}, now_us=stored[2], host=host, seq=stored[1]
     )
-    decision, _ = decide(bare, event, {}, now_us=stored[2], host=host, seq=stored[1])
     if asked.kind == "replay":
         return decision
     return msgspec.structs.replace(
