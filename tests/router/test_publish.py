@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import Any
 
 import pytest
@@ -225,10 +224,3 @@ def test_what_cannot_be_sent_is_refused_here(
             assert (await send(publisher, "fine"))[0].seq == 1
 
     run(body())
-
-
-def test_nats_py_still_has_the_methods_that_we_use() -> None:
-    """The two private methods of nats-py have the form that the publisher relies on."""
-    assert list(inspect.signature(Client._send_command).parameters)[:2] == ["self", "cmd"]
-    assert inspect.iscoroutinefunction(Client._send_command)
-    assert inspect.iscoroutinefunction(Client._flush_pending)

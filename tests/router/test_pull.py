@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 from tests.conftest import eventually, mesh_client, restart, run
 
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.topology import EVENTS
+from opsmesh.router.wire import Received
 
 FACTS = Delivery("EVENTS", "c", 2, 123, 45, 1_700_000_000_000_000_001, 6)
 
@@ -55,14 +55,14 @@ async def consumer(client: Client, **more: Any) -> None:
 
 def test_everything_arrives_in_order(nats_server: EmbeddedServer) -> None:
     """More messages than one request asks for all arrive, in order, with contiguous numbers."""
-    got: list[Msg] = []
+    got: list[Received] = []
 
     async def body() -> None:
         async with mesh_client() as client:
             await store(client, 1000)
             await consumer(client)
 
-            def take(msg: Msg) -> None:
+            def take(msg: Received) -> None:
                 got.append(msg)
                 pull.done(1)
 
@@ -80,7 +80,7 @@ def test_everything_arrives_in_order(nats_server: EmbeddedServer) -> None:
 
 def test_slow_reader_is_not_flooded(nats_server: EmbeddedServer) -> None:
     """Without credit given back no more than `batch` messages arrive; with it the next ones do."""
-    got: list[Msg] = []
+    got: list[Received] = []
 
     async def body() -> None:
         async with mesh_client() as client:
@@ -101,7 +101,7 @@ def test_slow_reader_is_not_flooded(nats_server: EmbeddedServer) -> None:
 
 def test_large_messages_come_in_portions(nats_server: EmbeddedServer) -> None:
     """Messages of far more bytes than one request may bring all arrive, in order."""
-    got: list[Msg] = []
+    got: list[Received] = []
     lost: list[str] = []
 
     async def body() -> None:
@@ -122,7 +122,7 @@ def test_large_messages_come_in_portions(nats_server: EmbeddedServer) -> None:
 
 def test_request_that_expires_is_sent_again(nats_server: EmbeddedServer) -> None:
     """A message that comes after many empty requests still arrives, and nothing was lost."""
-    got: list[Msg] = []
+    got: list[Received] = []
     lost: list[str] = []
 
     async def body() -> None:
@@ -140,7 +140,7 @@ def test_request_that_expires_is_sent_again(nats_server: EmbeddedServer) -> None
             )
 
             # another subscription on the inbox sees the statuses that the pull acts on
-            async def look(msg: Msg) -> None:
+            async def look(msg: Received) -> None:
                 seen.append((msg.headers or {}).get("Status"))
 
             await client.subscribe("_INBOX.*.*", cb=look)
@@ -157,7 +157,7 @@ def test_request_that_expires_is_sent_again(nats_server: EmbeddedServer) -> None
 
 def test_deleted_consumer_is_told_and_asked_again(nats_server: EmbeddedServer) -> None:
     """on_lost hears of the deletion; after the consumer is made anew, messages arrive again."""
-    got: list[Msg] = []
+    got: list[Received] = []
     lost: list[str] = []
 
     async def body() -> None:
@@ -180,7 +180,7 @@ def test_deleted_consumer_is_told_and_asked_again(nats_server: EmbeddedServer) -
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_broker_restart(nats_server: EmbeddedServer, how: str) -> None:
     """After a restart of the broker the loss is told, and new messages arrive."""
-    got: list[Msg] = []
+    got: list[Received] = []
     lost: list[str] = []
 
     async def body() -> None:
@@ -207,7 +207,7 @@ def test_broker_restart(nats_server: EmbeddedServer, how: str) -> None:
 
 def test_stop_hands_over_what_is_on_its_way(nats_server: EmbeddedServer) -> None:
     """Every message that the broker has delivered reaches on_message, and none comes after stop."""
-    got: list[Msg] = []
+    got: list[Received] = []
 
     async def body() -> None:
         async with mesh_client() as client:

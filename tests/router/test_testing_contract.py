@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import (
     ConsumerConfig,
@@ -30,6 +29,7 @@ from opsmesh.router.kv import Bucket, Conflict, Entry
 from opsmesh.router.publish import PubAck
 from opsmesh.router.pull import Delivery, delivery
 from opsmesh.router.testing import ConsumerState, MemoryMesh, Outgoing, StoredMessage
+from opsmesh.router.wire import Received
 from opsmesh.schemas import times
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class Memory(MemoryMesh):
 @dataclass
 class RealMessage:
     real: Real
-    msg: Msg
+    msg: Received
 
     @property
     def data(self) -> bytes:
@@ -240,7 +240,7 @@ class Real:
         msg_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> PubAck:
-        own = {"Nats-Msg-Id": msg_id} if msg_id else {}
+        own = {"Nats-Received-Id": msg_id} if msg_id else {}
         ack = self.run(self.js.publish(subject, data, headers={**(headers or {}), **own} or None))
         return PubAck(ack.seq, bool(ack.duplicate))
 

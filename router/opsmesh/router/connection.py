@@ -14,7 +14,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import logs, paths, server
+from opsmesh.router import logs, paths, server, wire
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 
@@ -64,6 +64,7 @@ async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
     an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line)."""
     client = Client()
+    wire.install(client)
     quiet = _Quiet(name, client, speaks=patient)
     options: dict[str, Any] = {
         **where.options(),

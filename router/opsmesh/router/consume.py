@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from opsmesh.router import logs, tasks
 from opsmesh.router.pull import Delivery, Pull, delivery
+from opsmesh.router.wire import Received
 
 #: How long the broker waits for a sign of life before it delivers a message again, in seconds.
 ACK_WAIT = 30.0
@@ -102,7 +102,7 @@ def durable(
 
 @dataclass(eq=False)
 class _Held:
-    msg: Msg
+    msg: Received
     message: Message
 
 
@@ -152,7 +152,7 @@ class Consumer:
         js = self.client.jetstream()
         await js.add_consumer(self.stream, config=self.config)
 
-    def _receive(self, msg: Msg) -> None:
+    def _receive(self, msg: Received) -> None:
         message = Message(
             subject=msg.subject,
             data=msg.data,

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from opsmesh.router import topology
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
+from opsmesh.router.wire import Received
 from opsmesh.schemas.envelope import host_token
 
 PREFIX: Final = "Opsmesh-"
@@ -95,7 +95,7 @@ async def write(
     ack = await client.jetstream(timeout=TIMEOUT).publish(
         subject(profile, host, topic),
         data,
-        headers={**kept, **own, "Nats-Msg-Id": msg_id},
+        headers={**kept, **own, "Nats-Received-Id": msg_id},
     )
     return ack.seq
 
@@ -112,7 +112,7 @@ def _fitting(errors: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
-def read(msg: Msg) -> Letter:
+def read(msg: Received) -> Letter:
     """The letter in a message of the DLQ stream."""
     where = delivery(msg.reply)
     return _letter(where.stream_seq, where.timestamp_ns // 1000, msg.data, msg.headers or {})

@@ -14,6 +14,9 @@ from nats.js.api import Header
 from nats.js.errors import APIError, NotFoundError
 from nats.nuid import NUID
 
+from opsmesh.router import wire
+from opsmesh.router.replies import Replies, acknowledgement, forget
+
 #: JetStream's error code for an expected last sequence that is not the last one.
 WRONG_LAST_SEQUENCE = (10071, 10164)
 #: Seconds to wait for the broker.
@@ -72,6 +75,7 @@ class Bucket:
         self._client = client
         self._ids = NUID()
         self._js = client.jetstream(timeout=TIMEOUT)
+        self._replies = Replies(client, timeout=TIMEOUT)
         self.stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
 
@@ -98,29 +102,39 @@ class Bucket:
         """
         if len(puts) > MAX_BATCH:
             raise ValueError(f"{len(puts)} keys in one batch, the broker takes {MAX_BATCH}")
-        batch = self._ids.next().decode()
-        *before, last = puts
-        extra: dict[str, str] = {}
-        for n, put in enumerate(before, 1):
-            extra = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
-            await self._client.publish(
-                self._prefix + put.key, put.value or b"", headers={**put.headers(), **extra}
-            )
-        if before:
-            extra = {
-                "Nats-Batch-Id": batch,
-                "Nats-Batch-Sequence": str(len(puts)),
-                "Nats-Batch-Commit": "1",
-            }
+        await self._replies.ready()
+        where, reply = self._replies.expect()
         try:
-            ack = await self._js.publish(
-                self._prefix + last.key, last.value or b"", headers={**last.headers(), **extra}
+            await wire.send(self._client, self._frames(puts, where))
+            ack = acknowledgement(await reply, self.stream)
+        finally:
+            forget((reply,))
+        if "error" not in ack:
+            return int(ack["seq"])
+        if ack["error"].get("err_code") in WRONG_LAST_SEQUENCE:
+            raise Conflict(next(p.key for p in puts if p.revision is not None))
+        raise APIError.from_error(ack["error"])
+
+    def _frames(self, puts: Sequence[Put], reply: str) -> bytes:
+        """The commands of one batch; of a single message, without a batch's headers."""
+        batch = self._ids.next().decode() if len(puts) > 1 else ""
+        frames = []
+        for n, put in enumerate(puts, 1):
+            lines = [f"{name}: {value}\r\n" for name, value in put.headers().items()]
+            if batch:
+                lines.append(f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {n}\r\n")
+            last = n == len(puts)
+            if batch and last:
+                lines.append("Nats-Batch-Commit: 1\r\n")
+            frames.append(
+                wire.publication(
+                    self._prefix + put.key,
+                    put.value or b"",
+                    reply=reply if last else "",
+                    block=f"NATS/1.0\r\n{''.join(lines)}".encode() if lines else b"",
+                )
             )
-        except APIError as error:
-            if error.err_code in WRONG_LAST_SEQUENCE:
-                raise Conflict(next(p.key for p in puts if p.revision is not None)) from error
-            raise
-        return ack.seq
+        return b"".join(frames)
 
     async def delete(self, key: str) -> None:
         """Remove the key and its past."""

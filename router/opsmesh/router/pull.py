@@ -14,11 +14,10 @@ from collections.abc import Callable
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from opsmesh.router import tasks
+from opsmesh.router import tasks, wire
+from opsmesh.router.wire import Received
 
 #: Messages requested or in the caller's hands at most.
 BATCH = 256
@@ -94,7 +93,7 @@ class Pull:
         stream: str,
         consumer: str,
         *,
-        on_message: Callable[[Msg], None],
+        on_message: Callable[[Received], None],
         on_lost: Callable[[str], None] | None = None,
         batch: int = BATCH,
         heartbeat_s: float = HEARTBEAT,
@@ -122,15 +121,12 @@ class Pull:
         self._wake = asyncio.Event()
         self._reconnects = 0
         self._loop = asyncio.get_running_loop()
-        self._subscription: Subscription | None = None
+        self._listening: wire.Listening | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to ask."""
-        # The credit limits what is under way; a second limit would drop messages in silence.
-        self._subscription = await self._client.subscribe(
-            f"{self._inbox}.*", cb=self._receive, pending_bytes_limit=0
-        )
+        self._listening = await wire.listen(self._client, f"{self._inbox}.*", self._receive)
         self._reconnects = self._client.stats["reconnects"]
         await self._ask()
         self._task = asyncio.create_task(self._run())
@@ -140,15 +136,12 @@ class Pull:
         if self._task is not None:
             await tasks.end([self._task])
             self._task = None
-        subscription, self._subscription = self._subscription, None
-        if subscription is None:
+        listening, self._listening = self._listening, None
+        if listening is None:
             return
         with contextlib.suppress(NatsError, OSError, TimeoutError):
-            if self._client.is_connected:
-                async with asyncio.timeout(STOP_PATIENCE):
-                    await subscription.drain()  # type: ignore[no-untyped-call]
-            else:
-                await subscription.unsubscribe()
+            async with asyncio.timeout(STOP_PATIENCE):
+                await listening.end(drain=self._client.is_connected)
 
     def done(self, count: int) -> None:
         """The caller has room for `count` more messages."""
@@ -190,11 +183,12 @@ class Pull:
         self._asked += count
         self._request += 1
         body = json.dumps({"batch": count, **self._terms}).encode()
+        reply = f"{self._inbox}.{self._request}"
         # what fails here was written to a connection that is gone: asked again after the reconnect
         with contextlib.suppress(NatsError, OSError):
-            await self._client.publish(self._subject, body, reply=f"{self._inbox}.{self._request}")
+            await wire.send(self._client, wire.publication(self._subject, body, reply=reply))
 
-    async def _receive(self, msg: Msg) -> None:
+    def _receive(self, msg: Received) -> None:
         self._heard = self._loop.time()
         if msg.reply:
             self._asked = max(0, self._asked - 1)
@@ -204,7 +198,7 @@ class Pull:
         else:
             self._status(msg)
 
-    def _status(self, msg: Msg) -> None:
+    def _status(self, msg: Received) -> None:
         if int(msg.subject.rpartition(".")[2]) <= self._oldest:
             return  # an answer to a request that has been given up already
         headers = msg.headers or {}
@@ -217,7 +211,6 @@ class Pull:
             self._asked = max(0, self._asked - int(unsent))
             self._wake.set()
             return
-        # nats-py reads the headers that a 503 carries as its description
         self._lose("no such consumer" if code == "503" else reason or f"status {code}")
 
     def _lose(self, reason: str) -> None:

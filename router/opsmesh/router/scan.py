@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.pull import Pull, delivery
+from opsmesh.router.wire import Received
 
 #: Messages under way from the broker at most.
 BATCH = 1024
@@ -29,7 +29,7 @@ async def scan(
     newest_per_subject: bool = False,
     headers_only: bool = False,
     follow: bool = False,
-) -> AsyncIterator[Msg]:
+) -> AsyncIterator[Received]:
     """Messages of `stream` in order, to the end of today; with `follow` for ever.
 
     `since_us` is the store time to begin with, in microseconds since the epoch.
@@ -57,7 +57,7 @@ async def scan(
     if not remaining and not follow:
         await js.delete_consumer(stream, info.name)
         return
-    queue: asyncio.Queue[Msg | str] = asyncio.Queue()
+    queue: asyncio.Queue[Received | str] = asyncio.Queue()
     pull = Pull(
         client,
         stream,

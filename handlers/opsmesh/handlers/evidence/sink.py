@@ -12,7 +12,6 @@ import signal
 
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
@@ -26,6 +25,7 @@ from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
+from opsmesh.router.wire import Received
 
 #: Its consumer; `opsmesh status` reads from it how far the archive is behind.
 CONSUMER = "evidence-sink"
@@ -50,7 +50,7 @@ class Sink:
         self._settings = settings
         self._archive = archive
         self._stop = stop
-        self._arrived: list[tuple[Msg, Delivery]] = []
+        self._arrived: list[tuple[Received, Delivery]] = []
         self._lost = ""
         self._wake = asyncio.Event()
         self._throttle = logs.Throttle()
@@ -172,7 +172,7 @@ class Sink:
             ),
         )
 
-    def _take(self, msg: Msg) -> None:
+    def _take(self, msg: Received) -> None:
         self._arrived.append((msg, delivery(msg.reply)))
         self._wake.set()
 
@@ -207,7 +207,7 @@ class Sink:
             if self._lost:
                 raise _Lost(self._lost)
 
-    def _stage(self, arrived: list[tuple[Msg, Delivery]]) -> None:
+    def _stage(self, arrived: list[tuple[Received, Delivery]]) -> None:
         archive = self._archive
         for msg, where in arrived:
             if where.stream_seq > archive.seq:

@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.live.position import MOST_CHANGES, Cursor, Positions
@@ -25,6 +24,7 @@ from opsmesh.router.scan import scan
 from opsmesh.router.stages import Window
 from opsmesh.router.topic_patterns import disjoint
 from opsmesh.router.topology import EVENTS
+from opsmesh.router.wire import Received
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import host_token
 
@@ -187,7 +187,7 @@ async def _last_seq(client: Client) -> int:
     return info.state.last_seq
 
 
-def _stored_us(msg: Msg) -> int:
+def _stored_us(msg: Received) -> int:
     return delivery(msg.reply).timestamp_ns // 1000
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.topology import EVENTS
+from opsmesh.router.wire import Received
 from opsmesh.schemas import times
 
 #: Messages requested or unread at most.
@@ -40,7 +40,7 @@ class Lost(Exception):
 class Incoming:
     """One message of the stream."""
 
-    msg: Msg
+    msg: Received
     where: Delivery
 
     @property
@@ -137,7 +137,7 @@ class Reading:
             return None
         return times.parse_us(info["ts"])
 
-    def _receive(self, msg: Msg) -> None:
+    def _receive(self, msg: Received) -> None:
         where = delivery(msg.reply)
         if where.stream_seq <= self._received:  # delivered again
             if self._pull is not None:

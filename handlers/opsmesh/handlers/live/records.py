@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from opsmesh.router.decide import Decision
 from opsmesh.router.publish import Publisher
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import DECISIONS, FIRINGS
+from opsmesh.router.wire import Received
 from opsmesh.schemas.envelope import host_token
 
 #: The header that holds how long deciding took: not part of the decision, which has to be the same
@@ -86,7 +86,7 @@ async def records(
                 yield found
 
 
-def read(msg: Msg) -> Record | None:
+def read(msg: Received) -> Record | None:
     """The record in a message; None for one that this version cannot read."""
     try:
         decision = _decode(msg.data)
