@@ -102,6 +102,8 @@ CLAUSES: Final = (state, run_on, on, hops, where)
 
 def unmet(condition: Expression, rule: Rule, seen: Seen) -> Said | None:
     """None when the condition is true."""
+    if condition.certainly(seen.event):
+        return None
     variables = {"event": seen.view, "vars": rule.vars, "host": seen.view["host"]}
     if "now" in condition.names:
         variables["now"] = datetime.fromtimestamp(seen.now_us / 1e6, UTC)

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from opsmesh.router import members
+from opsmesh.router import members, quick
 from opsmesh.router.errors import RouterError
+from opsmesh.schemas.envelope import Event
 
 #: Functions of the library, to tell a misspelt name from wrong arguments.
 _FUNCTIONS: Final = frozenset(
@@ -78,7 +79,7 @@ class Last:
 class Expression:
     """A compiled CEL expression. Equal when their texts are; safe to share between tasks."""
 
-    __slots__ = ("_lasts", "_members", "_program", "_reads", "last", "names", "text")
+    __slots__ = ("_lasts", "_members", "_program", "_quick", "_reads", "last", "names", "text")
 
     def __init__(self, text: str) -> None:
         code, self._lasts = _without_last(text)
@@ -87,6 +88,7 @@ class Expression:
         except ValueError as error:
             raise _syntax(text, str(error)) from None
         self.text = text
+        self._quick = quick.compile(text)
         self._reads = frozenset(self._program.variables())
         self._members = members.read(code, self._reads)
         #: Every `last(…)` that it reads.
@@ -99,6 +101,10 @@ class Expression:
     def paths(self) -> dict[str | Last, tuple[tuple[str, ...], ...]]:
         """The members that it reads of each name and each `last(…)`; none: the whole of it."""
         return {self._lasts.get(name, name): self._members.get(name, ()) for name in self._reads}
+
+    def certainly(self, event: Event) -> bool | None:
+        """The answer for an event where it can be had without the library (`quick`)."""
+        return None if self._quick is None else self._quick(event)
 
     def evaluate(self, variables: Mapping[str, Any], last: Mapping[Last, Any] | None = None) -> Any:
         """The answer as a plain Python value; ConditionError when these values give none.

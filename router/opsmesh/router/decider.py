@@ -70,6 +70,17 @@ class Decider:
             self._apply(changes, at_us)
             yield decision
 
+    def misses(self, event: Event, *, stored_us: int) -> bool:
+        """Whether it is certain, at a glance, that `decide` would give a decision that changes
+        nothing and can be derived at any time: there is nothing to be noted of it."""
+        rule = self.rule
+        if rule.where is None or rule.unless is not None or rule.last:
+            return False
+        if rule.where.certainly(event) is not False or not listens(rule.on, event.topic):
+            return False
+        self.latest_us = max(self.latest_us, stored_us)
+        return True
+
     def decide(
         self, event: Event, *, seq: int, stored_us: int, handled: bool = False
     ) -> Decision | None:

@@ -43,7 +43,11 @@ _ENDED = ("404", "408")
 _ENDED_409 = ("Batch Completed", "Message Size Exceeds MaxBytes")
 
 
-class Delivery(msgspec.Struct, frozen=True):
+#: By the number of tokens in a reply subject, where its facts begin.
+_FIRST = {9: 2, 11: 4, 12: 4}
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """What the reply subject of a message says about it; `timestamp_ns` is when it was stored."""
 
     stream: str
@@ -62,21 +66,11 @@ def delivery(reply: str) -> Delivery:
     perhaps a random one.
     """
     tokens = reply.split(".")
-    first = {9: 2, 11: 4, 12: 4}.get(len(tokens))
+    first = _FIRST.get(len(tokens))
     if first is None or tokens[0] != "$JS" or tokens[1] != "ACK":
         raise ValueError(f"reply subject {reply!r} is no JetStream acknowledgement subject")
-    stream, consumer, delivered, stream_seq, consumer_seq, timestamp, pending = tokens[
-        first : first + 7
-    ]
-    return Delivery(
-        stream,
-        consumer,
-        int(delivered),
-        int(stream_seq),
-        int(consumer_seq),
-        int(timestamp),
-        int(pending),
-    )
+    stream, consumer, *numbers = tokens[first : first + 7]
+    return Delivery(stream, consumer, *map(int, numbers))
 
 
 class Pull:

@@ -153,15 +153,19 @@ class Deciding:
         return min(longest, max(0.0, (due_us - times.now_us()) / 1e6))
 
     async def _event(self, incoming: Incoming) -> None:
-        await self._out_of_shadow(incoming.seq)
-        stored = (EVENTS, incoming.seq, incoming.stored_us)
+        if self._decider.rule.state != self.profile.state:
+            await self._out_of_shadow(incoming.seq)
+        stored_us = incoming.stored_us
         try:
-            event = self._services.registry.upcast(decode(incoming.msg.data, stored=stored))
+            event = self._services.registry.upcast(
+                decode(incoming.msg.data, stored=(EVENTS, incoming.seq, stored_us))
+            )
         except SchemaError as error:
             self._commits.refused(self.profile, incoming, f"undecodable: {error}")
         else:
-            await self._advance(incoming.stored_us)
-            await self._decide(event, incoming)
+            await self._advance(stored_us)
+            if not self._decider.misses(event, stored_us=stored_us):
+                await self._decide(event, incoming)
         self._commits.read(incoming)
         if self._commits.full:
             await self._commit()
@@ -256,7 +260,7 @@ class Deciding:
 
     async def _out_of_shadow(self, seq: int) -> None:
         """The backlog that was to be decided as in shadow ends before `seq`."""
-        if self._decider.rule.state != self.profile.state and seq > self.cursor.shadow_until:
+        if seq > self.cursor.shadow_until:
             await self._commit(now=True)
             self._decider.exchange(self._rule(seq))
             await self._version(seq)

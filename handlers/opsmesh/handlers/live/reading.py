@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from dataclasses import dataclass
+from collections import deque
 from typing import Any, Final
 
+import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -36,8 +37,7 @@ class Lost(Exception):
     """The broker may have forgotten what it sent: read again from where you are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """One message of the stream."""
 
     msg: Received
@@ -60,14 +60,17 @@ class Reading:
     def __init__(self, client: Client, consumer: str) -> None:
         self._client = client
         self._consumer = consumer
-        self._queue: asyncio.Queue[Incoming | str | None] = asyncio.Queue()
+        self._arrived: deque[Incoming] = deque()
+        self._lost = ""
+        self._wake = asyncio.Event()
         self._pull: Pull | None = None
         self._received = 0
 
     async def start(self, after_seq: int, subjects: list[str], *, description: str = "") -> None:
         """Make the consumer, and begin to read; or begin again."""
         await self.stop()
-        self._queue = asyncio.Queue()
+        self._arrived.clear()
+        self._lost = ""
         js = self._client.jetstream(timeout=TIMEOUT)
         with contextlib.suppress(NotFoundError):
             await js.delete_consumer(EVENTS, self._consumer)
@@ -89,7 +92,7 @@ class Reading:
             self._consumer,
             batch=AHEAD,
             on_message=self._receive,
-            on_lost=self._queue.put_nowait,
+            on_lost=self._lose,
         )
         await self._pull.start()
 
@@ -102,17 +105,18 @@ class Reading:
     async def next(self, timeout_s: float | None, most: int) -> list[Incoming]:
         """Up to `most` messages, as soon as there are any; none after `timeout_s` seconds, or a
         `nudge`."""
-        found: list[Incoming] = []
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                self._take(await self._queue.get(), found)
-        while found and not self._queue.empty() and len(found) < most:
-            self._take(self._queue.get_nowait(), found)
-        return found
+        if not self._arrived and not self._lost:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._wake.wait()
+        self._wake.clear()
+        if not self._arrived and self._lost:
+            raise Lost(self._lost)
+        return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
     def nudge(self) -> None:
         """Let `next` return."""
-        self._queue.put_nowait(None)
+        self._wake.set()
 
     async def ack(self, incoming: Incoming, count: int) -> None:
         """Everything up to this message is decided; `count` more may be sent."""
@@ -133,7 +137,7 @@ class Reading:
         if "error" in info:
             raise Lost(info["error"].get("description", "no consumer"))
         unread = info["num_pending"] or info["delivered"]["stream_seq"] > self._received
-        if unread or not self._queue.empty():
+        if unread or self._arrived:
             return None
         return times.parse_us(info["ts"])
 
@@ -144,11 +148,9 @@ class Reading:
                 self._pull.done(1)
             return
         self._received = where.stream_seq
-        self._queue.put_nowait(Incoming(msg=msg, where=where))
+        self._arrived.append(Incoming(msg, where))
+        self._wake.set()
 
-    @staticmethod
-    def _take(item: Incoming | str | None, found: list[Incoming]) -> None:
-        if isinstance(item, str):
-            raise Lost(item)
-        if item is not None:
-            found.append(item)
+    def _lose(self, reason: str) -> None:
+        self._lost = reason
+        self._wake.set()
