@@ -6,6 +6,7 @@ that expire carry `Nats-TTL` (ADR-43).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ TIMEOUT = 5.0
 MARK_TTL = 3600
 #: Keys that `put_all` writes at most: the broker's limit for one batch.
 MAX_BATCH = 1000
+#: Bytes of values that are grouped at most, and what a message has beside its value.
+MAX_GROUP, ROOM = 2**20, 256
 
 
 class Conflict(Exception):
@@ -68,6 +71,9 @@ class Put:
         return headers
 
 
+_Waiting = tuple[Put, "asyncio.Future[int]"]
+
+
 class Bucket:
     """One bucket; keys are NATS subject tokens joined by dots."""
 
@@ -76,6 +82,8 @@ class Bucket:
         self._ids = NUID()
         self._js = client.jetstream(timeout=TIMEOUT)
         self._replies = Replies(client, timeout=TIMEOUT)
+        self._waiting: list[_Waiting] = []
+        self._writer: asyncio.Task[None] | None = None
         self.stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
 
@@ -92,8 +100,65 @@ class Bucket:
     async def put(
         self, key: str, value: bytes, *, revision: int = 0, ttl_s: float | None = None
     ) -> int:
-        """Write over `revision` (0: the key must not exist); the new revision, or Conflict."""
-        return await self.put_all([Put(key, value, revision, ttl_s)])
+        """Write over `revision` (0: the key must not exist); the new revision, or Conflict.
+
+        Calls that stand beside each other go as one batch, and share a sync to disk.
+        """
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[int] = loop.create_future()
+        self._waiting.append((Put(key, value, revision, ttl_s), written))
+        if self._writer is None:
+            self._writer = loop.create_task(self._write_waiting())
+        return await written
+
+    async def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                await self._write_group(self._next_group())
+        finally:
+            self._writer = None
+
+    def _next_group(self) -> list[_Waiting]:
+        """What waits, in its order; of one key only the first."""
+        group: dict[str, _Waiting] = {}
+        rest: list[_Waiting] = []
+        size = 0
+        for one in self._waiting:
+            put, written = one
+            size += len(put.value or b"") + ROOM
+            fits = not group or (size <= MAX_GROUP and len(group) < MAX_BATCH)
+            if written.done():  # its caller was cancelled
+                continue
+            if put.key in group or not fits or (group and not self._batches):
+                rest.append(one)
+            else:
+                group[put.key] = one
+        self._waiting = rest
+        return list(group.values())
+
+    @property
+    def _batches(self) -> bool:
+        """Whether the server takes batches (2.12): an older one would store them one by one."""
+        version = self._client.connected_server_version
+        return (version.major, version.minor) >= (2, 12)
+
+    async def _write_group(self, group: Sequence[_Waiting]) -> None:
+        if not group:
+            return
+        try:
+            last = await self.put_all([put for put, _ in group])
+        except Conflict as conflict:
+            if len(group) == 1:
+                _settle(group[0][1], conflict)
+            else:  # the broker does not say whose: nothing is written, each tries for itself
+                for one in group:
+                    await self._write_group([one])
+        except Exception as error:
+            for _, written in group:
+                _settle(written, error)
+        else:  # a batch is stored as one run of sequences
+            for n, (_, written) in enumerate(group, last - len(group) + 1):
+                _settle(written, n)
 
     async def put_all(self, puts: Sequence[Put]) -> int:
         """Write all or nothing, as one atomic batch (ADR-50); the revision of the last one.
@@ -152,3 +217,12 @@ class Bucket:
     def subjects(self) -> str:
         """Every key, as a filter subject."""
         return self._prefix + ">"
+
+
+def _settle(written: asyncio.Future[int], answer: int | Exception) -> None:
+    if written.done():  # its caller was cancelled
+        return
+    if isinstance(answer, int):
+        written.set_result(answer)
+    else:
+        written.set_exception(answer)

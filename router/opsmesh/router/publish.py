@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -48,6 +48,15 @@ class PubAck:
 
     seq: int
     duplicate: bool
+
+
+class Message(NamedTuple):
+    """What `publish_all` stores."""
+
+    subject: str
+    data: bytes
+    id: str
+    headers: Mapping[str, str] | None = None
 
 
 class _Pending:
@@ -101,27 +110,52 @@ class Publisher:
         Raises NotAcknowledged when the broker is away, refuses, or does not answer in time;
         ValueError for a subject or header that cannot be sent.
         """
+        header = self._header(subject, data, msg_id, headers)
+        await self._turn()
+        try:
+            return await self._enqueue(subject, data, header)
+        finally:
+            self._pass_on()
+
+    async def publish_all(self, messages: Iterable[Message]) -> list[PubAck]:
+        """Store these one after the other, as few batches; an empty list is fine.
+
+        Raises as `publish` does: some may be stored then, and may be published again.
+        """
+        ready = [(m, self._header(m.subject, m.data, m.id, m.headers)) for m in messages]
+        acks: list[PubAck] = []
+        for start in range(0, len(ready), MAX_BATCH):
+            await self._turn()
+            try:
+                acked = [self._enqueue(m.subject, m.data, h) for m, h in ready[start:][:MAX_BATCH]]
+                acks += await asyncio.gather(*acked)
+            finally:
+                self._pass_on()
+        return acks
+
+    def _header(
+        self, subject: str, data: bytes, msg_id: str, headers: Mapping[str, str] | None
+    ) -> bytes:
         header = _header(subject, msg_id, headers)
         if (size := len(header) + len(data)) > self._client.max_payload:
             limit = self._client.max_payload
             raise ValueError(f"message of {size} bytes exceeds the broker's {limit} bytes")
-        await self._turn()
-        try:
-            # nats-py would keep it and send it after a reconnect, when it may be in the spool
-            # already. (What it holds when the connection breaks is sent late all the same: the
-            # broker drops the second one by its id, within the duplicate window.)
-            if not self._client.is_connected:
-                raise NotAcknowledged("the broker is away")
-            loop = asyncio.get_running_loop()
-            pending = _Pending(subject, data, header, loop.create_future())
-            self._queue.append(pending)
-            if not self._busy:
-                self._busy = True
-                # Not at once: what else is published in this turn of the loop goes with it.
-                loop.call_soon(self._begin)
-            return await pending.acked
-        finally:
-            self._pass_on()
+        return header
+
+    def _enqueue(self, subject: str, data: bytes, header: bytes) -> asyncio.Future[PubAck]:
+        # nats-py would keep it and send it after a reconnect, when it may be in the spool already.
+        # (What it holds when the connection breaks is sent late all the same: the broker drops the
+        # second one by its id, within the duplicate window.)
+        if not self._client.is_connected:
+            raise NotAcknowledged("the broker is away")
+        loop = asyncio.get_running_loop()
+        pending = _Pending(subject, data, header, loop.create_future())
+        self._queue.append(pending)
+        if not self._busy:
+            self._busy = True
+            # Not at once: what else is published in this turn of the loop goes with it.
+            loop.call_soon(self._begin)
+        return pending.acked
 
     def _begin(self) -> None:
         """Send what waits; a single message needs no task of its own."""

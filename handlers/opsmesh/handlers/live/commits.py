@@ -150,21 +150,26 @@ class Commits:
 
     async def _write(self, cursor: Cursor) -> tuple[Incoming, int] | None:
         """Everything in its order; it may be done again after it failed halfway."""
-        held, _, _ = await asyncio.gather(
-            self._services.ledger.create_all([run for run, _ in self._intents]),
+        await asyncio.gather(
+            self._begin_runs(),
             self._recorder.write(self._consumer, self._decisions),
             self._dead_letters(),
         )
-        if self._runs is not None:
-            for one, (run, events) in zip(held, self._intents, strict=True):
-                if one.run.stream_seq == run.stream_seq:
-                    self._runs.begin(one, events)
         await self._save(cursor)
         self._intents.clear()
         self._decisions.clear()
         self._letters.clear()
         count, self._unread = self._unread, 0
         return (self._read_to, count) if self._read_to is not None and count else None
+
+    async def _begin_runs(self) -> None:
+        """Write the intents, and begin: the record of what was decided may come later, for whoever
+        decides it again writes it again."""
+        held = await self._services.ledger.create_all([run for run, _ in self._intents])
+        if self._runs is not None:
+            for one, (run, events) in zip(held, self._intents, strict=True):
+                if one.run.stream_seq == run.stream_seq:
+                    self._runs.begin(one, events)
 
     async def _save(self, cursor: Cursor) -> None:
         # more than fit only when a text with very many windows is replaced

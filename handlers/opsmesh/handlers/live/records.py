@@ -13,7 +13,7 @@ import msgspec
 from nats.aio.client import Client
 
 from opsmesh.router.decide import Decision
-from opsmesh.router.publish import Publisher
+from opsmesh.router.publish import Message, Publisher
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import DECISIONS, FIRINGS
@@ -50,20 +50,24 @@ class Recorder:
     async def write(self, consumer: str, decisions: Sequence[tuple[Decision, float]]) -> None:
         """Returns when all that are not derivable are stored; raises NotAcknowledged. Writing the
         same ones again is harmless."""
-        await asyncio.gather(
-            *(self._write(consumer, d, took_us) for d, took_us in decisions if not d.derivable)
-        )
+        quiet: list[Message] = []
+        firings: list[Message] = []
+        for decision, took_us in decisions:
+            if not decision.derivable:
+                message = _message(consumer, decision, took_us)
+                (firings if decision.fires else quiet).append(message)
+        await asyncio.gather(self._quiet.publish_all(quiet), self._firings.publish_all(firings))
 
-    async def _write(self, consumer: str, decision: Decision, took_us: float) -> None:
-        publisher, kind = (self._firings, "fir") if decision.fires else (self._quiet, "dec")
-        host = host_token(decision.host)
-        about = decision.timer or "event"
-        await publisher.publish(
-            f"{kind}.{decision.profile}.{host}",
-            decision.encode(),
-            msg_id=f"{consumer}:{decision.event_seq}:{about}:{decision.at_us}:{decision.profile_hash}",
-            headers={TOOK: f"{took_us:.1f}", CONSUMER: consumer},
-        )
+
+def _message(consumer: str, decision: Decision, took_us: float) -> Message:
+    kind = "fir" if decision.fires else "dec"
+    about = decision.timer or "event"
+    return Message(
+        f"{kind}.{decision.profile}.{host_token(decision.host)}",
+        decision.encode(),
+        f"{consumer}:{decision.event_seq}:{about}:{decision.at_us}:{decision.profile_hash}",
+        {TOOK: f"{took_us:.1f}", CONSUMER: consumer},
+    )
 
 
 async def records(
