@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
@@ -174,13 +175,14 @@ async def _own(client: Client, measured: Profile, amount: int, *, act: bool) -> 
     start = Cursor(seq=0, owner="bench", count=0, at_us=0)
     revision = await Positions(client).write(consumer, start, 0)
     last = (await client.jetstream().get_last_msg(EVENTS, SUBJECT)).seq or 0
+    runs = Runs(named, own) if act else None
     owner = Deciding(
         named,
         own,
         consumer=consumer,
         owner="bench",
         recorder=Recorder(client),
-        runs=Runs(named, own) if act else None,
+        runs=runs,
     )
     began = time.perf_counter()
     await owner.begin(start, revision)
@@ -199,21 +201,15 @@ async def _own(client: Client, measured: Profile, amount: int, *, act: bool) -> 
         await owner.end()
     if failed:
         raise FigureError(f"{consumer} ended: {work.exception()}")
-    if act:
-        await _succeeded(client, named, amount)
+    if runs is not None:
+        await until(lambda: not runs.under_way, f"runs of {named.name} to end")
     rate = amount / (time.perf_counter() - began)
+    if runs is not None:
+        states = Counter([run.state async for run in Ledger(client).runs(named.name)])
+        if states != {"succeeded": amount}:
+            raise FigureError(f"{amount} runs should have succeeded: {dict(states)}")
     await client.jetstream().delete_consumer(EVENTS, consumer)
     return rate
-
-
-async def _succeeded(client: Client, profile: Profile, amount: int) -> None:
-    """Return once so many runs have ended well, by the ledger."""
-
-    async def there() -> bool:
-        found = [run.state async for run in Ledger(client).runs(profile.name)]
-        return found.count("succeeded") >= amount
-
-    await until(there, f"{amount} runs of {profile.name}")
 
 
 async def _fetch(client: Client, name: str, amount: int) -> float:

@@ -36,6 +36,9 @@ DAY = 86400.0
 DLQ_MAX_AGE = 365 * DAY
 #: How long a run's ledger entry is kept: redelivery and `run ls` look back this far.
 RUNS_TTL = 30 * DAY
+#: Profiles and readers of EVENTS at most: without a number of its own a stream takes 1,000 (server
+#: 2.15's `default_max_consumers`).
+MAX_CONSUMERS = 10_000
 #: The largest message the broker takes, less room for headers.
 MAX_MESSAGE = 1024 * 1024
 
@@ -87,6 +90,7 @@ def streams(settings: Settings) -> list[StreamConfig]:
             "every event, once",
             max_age=events.max_age,
             max_bytes=events.max_bytes,
+            max_consumers=MAX_CONSUMERS,
         ),
         stream(DLQ, "dlq.>", "what no attempt could handle", max_age=DLQ_MAX_AGE),
         stream(
@@ -147,6 +151,8 @@ async def ensure(js: JetStreamContext, settings: Settings, known: Known) -> list
             known.remember({name: 0})
             continue
         if _differs(info.config, wanted):
+            # the broker refuses every update that changes this one
+            wanted.max_consumers = info.config.max_consumers
             await js.update_stream(wanted)
         if info.state.last_seq < last_known:
             regressions.append(

@@ -35,9 +35,6 @@ FULL: Final = 128
 #: Seconds, or events, after which progress that changed nothing but the cursor is noted.
 NOTE_AFTER: Final = 2.0
 NOTE_EVERY: Final = 256
-#: An owner that did nothing for so many seconds, because nothing happened or because it was asleep,
-#: may have been replaced: it looks before it writes.
-ASLEEP: Final = NOTE_AFTER + 1.0
 #: Seconds between attempts at a write while the broker is away.
 RETRY: Final = 1.0
 #: What the broker's absence looks like.
@@ -72,7 +69,8 @@ class Commits:
         self._changes: Changes = {}
         self._read_to: Incoming | None = None
         self._unread = 0
-        self._noted_at = self._alive_at = time.monotonic()
+        self._noted_at = time.monotonic()
+        self._absences = services.vigil.absences()
 
     @property
     def seq(self) -> int:
@@ -102,10 +100,10 @@ class Commits:
 
     async def awake(self) -> None:
         """Make sure of the position after a time in which somebody else may have taken it."""
-        slept_s = time.monotonic() - self._alive_at
-        self._alive_at = time.monotonic()
-        if slept_s > ASLEEP:
+        absences = self._services.vigil.absences()
+        if absences != self._absences:
             await self.check()
+            self._absences = absences
 
     def decided(self, decision: Decision, took_us: float) -> None:
         """Note a decision; one that can be made again needs no record."""

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,6 +23,7 @@ import structlog
 from nats.aio.client import Client
 
 from opsmesh.handlers.live.firing import Gone, Stored, fetch
+from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import results
 from opsmesh.handlers.runs.concurrency import Turns
@@ -58,6 +60,11 @@ class Services:
     bundles: Path
     workdirs: Path
     publish: Callable[[Event], Awaitable[None]]
+
+    @cached_property
+    def vigil(self) -> Vigil:
+        """Whether this process has been away."""
+        return Vigil(self.client)
 
 
 @dataclass(eq=False)
@@ -124,6 +131,11 @@ class Runs:
         if busy:
             await asyncio.wait(busy, timeout=grace)
         await tasks.end(under_way)
+
+    @property
+    def under_way(self) -> int:
+        """Runs that are begun, or wait for their turn, and have not ended."""
+        return len(self._jobs)
 
     def _go(self, job: Job, work: Coroutine[None, None, None]) -> None:
         job.task = asyncio.create_task(work)
