@@ -30,7 +30,7 @@ HEARTBEAT = 5.0
 EXPIRES = 30.0
 #: Heartbeats that may be missed before a request counts as lost.
 MISSED_HEARTBEATS = 2
-#: Seconds between looks at the connection: nats-py offers one reconnect callback, not one each.
+#: Seconds between looks at a connection that has broken, or that cannot tell.
 TICK = 1.0
 #: Seconds before a lost consumer is asked again: the first time, and at most.
 RETRY_FIRST, RETRY_MAX = 0.1, 5.0
@@ -114,6 +114,8 @@ class Pull:
         self._retry = RETRY_FIRST
         self._wake = asyncio.Event()
         self._reconnects = 0
+        self._broken = False
+        self._unbreak: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._listening: wire.Listening | None = None
         self._task: asyncio.Task[None] | None = None
@@ -122,6 +124,7 @@ class Pull:
         """Begin to ask."""
         self._listening = await wire.listen(self._client, f"{self._inbox}.*", self._receive)
         self._reconnects = self._client.stats["reconnects"]
+        self._unbreak = wire.on_break(self._client, self._break)
         await self._ask()
         self._task = asyncio.create_task(self._run())
 
@@ -130,6 +133,9 @@ class Pull:
         if self._task is not None:
             await tasks.end([self._task])
             self._task = None
+        if self._unbreak is not None:
+            self._unbreak()
+            self._unbreak = None
         listening, self._listening = self._listening, None
         if listening is None:
             return
@@ -150,23 +156,35 @@ class Pull:
 
     async def _run(self) -> None:
         while not self._client.is_closed:
-            wait = self._not_before - self._loop.time()
-            if wait <= 0:
-                wait = TICK
-                if self._client.is_connected:
-                    await self._ask()
+            if self._not_before <= self._loop.time() and self._client.is_connected:
+                await self._ask()
             # not wait_for: Python 3.11's swallows a cancellation that meets the event
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(wait, TICK)):
+                async with asyncio.timeout(self._patience()):
                     await self._wake.wait()
             self._wake.clear()
             if not self._client.is_connected:
                 continue
             if self._client.stats["reconnects"] != self._reconnects:
                 self._reconnects = self._client.stats["reconnects"]
+                self._broken = False
                 self._lose("the connection was interrupted")
             elif self._asked and self._loop.time() - self._heard > self._silence:
                 self._lose(f"no sign of life for {self._silence:g} s")
+
+    def _patience(self) -> float:
+        """Seconds until something has to be looked at. A reader at rest sleeps from one sign of
+        life to the next: there may be hundreds of them in one process."""
+        now = self._loop.time()
+        if self._not_before > now:
+            return self._not_before - now
+        if self._broken or self._unbreak is None:
+            return TICK
+        return max(0.0, self._heard + self._silence - now) + HEARTBEAT / 10
+
+    def _break(self) -> None:
+        self._broken = True
+        self._wake.set()
 
     async def _ask(self) -> None:
         count = self._wanted()

@@ -82,16 +82,22 @@ def headers(block: bytes) -> dict[str, str]:
 class Wire(Parser):
     """nats-py's parser, with a short way for the messages of some subscriptions."""
 
+    _life = 0
+
     def __init__(self, client: Client) -> None:
-        super().__init__(client)
         #: By subscription id, as it stands in the protocol.
         self.routes: dict[bytes, Callback] = {}
+        #: Called when the connection has broken, and again while the next one is made.
+        self.breaks: set[Callable[[], None]] = set()
+        super().__init__(client)
 
     def reset(self) -> None:
-        """Begin anew with a new connection."""
+        """Begin anew: the connection is gone, or a new one begins."""
         super().reset()
         self._rest = b""
-        self._life = getattr(self, "_life", 0) + 1
+        self._life += 1
+        for tell in tuple(self.breaks):
+            tell()
 
     async def parse(self, data: bytes = b"") -> None:
         """Take what came from the socket: any number of messages, and parts of some."""
@@ -152,9 +158,11 @@ class Listening:
         """
         try:
             if drain:
-                await self._subscription.drain()  # type: ignore[no-untyped-call]
-            else:
-                await self._subscription.unsubscribe()
+                # nats-py's own drain sends its PING past what waits for the flusher, the UNSUB too
+                await self._client._flush_pending(force_flush=True)
+                await send(self._client, b"UNSUB %d\r\n" % self._subscription._id)
+                await self._client.flush()
+            await self._subscription.unsubscribe()
         finally:
             parser = self._client._ps
             if isinstance(parser, Wire):
@@ -181,6 +189,16 @@ async def listen(client: Client, subject: str, callback: Callback) -> Listening:
     if isinstance(parser, Wire):
         parser.routes[b"%d" % subscription._id] = callback
     return Listening(client, subscription)
+
+
+def on_break(client: Client, tell: Callable[[], None]) -> Callable[[], None] | None:
+    """Have `tell` called whenever the connection breaks (nats-py has room for one such callback);
+    what ends that. None: this client cannot tell, it has to be looked at."""
+    parser = client._ps
+    if not isinstance(parser, Wire):
+        return None
+    parser.breaks.add(tell)
+    return lambda: parser.breaks.discard(tell)
 
 
 async def send(client: Client, frames: bytes) -> None:
