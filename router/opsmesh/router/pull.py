@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -78,7 +79,10 @@ class Pull:
 
     `on_lost` hears that requests were lost and why: the connection broke, the consumer was deleted,
     its leader changed. What the broker had sent may be lost too, so a caller that needs every
-    message without redelivery makes its consumer anew. The pull itself goes on asking.
+    message without redelivery makes its consumer anew. The pull itself goes on asking, unless it is
+    told `once`: then nothing more is asked of a consumer that may be somebody else's by now.
+    `on_rest` hears how many messages the consumer has sent in all, to whomever, when there are no
+    more (a sign of life of the broker).
     """
 
     def __init__(
@@ -89,6 +93,8 @@ class Pull:
         *,
         on_message: Callable[[Received], None],
         on_lost: Callable[[str], None] | None = None,
+        on_rest: Callable[[int], None] | None = None,
+        once: bool = False,
         batch: int = BATCH,
         heartbeat_s: float = HEARTBEAT,
         expires_s: float = EXPIRES,
@@ -97,6 +103,8 @@ class Pull:
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._on_message = on_message
         self._on_lost = on_lost
+        self._on_rest = on_rest
+        self._once = once
         self._batch = batch
         self._silence = heartbeat_s * MISSED_HEARTBEATS
         self._terms = {
@@ -176,7 +184,7 @@ class Pull:
         """Seconds until something has to be looked at. A reader at rest sleeps from one sign of
         life to the next: there may be hundreds of them in one process."""
         now = self._loop.time()
-        if self._not_before > now:
+        if self._not_before > now and not self._once:
             return self._not_before - now
         if self._broken or self._unbreak is None:
             return TICK
@@ -217,6 +225,8 @@ class Pull:
         code, reason = headers.get("Status", ""), headers.get("Description", "")
         if code == "100":
             self._retry = RETRY_FIRST
+            if self._on_rest is not None:
+                self._on_rest(int(headers.get("Nats-Last-Consumer", "0")))
             return
         if code in _ENDED or reason in _ENDED_409:
             unsent = headers.get("Nats-Pending-Messages", str(self._asked))
@@ -228,7 +238,7 @@ class Pull:
     def _lose(self, reason: str) -> None:
         self._asked = 0
         self._oldest = self._request
-        self._not_before = self._loop.time() + self._retry
+        self._not_before = math.inf if self._once else self._loop.time() + self._retry
         self._retry = min(self._retry * 2, RETRY_MAX)
         self._wake.set()
         if self._on_lost is not None:

@@ -115,6 +115,7 @@ class Sink:
             batch=BATCH,
             on_message=self._take,
             on_lost=self._lose,
+            once=True,
         )
         waiting = asyncio.create_task(self._stop.wait())
         waiting.add_done_callback(lambda _: self._wake.set())

@@ -65,6 +65,8 @@ class Reading:
         self._wake = asyncio.Event()
         self._pull: Pull | None = None
         self._received = 0
+        #: Messages of this consumer that have come: the broker numbers them without a gap.
+        self._heard = 0
 
     async def start(self, after_seq: int, subjects: list[str], *, description: str = "") -> None:
         """Make the consumer, and begin to read; or begin again."""
@@ -85,7 +87,7 @@ class Reading:
             max_ack_pending=4 * AHEAD,
         )
         await js.add_consumer(EVENTS, config=config)
-        self._received = after_seq
+        self._received, self._heard = after_seq, 0
         self._pull = Pull(
             self._client,
             EVENTS,
@@ -93,6 +95,8 @@ class Reading:
             batch=AHEAD,
             on_message=self._receive,
             on_lost=self._lose,
+            on_rest=self._rested,
+            once=True,
         )
         await self._pull.start()
 
@@ -143,6 +147,10 @@ class Reading:
 
     def _receive(self, msg: Received) -> None:
         where = delivery(msg.reply)
+        self._heard += 1
+        if where.consumer_seq != self._heard:
+            self._lose(f"message {self._heard} of the consumer did not arrive")
+            return
         if where.stream_seq <= self._received:  # delivered again
             if self._pull is not None:
                 self._pull.done(1)
@@ -150,6 +158,12 @@ class Reading:
         self._received = where.stream_seq
         self._arrived.append(Incoming(msg, where))
         self._wake.set()
+
+    def _rested(self, sent: int) -> None:
+        """The broker has nothing more. One that had the position before, and woke up, may have
+        asked for what was ours."""
+        if sent > self._heard:
+            self._lose(f"{sent - self._heard} messages of the consumer did not arrive")
 
     def _lose(self, reason: str) -> None:
         self._lost = reason
