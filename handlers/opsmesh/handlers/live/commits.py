@@ -31,10 +31,10 @@ from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
 
 #: Decisions after which they should be committed.
-FULL: Final = 128
+FULL: Final = 512
 #: Seconds, or events, after which progress that changed nothing but the cursor is noted.
 NOTE_AFTER: Final = 2.0
-NOTE_EVERY: Final = 256
+NOTE_EVERY: Final = 1024
 #: Seconds between attempts at a write while the broker is away.
 RETRY: Final = 1.0
 #: What the broker's absence looks like.

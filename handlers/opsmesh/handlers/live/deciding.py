@@ -33,7 +33,7 @@ from opsmesh.schemas.envelope import Event, decode, host_token
 from opsmesh.schemas.errors import SchemaError
 
 #: Events that are read between two commits at most.
-READ_AT_ONCE: Final = 128
+READ_AT_ONCE: Final = 512
 #: Seconds between turns when nothing happens.
 IDLE: Final = 30.0
 #: Seconds between looks whether everything has been read, when a time has come.

@@ -25,7 +25,7 @@ from opsmesh.router.wire import Received
 from opsmesh.schemas import times
 
 #: Messages requested or unread at most.
-AHEAD: Final = 512
+AHEAD: Final = 2048
 #: Seconds after which the broker would deliver again what is not acknowledged. The reader drops
 #: what it has had; a reader that died is followed by one with a new consumer.
 ACK_WAIT: Final = 3600.0
