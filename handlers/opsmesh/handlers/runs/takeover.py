@@ -53,8 +53,7 @@ async def take_over(held: Held, ledger: Ledger, *, me: Holder, workdirs: Path) -
         if run.state != "running" or step is None:
             return held
         if step.state == "started":
-            whose = f" on {run.holder}" if run.holder else ""
-            lost(run, step, f"the handler{whose} ended while this step was under way")
+            lost(run, step, _why(run.holder, me))
         run.holder = me
         try:
             await held.save(times.now_us())
@@ -67,6 +66,15 @@ async def take_over(held: Held, ledger: Ledger, *, me: Holder, workdirs: Path) -
             if ended:
                 log.warning("step.ended", run_id=run.run_id, step=step.id, pids=ended)
         return held
+
+
+def _why(holder: Holder | None, me: Holder) -> str:
+    if holder is not None and holder.id == me.id:
+        return f"the handler on {holder} could not renew its lease, and ended this step"
+    if holder is not None and not gone(holder):
+        return f"the handler on {holder} did not renew its lease while this step was under way"
+    whose = f" on {holder}" if holder is not None else ""
+    return f"the handler{whose} ended while this step was under way"
 
 
 async def read(held: Held, ledger: Ledger) -> Held:
