@@ -208,6 +208,7 @@ class Server:
             known = Active(profile, consumer, Runs(profile, self._services))
             self._active[profile.name] = known
         known.profile = profile
+        known.runs.exchange(profile)
         wanted = profile.state != "disabled" and runs_here(profile, self._host)
         if known.owner is None and wanted:
             known.owner = self._owner(profile, consumer, known.runs)
@@ -216,7 +217,6 @@ class Server:
             await owner.stop()
         elif known.owner is not None:
             known.owner.exchange(profile)
-        known.runs.exchange(profile)
         if profile.state == "disabled":
             await self._note_disabled(profile, consumer)
 

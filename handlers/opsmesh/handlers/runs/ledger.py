@@ -15,12 +15,12 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError
 
 from opsmesh.handlers.actions.contract import OnUnknown
 from opsmesh.handlers.runs.holder import LEASE, Holder, clock
 from opsmesh.router import logs, topology
 from opsmesh.router.decide import EventRef
+from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.kv import Bucket, Conflict, Put
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
@@ -41,6 +41,11 @@ RunState = Literal[
 BATCH: Final = 500
 #: Seconds between attempts at a write while the broker is away.
 AGAIN: Final = 1.0
+
+#: What the broker's absence looks like.
+AWAY: Final = (NatsError, OSError, TimeoutError, NotAcknowledged)
+#: Bytes of a message beside the record.
+ROOM: Final = 1024
 
 StepState = Literal["started", "done", "failed", "unknown", "skipped"]
 #: What a person may answer.
@@ -213,8 +218,6 @@ class Ledger:
         self._client = client
         self.lease_s = lease_s
         self._bucket = Bucket(client, topology.RUNS)
-        self._waiting: list[tuple[Put, asyncio.Future[int]]] = []
-        self._writer: asyncio.Task[None] | None = None
 
     def leased(self, holder: Holder, now_us: int) -> Holder:
         """The holder, with a lease from now on."""
@@ -257,54 +260,34 @@ class Ledger:
     async def write(self, run: Run, revision: int) -> int:
         """Write over `revision`, as often as the broker needs to be asked; the new revision.
 
-        A write whose answer was lost is found again. What several runs have to write while another
-        write is on its way goes as one atomic batch: one sync to disk for all of them.
+        A write whose answer was lost is found again.
         """
-        put = Put(run.key, msgspec.json.encode(run), revision)
+        data = self._encode(run)
         while True:
             try:
-                return await self._put(put)
+                return await self._bucket.put(run.key, data, revision=revision)
             except Conflict:
-                stored = await self._bucket.get(put.key)
-                if stored is not None and stored.value == put.value:
+                stored = await self._bucket.get(run.key)
+                if stored is not None and stored.value == data:
                     return stored.revision
                 raise
-            except MaxPayloadError:
-                raise
-            except (NatsError, OSError, TimeoutError) as error:
+            except AWAY as error:
                 if _quiet.allows("ledger.not_written"):
                     log.warning("ledger.not_written", error=str(error) or type(error).__name__)
                 await asyncio.sleep(AGAIN)
 
-    async def _put(self, put: Put) -> int:
-        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append((put, written))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write_all())
-        return await written
-
-    async def _write_all(self) -> None:
-        try:
-            while self._waiting:
-                group, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                await self._write_group(group)
-        finally:
-            self._writer = None
-
-    async def _write_group(self, group: Sequence[tuple[Put, asyncio.Future[int]]]) -> None:
-        try:
-            last = await self._bucket.put_all([put for put, _ in group])
-        except Exception as error:
-            if len(group) > 1:  # one of them is to blame: each for itself
-                await asyncio.gather(*(self._write_group([one]) for one in group))
-                return
-            _, written = group[0]
-            if not written.done():
-                written.set_exception(error)
-            return
-        for n, (_, written) in enumerate(group, last - len(group) + 1):
-            if not written.done():
-                written.set_result(n)
+    def _encode(self, run: Run) -> bytes:
+        """The record; without the longest outputs of its steps when it would be too long for the
+        broker. Later steps of this attempt still have them."""
+        data = msgspec.json.encode(run)
+        steps = list(run.steps)
+        longest = sorted(range(len(steps)), key=lambda n: -len(msgspec.json.encode(steps[n])))
+        while len(data) > self._client.max_payload - ROOM and longest:
+            n = longest.pop(0)
+            dropped = {"dropped": "the record would be too long for the broker"}
+            steps[n] = msgspec.structs.replace(steps[n], output=dropped)
+            data = msgspec.json.encode(msgspec.structs.replace(run, steps=steps))
+        return data
 
     async def get(self, key: str) -> Held | None:
         """A run's record, ready to go on with; None when it never began."""

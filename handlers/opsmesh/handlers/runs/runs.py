@@ -91,7 +91,7 @@ class Runs:
         """Write runs that have been fired; those that may begin at once as begun. Each of them is
         to be handed to `begin`, or to `let_go`; what is written twice stays what it is."""
         for run in runs:
-            if run.key not in self._reserved and run.key not in self._jobs:
+            if run.state == "queued" and run.key not in self._jobs:
                 self._reserve(run)
         return await self._services.ledger.create_all(runs)
 
