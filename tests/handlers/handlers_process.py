@@ -49,6 +49,11 @@ class Processes:
         process.terminate()
         process.wait(20)
 
+    def ended(self, pid: int) -> bool:
+        """Whether it has ended by itself, or by somebody else's hand."""
+        process = self._running.get(pid)
+        return process is None or process.poll() is not None
+
     def pause(self, pid: int) -> None:
         """SIGSTOP: it hangs, and does not know it."""
         os.kill(pid, signal.SIGSTOP)

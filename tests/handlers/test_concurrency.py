@@ -228,3 +228,26 @@ def test_any_coming_and_going(limit: int, script: list[tuple[str, int]]) -> None
         await asyncio.gather(*(v.task for v in room.visitors), return_exceptions=True)
 
     run(body())
+
+
+def test_a_turn_that_is_taken() -> None:
+    """A turn is taken at once or not at all, never before somebody who waits, and is held like any
+    other."""
+
+    async def body() -> None:
+        turns = Turns(1)
+        assert turns.take("k")
+        assert not turns.take("k")
+        assert turns.take("other")
+        room = Room(1)
+        assert room.turns.take("")
+        visitor = await room.arrive()
+        assert not visitor.inside
+        async with room.turns.turn("", taken=True):
+            assert not visitor.inside
+        await eventually(lambda: visitor.inside)
+        assert not room.turns.take("")
+        await visitor.leave()
+        assert room.turns.take("")
+
+    run(body())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,14 @@ def test_time_limit() -> None:
     assert result.signal == "SIGTERM"
 
 
+@pytest.mark.parametrize("deaf", ["trap '' TERM; sleep 60 & wait", "kill -STOP $$"])
+def test_time_limit_of_the_deaf(deaf: str) -> None:
+    """A program that ignores TERM, or is stopped and cannot hear it, is killed."""
+    result = sh(f"echo begun; {deaf}", timeout=0.3, grace=0.05)
+    assert (result.timed_out, result.signal) == (True, "SIGKILL")
+    assert result.stdout_tail == "begun\n"
+
+
 def test_children_left_behind() -> None:
     """A child that outlives its program is killed, and its open pipe is not waited for."""
     result = sh("sleep 60 & echo $!")
@@ -87,6 +97,25 @@ def test_cancellation(tmp_path: Path) -> None:
         run(eventually(lambda pid=pid: gone(int(pid))))
 
 
+def test_who_cancels_may_insist(tmp_path: Path) -> None:
+    """A run that is cancelled again and again, as tasks that do not end at once are, still ends its
+    whole group."""
+    pids = tmp_path / "pids"
+    script = f"trap '' TERM; sleep 60 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; wait"
+
+    async def body() -> None:
+        running = process.run(["sh", "-c", script], env=ENV, grace=0.5)
+        task = asyncio.create_task(running)
+        await eventually(pids.exists)
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.05)
+        assert task.cancelled()
+
+    run(body())
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
 def test_term_comes_first(tmp_path: Path) -> None:
     """A program may clean up after TERM before its run gives up."""
     ready, cleaned = tmp_path / "ready", tmp_path / "cleaned"
@@ -101,6 +130,34 @@ def test_output_limit() -> None:
     assert result.stdout.endswith(b"\0end\n")
     assert result.truncated
     assert result.ok
+
+
+def test_closed_output() -> None:
+    """A program that closes its output early is waited for all the same."""
+    result = sh("exec >&- 2>&-; sleep 0.3; exit 5")
+    assert result.exit_code == 5
+    assert result.duration_ms >= 300
+
+
+def test_flood() -> None:
+    """A gigabyte of output costs no more memory than a megabyte."""
+    script = """
+import asyncio, resource, sys
+from opsmesh.handlers import process
+shell = "head -c {0} /dev/zero; head -c {0} /dev/zero >&2; echo end".format(sys.argv[1])
+result = asyncio.run(process.run(["sh", "-c", shell], env=process.minimal_environment()))
+assert result.ok and result.truncated and result.stdout.endswith(b"\\0end\\n")
+print(len(result.stdout), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    peaks = []
+    for amount in ("1M", "512M"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, amount], check=True, capture_output=True, text=True
+        )
+        kept, peak = map(int, done.stdout.split())
+        assert kept == process.OUTPUT_LIMIT
+        peaks.append(peak)
+    assert peaks[1] - peaks[0] < 4 * 1024  # KiB
 
 
 def test_stdin(tmp_path: Path) -> None:

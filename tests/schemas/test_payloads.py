@@ -34,6 +34,7 @@ automation.approval.expired automation.feedback.recorded
 mesh.gap.detected mesh.component.started mesh.component.stopped mesh.component.failed
 shell.command.failed automation.deadletter.redriven automation.deadletter.dropped
 automation.run.skipped automation.run.cancelled automation.profile.over_budget
+automation.step.unknown automation.step.answered
 mesh.config.rejected mesh.stream.regressed
 """
 

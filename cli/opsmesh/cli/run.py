@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 import typer
@@ -12,10 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli import output
+from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
-from opsmesh.handlers.runs.ledger import Ledger, Run
+from opsmesh.handlers.runs import answers
+from opsmesh.handlers.runs.holder import Holder
+from opsmesh.handlers.runs.ledger import Answer, Ledger, Run, RunState, StepRecord
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
+from opsmesh.schemas.nearest import did_you_mean
 
 app = typer.Typer(no_args_is_help=True, help="What profiles have done: runs and their steps.")
 
@@ -23,11 +28,22 @@ COLOURS = {
     "succeeded": "green",
     "deadlettered": "red",
     "retrying": "yellow",
+    "waiting": "magenta",
+    "failing": "red",
     "running": "cyan",
     "done": "green",
     "failed": "red",
-    "unknown": "yellow",
+    "unknown": "magenta",
 }
+STATES: Final[tuple[RunState, ...]] = get_args(RunState)
+
+
+class Choice(StrEnum):
+    """How a run goes on."""
+
+    retry = "retry"
+    skip = "skip"
+    fail = "fail"
 
 
 @app.command("ls")
@@ -35,15 +51,21 @@ def ls(
     profile: Annotated[str | None, typer.Option("--profile", "-p", help="Only this one's.")] = None,
     state: Annotated[
         str | None,
-        typer.Option(help="Only these: queued, running, retrying, succeeded or deadlettered."),
+        typer.Option(help=f"Only these: {', '.join(STATES)}."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="The newest N.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the newest runs.
 
-    Example: opsmesh run ls --state deadlettered
+    Example: opsmesh run ls --state waiting
     """
+    if state is not None and state not in STATES:
+        output.fail(
+            f"{state!r} is no state of a run",
+            hint=f"one of {', '.join(STATES)}{did_you_mean(state, STATES)}",
+            code=output.USAGE,
+        )
     runs = [run for run in with_client(_all(profile)) if state is None or run.state == state]
     newest = sorted(runs, key=lambda run: run.updated_us)[-limit:]
     if as_json:
@@ -57,16 +79,21 @@ def ls(
             "topic": run.topic,
             "attempt": run.attempt,
             "took": f"{run.duration_ms:.0f} ms" if run.duration_ms is not None else None,
+            "holder": _held(run),
             "run": run.run_id,
         }
         for run in newest
     ]
+    held = ["holder"] if any(row["holder"] for row in rows) else []
+    none = f"no run is {state}" if state else "no runs yet; `opsmesh profile ls` shows what would"
     output.table(
         rows,
-        ["time", "state", "profile", "topic", "attempt", "took", "run"],
-        empty="no runs yet; `opsmesh profile ls` shows what would run",
+        ["time", "state", "profile", "topic", "attempt", "took", *held, "run"],
+        empty=none,
         style=lambda name, value: COLOURS.get(value, "") if name == "state" else "",
     )
+    if any(run.state == "waiting" and _open(run) for run in newest):
+        output.note("answer for one that waits: opsmesh run answer RUN retry|skip|fail")
 
 
 @app.command("show")
@@ -75,16 +102,85 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show one run: its steps, their output, and the error of every attempt."""
-    found = [run for run in with_client(_all(None)) if run.run_id.startswith(run_id)]
-    if not found:
-        output.fail(f"no run {run_id} is known", hint="opsmesh run ls", code=output.NOT_FOUND)
-    if len(found) > 1:
-        output.fail(f"{len(found)} runs begin with {run_id}; write more of the id", code=2)
-    run = found[0]
+    run = _find(with_client(_all(None)), run_id)
     if as_json:
         output.as_json(_record(run))
         return
     _print(output.console(), run)
+
+
+@app.command("answer")
+def answer(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its start.")],
+    choice: Annotated[
+        Choice,
+        typer.Argument(
+            help="retry: run the step again; skip: go on with the next one; fail: give the run up, "
+            "its event goes to the dead letters."
+        ),
+    ],
+    reason: Annotated[str, typer.Option(help="Why; it goes into the record.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say how a run goes on that waits because nobody knows how its step went.
+
+    Saying the same twice is harmless. Example: opsmesh run answer 01a205fc skip --reason "is done"
+    """
+
+    async def body(client: Client, settings: Settings) -> tuple[Run, Answer, bool]:
+        ledger = Ledger(client)
+        run = _find([run async for run in ledger.runs()], run_id)
+        return await answers.give(
+            ledger,
+            run.key,
+            choice.value,
+            by=person(),
+            host=settings.host,
+            # an argument that is not UTF-8 cannot be stored as it is
+            reason=reason.encode(errors="surrogateescape").decode(errors="replace"),
+        )
+
+    try:
+        run, given, new = with_client(body)
+    except answers.NotWaiting as error:
+        output.fail(str(error), hint="those that do: opsmesh run ls --state waiting")
+    except answers.AnsweredOtherwise as error:
+        output.fail(f"run {error.run.run_id} is answered: {error}", hint=_see(error.run))
+    if as_json:
+        facts = {"run": run.run_id, "profile": run.profile, "state": run.state, "new": new}
+        output.as_json({**facts, **_answer(given)})
+        return
+    step = f"step {given.step} of {run.profile}"
+    if not new:
+        output.note(f"{step} was answered so before, at {times.clock(given.at_us)}")
+        return
+    what = {"retry": "is run again", "skip": "is skipped", "fail": "fails, and its run is given up"}
+    output.note(f"{step} {what[given.choice]}, as soon as its handler hears of it\n{_see(run)}")
+
+
+def _find(runs: list[Run], run_id: str) -> Run:
+    found = [run for run in runs if run_id and run.run_id.startswith(run_id)]
+    if not found:
+        output.fail(f"no run {run_id} is known", hint="opsmesh run ls", code=output.NOT_FOUND)
+    if len(found) > 1:
+        what = f"{len(found)} runs begin with {run_id}; write more of the id"
+        output.fail(what, code=output.USAGE)
+    return found[0]
+
+
+def _see(run: Run) -> str:
+    return f"see what becomes of it: opsmesh run show {run.run_id}"
+
+
+def _open(run: Run) -> bool:
+    return run.unsettled is not None and run.answer(run.unsettled) is None
+
+
+def _held(run: Run) -> str | None:
+    """Who has it, or had it when it came to wait."""
+    step = run.unsettled
+    holder = run.holder or (step.held_by if step is not None else None)
+    return None if holder is None or run.finished else str(holder)
 
 
 def _print(console: Console, run: Run) -> None:
@@ -98,6 +194,9 @@ def _print(console: Console, run: Run) -> None:
         ("correlation", run.correlation_id),
         ("began", output.local(times.format_us(run.created_us))),
         ("took", f"{run.duration_ms:.0f} ms" if run.duration_ms is not None else ""),
+        ("held by", _lease(run.holder) if run.holder else ""),
+        ("reason", run.reason),
+        ("dead letter", str(run.dlq_seq or "")),
         ("evidence", run.evidence_path or ""),
     ):
         if value:
@@ -109,6 +208,8 @@ def _print(console: Console, run: Run) -> None:
         for name, value in step.output.items():
             if isinstance(value, str) and value.strip():
                 console.print(f"    [dim]{escape(name)}:[/] {escape(value.rstrip())}")
+        for text in _unknown(step):
+            console.print(f"    {escape(text)}")
         if step.error:
             console.print(f"    [red]{escape(step.error)}[/]")
     for error in run.errors:
@@ -117,6 +218,26 @@ def _print(console: Console, run: Run) -> None:
             f"  [red]attempt {error.attempt}[/] [dim]{when} {escape(error.step)}[/] "
             f"{escape(error.error)}"
         )
+    for given in run.answers:
+        why = f": {given.reason}" if given.reason else ""
+        console.print(
+            f"  [magenta]answer[/] [dim]{times.clock(given.at_us)} {escape(given.step)}[/] "
+            f"{given.choice}, by {escape(given.by)} on {escape(given.host)}{escape(why)}"
+        )
+    if run.state == "waiting" and _open(run):
+        console.print(f"  [dim]next: opsmesh run answer {run.run_id} retry|skip|fail[/]")
+
+
+def _unknown(step: StepRecord) -> Iterator[str]:
+    if step.unknown_us:
+        by = f"; it was held by {step.held_by}" if step.held_by else ""
+        yield f"unknown since {times.clock(step.unknown_us)}{by}"
+        if step.state == "unknown":
+            yield f"its on_unknown is {step.on_unknown}"
+
+
+def _lease(holder: Holder) -> str:
+    return f"{holder}, until {times.clock(holder.until_us)} unless it renews"
 
 
 def _all(profile: str | None) -> Callable[[Client, Settings], Awaitable[list[Run]]]:
@@ -135,4 +256,23 @@ def _record(run: Run) -> dict[str, Any]:
         error["at"] = times.format_us(error.pop("at_us"))
     for step in record.get("steps", []):
         step["started"] = times.format_us(step.pop("started_us"))
+        if "unknown_us" in step:
+            step["unknown"] = times.format_us(step.pop("unknown_us"))
+            _holder(step, "held_by")
+    _holder(record, "holder")
+    if run.answers:
+        record["answers"] = [_answer(one) for one in run.answers]
+    return record
+
+
+def _holder(record: dict[str, Any], name: str) -> None:
+    if name in record:
+        holder = record[name]
+        until = times.format_us(holder["until_us"])
+        record[name] = {"host": holder["host"], "pid": holder["pid"], "until": until}
+
+
+def _answer(given: Answer) -> dict[str, Any]:
+    record: dict[str, Any] = msgspec.to_builtins(given)
+    record["at"] = times.format_us(record.pop("at_us"))
     return record

@@ -5,6 +5,7 @@ HandlersError
 ├── TemplateError   a `${{ … }}` placeholder cannot be read or answered
 ├── Unstartable     a program cannot be started at all
 ├── Retry           an action asks for another attempt of its run
+├── TakenOver       another handler has gone on with this step
 └── ArchiveDamaged  the evidence archive cannot be continued where it ends
 """
 
@@ -54,6 +55,14 @@ class Retry(HandlersError):
     def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
         super().__init__(reason or "the action asked for another attempt")
         self.delay_s = delay_s
+
+
+class TakenOver(HandlersError):
+    """Nothing may be started for this step any more: another handler has gone on with its run."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("another handler has taken this step over; nothing is started for it here")
+        self.path = path
 
 
 class ArchiveDamaged(HandlersError):

@@ -2,7 +2,8 @@
 
 Whatever way `run` ends, nothing of the group is left: the whole group is killed after the time
 limit, on cancellation, and when the program ends but has left children behind. A child that moved
-to a session of its own (`setsid`) is out of reach here.
+to a session of its own (`setsid`) is out of reach here. What a step starts is on its leash, so that
+it is found also when this process ends before it can do any of that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from opsmesh.handlers import leash
 from opsmesh.handlers.errors import Unstartable
 
 #: Seconds between TERM and KILL.
@@ -124,7 +126,9 @@ def _start(
     try:
         with contextlib.ExitStack() as stack:
             source = subprocess.DEVNULL if stdin is None else stack.enter_context(stdin.open("rb"))
-            return subprocess.Popen(
+            tie = leash.current()
+            held = None if tie is None else stack.enter_context(tie.starting())
+            process = subprocess.Popen(
                 argv,
                 stdin=source,
                 stdout=subprocess.PIPE,
@@ -133,7 +137,11 @@ def _start(
                 cwd=cwd,
                 bufsize=0,
                 start_new_session=True,
+                pass_fds=() if held is None else (held,),
             )
+            if tie is not None and held is not None:
+                tie.started(held, process.pid)
+            return process
     except FileNotFoundError as error:
         where = f"in PATH {env.get('PATH', '')!r}" if "/" not in argv[0] else "at that path"
         raise Unstartable(argv, f"command {argv[0]!r} is not found {where}") from error
@@ -188,11 +196,15 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     """Finish `work` even when the task is cancelled meanwhile; then pass the cancellation on."""
     task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:  # perhaps not the first: who cancels may insist
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _signal_name(number: int) -> str:

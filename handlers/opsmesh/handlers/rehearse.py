@@ -99,6 +99,7 @@ async def act(
         workdir=workdir,
         bundles=bundles,
         publish=publish,
+        workdirs=workdir.parent,
     )
     began = time.monotonic()
     failure = await attempt(profile, _Unrecorded(run), around)

@@ -17,6 +17,7 @@ import watchfiles
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
+from opsmesh.handlers import leash
 from opsmesh.handlers.live import triggering, versions
 from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name, runs_here
 from opsmesh.handlers.live.owner import GRACE, Owner
@@ -26,6 +27,7 @@ from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.runs import Runs, Services
+from opsmesh.handlers.runs.takeover import STEPS
 from opsmesh.router import connection, deadletter, logs, notify, paths, tasks
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.errors import NotAcknowledged
@@ -85,7 +87,7 @@ class Server:
         self._config = config
         self._services = Services(
             client=client,
-            ledger=Ledger(client),
+            ledger=Ledger(client, lease_s=settings.runs.lease),
             registry=load_registry(config / "topics.yaml"),
             host=settings.host,
             bundles=Path(paths.bundles_dir()),
@@ -111,6 +113,7 @@ class Server:
 
     async def start(self) -> None:
         """Begin with the profiles as they are now."""
+        await asyncio.to_thread(leash.sweep, self._workdirs / STEPS)
         await self.reload()
         self._triggers = Consumer(
             self._client,
@@ -205,6 +208,7 @@ class Server:
             known = Active(profile, consumer, Runs(profile, self._services))
             self._active[profile.name] = known
         known.profile = profile
+        known.runs.exchange(profile)
         wanted = profile.state != "disabled" and runs_here(profile, self._host)
         if known.owner is None and wanted:
             known.owner = self._owner(profile, consumer, known.runs)
@@ -213,7 +217,6 @@ class Server:
             await owner.stop()
         elif known.owner is not None:
             known.owner.exchange(profile)
-        known.runs.exchange(profile)
         if profile.state == "disabled":
             await self._note_disabled(profile, consumer)
 

@@ -84,6 +84,17 @@ class Producers(_Section):
     )
 
 
+class Runs(_Section):
+    """Runs of profiles."""
+
+    lease: Seconds = Field(
+        default=30.0,
+        ge=1,
+        description="a step is its handler's for so long: one that cannot reach the broker "
+        "meanwhile ends it, and one that wants to take it over from elsewhere waits",
+    )
+
+
 class Settings(BaseSettings):
     """Everything a person can set."""
 
@@ -96,6 +107,7 @@ class Settings(BaseSettings):
     events: Events = Events()
     evidence: Evidence = Evidence()
     producers: Producers = Producers()
+    runs: Runs = Runs()
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

@@ -57,6 +57,8 @@ class ProfileHealth:
     oldest: str | None
     owner: dict[str, Any] | None
     consumer: str
+    #: Runs that wait for a person's answer.
+    asks: tuple[str, ...] = ()
 
     @property
     def fix(self) -> str:
@@ -133,6 +135,7 @@ async def _check(
         oldest=oldest,
         owner=None if alive is None else {"host": alive.host, "pid": alive.pid, "seq": alive.seq},
         consumer=consumer,
+        asks=() if alive is None else alive.asks,
     )
 
 

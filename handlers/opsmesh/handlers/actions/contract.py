@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args, runtime_checkable
 
 from opsmesh.schemas.envelope import Event
+
+#: How a run goes on after a step whose outcome nobody knows: docs/ledger.md.
+OnUnknown = Literal["retry", "skip", "fail", "ask"]
+ON_UNKNOWN: Final[tuple[OnUnknown, ...]] = get_args(OnUnknown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,8 @@ class Action(Protocol):
     """One thing a step does.
 
     A class may also have `spec`, the pydantic model of its value: errors then name the nearest
-    valid key, and editors complete it.
+    valid key, and editors complete it. With `on_unknown` (one of ON_UNKNOWN) it says what becomes
+    of a step whose profile does not say it; without, that is `retry`.
     """
 
     #: The key that names it in a step.

@@ -163,11 +163,14 @@ class Commits:
     async def _begin_runs(self) -> None:
         """Write the intents, and begin: the record of what was decided may come later, for whoever
         decides it again writes it again."""
-        held = await self._services.ledger.create_all([run for run, _ in self._intents])
-        if self._runs is not None:
-            for one, (run, events) in zip(held, self._intents, strict=True):
-                if one.run.stream_seq == run.stream_seq:
-                    self._runs.begin(one, events)
+        if self._runs is None:
+            return
+        held = await self._runs.store([run for run, _ in self._intents])
+        for one, (run, events) in zip(held, self._intents, strict=True):
+            if one.run.stream_seq == run.stream_seq:
+                self._runs.begin(one, events)
+            else:
+                self._runs.let_go(run)
 
     async def _save(self, cursor: Cursor) -> None:
         # more than fit only when a text with very many windows is replaced
@@ -192,6 +195,7 @@ class Commits:
             at_us=times.now_us(),
             last=dict(last) or self.cursor.last,
             latest_us=latest_us,
+            told=max(self.cursor.told, self._runs.told if self._runs is not None else 0),
         )
 
     async def _dead_letters(self) -> None:

@@ -126,6 +126,8 @@ class Deciding:
     async def end(self) -> None:
         """Let go. What is not committed is decided again by whoever comes next: an end between two
         commits is no other case than a crash, and needs no care of its own."""
+        if self._runs is not None:
+            self._runs.unreserve()
         await self._reading.stop()
 
     def exchange(self, profile: Profile) -> None:
@@ -304,17 +306,19 @@ class Deciding:
 
     async def _resume(self) -> None:
         """What was fired before: to know it again, and to bring it to its end."""
-        unfinished = []
+        unfinished, ended = [], []
         async for held in self._services.ledger.all(self.profile.name):
             if held.run.consumer not in ("", self._consumer):
                 continue
             self._remember(held.run)
             if not held.run.finished:
                 unfinished.append(held)
+            if held.run.finished or held.run.state == "retrying":
+                ended.append(held)
         if self._runs is not None:
             self._runs.exchange(self.profile)
-            for held in sorted(unfinished, key=lambda held: held.run.stored_us):
-                self._runs.begin(held)
+            await self._runs.tell(ended, self.cursor.told)
+            self._runs.resume(unfinished)
 
     async def _read(self) -> None:
         await self._reading.start(

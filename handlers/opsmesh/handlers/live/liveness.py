@@ -19,13 +19,15 @@ PATIENCE: Final = 0.6
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
-    """An owner's answer: `seq` is what it has noted as decided, and `at_us` when it did."""
+    """An owner's answer: `seq` is what it has noted as decided, and `at_us` when it did; `asks`
+    are the runs that wait for a person's answer."""
 
     host: str
     pid: int
     seq: int
     since_us: int
     at_us: int = 0
+    asks: tuple[str, ...] = ()
 
 
 class Hangs(msgspec.Struct, frozen=True):

@@ -41,7 +41,8 @@ _quiet = logs.Throttle()
 
 
 def presence(consumer: str) -> str:
-    """The subject on which an owner answers: with its host, pid, since when, and how far it is."""
+    """The subject on which an owner answers: with its host, pid, since when, how far it is, and
+    which runs wait for a person."""
     return f"own.{consumer}"
 
 
@@ -166,4 +167,6 @@ class Owner:
         if self._deciding is not None:
             cursor = self._deciding.cursor
             facts |= {"since_us": self._since_us, "seq": cursor.seq, "at_us": cursor.at_us}
+        if self._runs is not None and (waiting := self._runs.waiting):
+            facts["asks"] = waiting
         await msg.respond(json.dumps(facts).encode())

@@ -65,8 +65,7 @@ async def handle(
             events=asked.events,
             data=b"" if asked.events else message.data,
         )
-        [held] = await services.ledger.create_all([run])
-        await recorder.write(consumer, [(decision, 0.0)])
+        [held] = await runs.store([run])
         main = Stored(
             event=event,
             data=message.data,
@@ -75,8 +74,7 @@ async def handle(
             headers=message.headers,
         )
         runs.begin(held, [] if asked.events else [main])
-    else:
-        await recorder.write(consumer, [(decision, 0.0)])
+    await recorder.write(consumer, [(decision, 0.0)])
     return Ack()
 
 

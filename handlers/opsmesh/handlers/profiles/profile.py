@@ -12,14 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import msgspec
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from opsmesh.handlers.actions import registry
-from opsmesh.handlers.actions.contract import Action
+from opsmesh.handlers.actions.contract import ON_UNKNOWN, Action, OnUnknown
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profiles import yamlfile
 from opsmesh.handlers.profiles.reporter import Reporter
@@ -47,7 +47,7 @@ class Step:
     id: str
     action: Action
     timeout: float | None = None
-    on_unknown: Literal["retry", "skip", "fail"] = "retry"
+    on_unknown: OnUnknown = "retry"
     continue_on_error: bool = False
 
 
@@ -298,13 +298,17 @@ def _load_step(
         reporter.add_validation((*where, key), error, model=getattr(kind, "spec", None))
     except Exception as error:  # noqa: BLE001, RUF100 (a stranger's parse may raise anything)
         reporter.add((*where, key), f"{key}: {error}")
+    by_kind: OnUnknown = getattr(kind, "on_unknown", "retry")
+    on_unknown = spec.on_unknown or by_kind
+    if on_unknown not in ON_UNKNOWN:  # a plug-in's mistake
+        reporter.add((*where, key), f"{key}: its on_unknown is {on_unknown!r}, which is no choice")
     if action is None or len(reporter.errors) > before:
         return None
     return Step(
         id=spec.id or f"{key}_{index}",
         action=action,
         timeout=spec.timeout,
-        on_unknown=spec.on_unknown,
+        on_unknown=on_unknown,
         continue_on_error=spec.continue_on_error,
     )
 

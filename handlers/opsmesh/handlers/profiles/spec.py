@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from opsmesh.handlers.actions.contract import OnUnknown
 from opsmesh.handlers.actions.spec import Duration, Spec
 from opsmesh.handlers.profiles.clauses import (
     MOST,
@@ -126,7 +127,14 @@ class StepSpec(Spec):
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")] | None = None
     timeout: Annotated[Duration, Field(gt=0)] | None = None
-    on_unknown: Literal["retry", "skip", "fail"] = "retry"
+    on_unknown: Annotated[
+        OnUnknown | None,
+        Field(
+            description="When nobody knows how the step went, because its handler was killed or "
+            "lost: retry: run it again; skip: go on with the next step; fail: dead-letter the run; "
+            "ask: wait for `opsmesh run answer`. Unset: what the action says, else retry."
+        ),
+    ] = None
     continue_on_error: bool = False
 
 

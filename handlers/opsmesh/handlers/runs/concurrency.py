@@ -30,13 +30,28 @@ class Turns:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, key: str) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it."""
-        await self._enter(key)
+    async def turn(self, key: str, *, taken: bool = False) -> AsyncIterator[None]:
+        """Wait for a turn, and hold it; one that was `taken` is held at once."""
+        if not taken:
+            await self._enter(key)
         try:
             yield
         finally:
-            self._leave(key)
+            self.leave(key)
+
+    def take(self, key: str) -> bool:
+        """Take a turn if there is one now, and nobody waits for it."""
+        if self._waiting.get(key) or self._taken[key] >= self._limit:
+            return False
+        self._taken[key] += 1
+        return True
+
+    def leave(self, key: str) -> None:
+        """Give a turn back."""
+        self._taken[key] -= 1
+        if self._taken[key] <= 0:
+            del self._taken[key]
+        self._next(key)
 
     def change(self, limit: int) -> None:
         """Another limit; turns that are taken stay so."""
@@ -52,14 +67,8 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave(key)
+                self.leave(key)
             raise
-
-    def _leave(self, key: str) -> None:
-        self._taken[key] -= 1
-        if self._taken[key] <= 0:
-            del self._taken[key]
-        self._next(key)
 
     def _next(self, key: str) -> None:
         waiting = self._waiting.get(key)

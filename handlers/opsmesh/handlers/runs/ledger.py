@@ -2,36 +2,66 @@
 
 A run is one (profile, event, trigger). Its record is written with compare-and-set before each step
 starts, so that a handler that dies leaves behind what was under way, and two handlers can never
-both hold a run.
+both hold a run. docs/ledger.md tells who writes what when.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
+import structlog
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
-from opsmesh.router import topology
+from opsmesh.handlers.actions.contract import OnUnknown
+from opsmesh.handlers.runs.holder import LEASE, Holder, clock
+from opsmesh.router import logs, topology
 from opsmesh.router.decide import EventRef
+from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.kv import Bucket, Conflict, Put
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.schemas import ids
 
 RunState = Literal[
-    "queued", "running", "retrying", "succeeded", "deadlettered", "skipped", "cancelled"
+    "queued",
+    "running",
+    "retrying",
+    "waiting",
+    "failing",
+    "succeeded",
+    "deadlettered",
+    "skipped",
+    "cancelled",
 ]
 #: Runs that are begun in one batch.
 BATCH: Final = 500
+#: Seconds between attempts at a write while the broker is away.
+AGAIN: Final = 1.0
+
+#: What the broker's absence looks like.
+AWAY: Final = (NatsError, OSError, TimeoutError, NotAcknowledged)
+#: Bytes of a message beside the record.
+ROOM: Final = 1024
 
 StepState = Literal["started", "done", "failed", "unknown", "skipped"]
+#: What a person may answer.
+Choice = Literal["retry", "skip", "fail"]
 FINISHED: frozenset[RunState] = frozenset({"succeeded", "deadlettered", "skipped", "cancelled"})
+
+log = structlog.get_logger()
+_quiet = logs.Throttle()
 
 
 class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One step of the newest attempt; times in microseconds since the epoch."""
+    """One step of the newest attempt; times in microseconds since the epoch.
+
+    `on_unknown` is that of the text by which it was started. `unknown_us` and `held_by` tell since
+    when its outcome is unknown, and whose it was.
+    """
 
     id: str
     action: str
@@ -42,6 +72,21 @@ class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     output: dict[str, Any] = msgspec.field(default_factory=dict)
     evidence_path: str | None = None
     error: str | None = None
+    on_unknown: OnUnknown = "retry"
+    unknown_us: int = 0
+    held_by: Holder | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a person said of a step whose outcome is unknown."""
+
+    step: str
+    attempt: int
+    choice: Choice
+    by: str
+    host: str
+    at_us: int
+    reason: str = ""
 
 
 class AttemptError(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +133,11 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     next_us: int = 0
     #: Why it was skipped or cancelled.
     reason: str = ""
+    #: Whose it is, while a step is under way.
+    holder: Holder | None = None
+    answers: tuple[Answer, ...] = ()
+    #: Where its dead letter lies.
+    dlq_seq: int = 0
 
     @property
     def key(self) -> str:
@@ -103,6 +153,16 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
         """The record of a step, None when it has not started."""
         return next((step for step in self.steps if step.id == step_id), None)
 
+    @property
+    def unsettled(self) -> StepRecord | None:
+        """The step that is under way, or whose outcome is unknown."""
+        return next((one for one in self.steps if one.state in ("started", "unknown")), None)
+
+    def answer(self, step: StepRecord) -> Answer | None:
+        """What a person said of this step in this attempt."""
+        given = (a for a in self.answers if (a.step, a.attempt) == (step.id, self.attempt))
+        return next(given, None)
+
 
 def run_key(profile: str, event_id: str, trigger_id: str = "") -> str:
     """`<profile>.<event id>`, and the trigger's id for a run that was asked for by hand."""
@@ -114,33 +174,64 @@ def run_key(profile: str, event_id: str, trigger_id: str = "") -> str:
 class Held:
     """A run that this handler holds: its record, and the revision that the next write names."""
 
-    def __init__(self, bucket: Bucket, run: Run, revision: int) -> None:
-        self._bucket = bucket
+    def __init__(
+        self, ledger: Ledger, run: Run, revision: int, *, written: float | None = None
+    ) -> None:
+        self._ledger = ledger
         self.run = run
-        self._revision = revision
+        self.revision = revision
+        #: When the lease was last renewed, by `holder.clock`.
+        self.renewed = clock() if written is None else written
+        self._writing = asyncio.Lock()
 
     async def save(self, now_us: int) -> None:
-        """Write the record; Conflict when another handler has taken the run over."""
-        self.run.updated_us = now_us
-        self._revision = await self._bucket.put(
-            self.run.key, msgspec.json.encode(self.run), revision=self._revision
-        )
+        """Write the record, however long the broker is away, and renew the lease; Conflict when
+        another handler has taken the run over.
+
+        What has been begun is written to its end also when the caller is cancelled meanwhile: the
+        next write knows of it.
+        """
+        writing = asyncio.ensure_future(self._save(now_us))
+        writing.add_done_callback(_heard)
+        await asyncio.shield(writing)
+
+    async def _save(self, now_us: int) -> None:
+        async with self._writing:
+            run, began = self.run, clock()
+            run.updated_us = now_us
+            if run.holder is not None:
+                run.holder = self._ledger.leased(run.holder, now_us)
+            self.revision = await self._ledger.write(run, self.revision)
+            self.renewed = began
+
+
+def _heard(task: asyncio.Future[None]) -> None:
+    """Its caller may be gone, and has no use for the error."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Ledger:
-    """The bucket of runs."""
+    """The bucket of runs. `lease_s` is how long a run is its holder's after each write."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, lease_s: float = LEASE) -> None:
         self._client = client
+        self.lease_s = lease_s
         self._bucket = Bucket(client, topology.RUNS)
+
+    def leased(self, holder: Holder, now_us: int) -> Holder:
+        """The holder, with a lease from now on."""
+        until_us = now_us + round(self.lease_s * 1e6)
+        return msgspec.structs.replace(holder, until_us=until_us)
 
     async def create(self, run: Run) -> Held | None:
         """Begin a run; None when it has been begun before."""
+        began = clock()
         try:
             revision = await self._bucket.put(run.key, msgspec.json.encode(run))
         except Conflict:
             return None
-        return Held(self._bucket, run, revision)
+        return Held(self, run, revision, written=began)
 
     async def create_all(self, runs: Sequence[Run]) -> list[Held]:
         """Begin runs; one that has been begun before is what it is in the ledger."""
@@ -150,6 +241,7 @@ class Ledger:
         return held
 
     async def _create_batch(self, runs: Sequence[Run]) -> list[Held]:
+        began = clock()
         puts = [Put(run.key, msgspec.json.encode(run), revision=0) for run in runs]
         try:
             last = await self._bucket.put_all(puts)
@@ -157,7 +249,7 @@ class Ledger:
             return [await self._create_or_get(run) for run in runs]
         # a batch is stored as one run of sequences
         first = last - len(runs) + 1
-        return [Held(self._bucket, run, first + n) for n, run in enumerate(runs)]
+        return [Held(self, run, first + n, written=began) for n, run in enumerate(runs)]
 
     async def _create_or_get(self, run: Run) -> Held:
         while True:
@@ -165,13 +257,45 @@ class Ledger:
             if held is not None:
                 return held
 
+    async def write(self, run: Run, revision: int) -> int:
+        """Write over `revision`, as often as the broker needs to be asked; the new revision.
+
+        A write whose answer was lost is found again.
+        """
+        data = self._encode(run)
+        while True:
+            try:
+                return await self._bucket.put(run.key, data, revision=revision)
+            except Conflict:
+                stored = await self._bucket.get(run.key)
+                if stored is not None and stored.value == data:
+                    return stored.revision
+                raise
+            except AWAY as error:
+                if _quiet.allows("ledger.not_written"):
+                    log.warning("ledger.not_written", error=str(error) or type(error).__name__)
+                await asyncio.sleep(AGAIN)
+
+    def _encode(self, run: Run) -> bytes:
+        """The record; without the longest outputs of its steps when it would be too long for the
+        broker. Later steps of this attempt still have them."""
+        data = msgspec.json.encode(run)
+        steps = list(run.steps)
+        longest = sorted(range(len(steps)), key=lambda n: -len(msgspec.json.encode(steps[n])))
+        while len(data) > self._client.max_payload - ROOM and longest:
+            n = longest.pop(0)
+            dropped = {"dropped": "the record would be too long for the broker"}
+            steps[n] = msgspec.structs.replace(steps[n], output=dropped)
+            data = msgspec.json.encode(msgspec.structs.replace(run, steps=steps))
+        return data
+
     async def get(self, key: str) -> Held | None:
         """A run's record, ready to go on with; None when it never began."""
         entry = await self._bucket.get(key)
         if entry is None:
             return None
         run = msgspec.json.decode(entry.value, type=Run)
-        return Held(self._bucket, run, entry.revision)
+        return Held(self, run, entry.revision)
 
     async def runs(self, profile: str | None = None) -> AsyncIterator[Run]:
         """Every run that is remembered, the oldest change first."""
@@ -187,4 +311,8 @@ class Ledger:
         ):
             if msg.data:
                 run = msgspec.json.decode(msg.data, type=Run)
-                yield Held(self._bucket, run, delivery(msg.reply).stream_seq)
+                yield Held(self, run, delivery(msg.reply).stream_seq)
+
+    def subject(self, key: str) -> str:
+        """The subject on which every write of a run can be heard."""
+        return self._bucket.subjects.removesuffix(">") + key

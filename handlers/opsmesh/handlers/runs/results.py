@@ -1,18 +1,35 @@
 """Result events: what became of a run, in the same envelope as every other event.
 
-Their ids are derived from the run, so that a handler that died between publishing and writing its
-ledger publishes the same event again, and the broker drops the second one.
+They say what the ledger says, and are published after it is written (`telling`). Their ids are
+derived from the run: whoever publishes one again publishes the same event.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from opsmesh.handlers.runs.ledger import Run
+from opsmesh.handlers.runs.ledger import Answer, Run, StepRecord
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity
 
 SOURCE = "opsmesh"
+
+
+def of(run: Run, cause: Event) -> Event | None:
+    """The event that tells what a run's record says, None for one that is under way: the same from
+    whoever reads the record."""
+    if run.state == "succeeded":
+        return succeeded(run, cause, now_us=run.updated_us)
+    if run.state == "retrying":
+        delay = (run.next_us - run.updated_us) / 1e6
+        return failed(run, cause, now_us=run.updated_us, next_attempt_in_s=delay)
+    if run.state == "deadlettered":
+        return deadlettered(
+            run, cause, now_us=run.updated_us, dlq_seq=run.dlq_seq, reason=run.reason
+        )
+    if run.state in ("skipped", "cancelled"):
+        return set_aside(run, cause, now_us=run.updated_us)
+    return None
 
 
 def succeeded(run: Run, cause: Event, *, now_us: int) -> Event:
@@ -47,6 +64,43 @@ def set_aside(run: Run, cause: Event, *, now_us: int) -> Event:
     return _event(run, cause, f"automation.run.{run.state}", "info", payload, now_us)
 
 
+def unknown(run: Run, step: StepRecord, cause: Event) -> Event:
+    """automation.step.unknown: a handler ended, or lost the run, while this step was under way."""
+    payload: dict[str, Any] = {
+        **_which(run, step),
+        "action": step.action,
+        "on_unknown": step.on_unknown,
+        "started_at": times.format_us(step.started_us),
+    }
+    if step.held_by is not None:
+        payload |= {"held_by": step.held_by.host, "pid": step.held_by.pid}
+    return _event(run, cause, "automation.step.unknown", "warn", payload, step.unknown_us, step.id)
+
+
+def answered(run: Run, step: StepRecord, answer: Answer, cause: Event) -> Event:
+    """automation.step.answered: a person has said how to go on."""
+    payload = {
+        **_which(run, step),
+        "choice": answer.choice,
+        "by": answer.by,
+        "by_host": answer.host,
+        "waited_s": round(max(0, answer.at_us - step.unknown_us) / 1e6, 3),
+    }
+    if answer.reason:
+        payload["reason"] = answer.reason
+    return _event(run, cause, "automation.step.answered", "info", payload, answer.at_us, step.id)
+
+
+def _which(run: Run, step: StepRecord) -> dict[str, Any]:
+    return {
+        "profile": run.profile,
+        "profile_hash": run.profile_hash,
+        "trigger_topic": run.topic,
+        "trigger_id": run.event_id,
+        "step": step.id,
+    }
+
+
 def _about(run: Run) -> dict[str, Any]:
     return {
         "profile": run.profile,
@@ -69,7 +123,13 @@ def _last_error(run: Run) -> str:
 
 
 def _event(
-    run: Run, cause: Event, topic: str, severity: Severity, payload: dict[str, Any], now_us: int
+    run: Run,
+    cause: Event,
+    topic: str,
+    severity: Severity,
+    payload: dict[str, Any],
+    now_us: int,
+    *about: str,
 ) -> Event:
     last = run.steps[-1] if run.steps else None
     return Event(
@@ -88,7 +148,7 @@ def _event(
         exit_code=last.exit_code if last else None,
         duration_ms=run.duration_ms,
         evidence_path=run.evidence_path,
-        id=ids.derived(run.created_us // 1000, run.run_id, topic, str(run.attempt)),
+        id=ids.derived(run.created_us // 1000, run.run_id, topic, str(run.attempt), *about),
         schema_version=SCHEMA_VERSION,
         causation_id=cause.id,
         hops=cause.hops + 1,

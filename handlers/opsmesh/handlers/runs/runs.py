@@ -1,41 +1,34 @@
 """A profile's runs: started as its concurrency allows, tried again, ended, resumed.
 
-A run is in the ledger before it is here. Everything that must not be lost is written before the
-next thing begins: each step before it starts, the dead letter and the result event before the end.
-A handler that dies leaves behind what its successor goes on with.
+A run is in the ledger before it is here. One that may begin at once has its turn before it is
+written, so that the write that says "it is fired" says "its first step is started" too. A handler
+that dies leaves behind what its successor goes on with.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import shutil
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Final, Literal
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from typing import Final
 
-import msgspec
 import structlog
-from nats.aio.client import Client
 
-from opsmesh.handlers.live.firing import Gone, Stored, fetch
-from opsmesh.handlers.live.vigil import Vigil
+from opsmesh.handlers.live.firing import Stored
 from opsmesh.handlers.profiles.profile import Profile
-from opsmesh.handlers.runs import results
+from opsmesh.handlers.runs import answers
+from opsmesh.handlers.runs.attempts import Attempts, Job, Services
 from opsmesh.handlers.runs.concurrency import Turns
-from opsmesh.handlers.runs.ledger import AttemptError, Held, Ledger
-from opsmesh.handlers.runs.steps import Failure, Surroundings, attempt
-from opsmesh.router import deadletter, tasks
+from opsmesh.handlers.runs.holder import this_process
+from opsmesh.handlers.runs.lease import Lost
+from opsmesh.handlers.runs.ledger import Held, Run
+from opsmesh.handlers.runs.steps import begun
+from opsmesh.handlers.runs.takeover import read
+from opsmesh.handlers.runs.telling import Telling
+from opsmesh.router import tasks
 from opsmesh.router.kv import Conflict
-from opsmesh.router.retry import delay_s
-from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
-from opsmesh.schemas.envelope import Event
-from opsmesh.schemas.registry import Registry
 
 #: Seconds before a run is taken up again when the handler itself failed: nearly always the broker,
 #: which will be back.
@@ -43,41 +36,12 @@ UNEXPECTED_DELAY: Final = 5.0
 
 #: Seconds before a run is taken up again on which somebody else was still at work.
 CONTENDED_DELAY: Final = 2.0
-#: Compare-and-set attempts at the record of a run that has been stopped.
-SAVE_TRIES: Final = 5
+#: Seconds that the end of a handler may take for what it writes last.
+LAST_WRITES: Final = 2.0
 
 log = structlog.get_logger()
 
-
-@dataclass(frozen=True, kw_only=True)
-class Services:
-    """What every profile of a handler process shares."""
-
-    client: Client
-    ledger: Ledger
-    registry: Registry
-    host: str
-    bundles: Path
-    workdirs: Path
-    publish: Callable[[Event], Awaitable[None]]
-
-    @cached_property
-    def vigil(self) -> Vigil:
-        """Whether this process has been away."""
-        return Vigil(self.client)
-
-
-@dataclass(eq=False)
-class Job:
-    """One run under way. `events` are those of the firing, the run's own event the last; none: they
-    are read when it begins."""
-
-    held: Held
-    events: Sequence[Stored] = ()
-    task: asyncio.Task[None] | None = None
-    #: Why it has to end, once it has; and whether it has heard.
-    cancelled: str = ""
-    heard: bool = False
+__all__ = ["Runs", "Services"]
 
 
 class Runs:
@@ -85,12 +49,34 @@ class Runs:
 
     def __init__(self, profile: Profile, services: Services) -> None:
         self._services = services
+        self._me = this_process(services.host)
+        self._telling = Telling(services.client, services.publish, services.workdirs)
+        self._attempts = Attempts(services, self._me, self._telling)
         self._turns = Turns(profile.concurrency.limit)
         self._acting = asyncio.Event()
         self._jobs: dict[str, Job] = {}
+        #: Runs that have their turn, and are on their way into the ledger.
+        self._reserved: dict[str, Run] = {}
+        #: Jobs and reserved runs for each value of the concurrency key.
+        self._beside: Counter[str] = Counter()
+        #: Runs that may be in the ledger as started by us, and have not been.
+        self._unbegun: set[str] = set()
+        #: Reserved runs that a newer one takes the place of, and why.
+        self._replaced: dict[str, str] = {}
         self._stopping: set[asyncio.Task[None]] = set()
         self._log = log.bind(profile=profile.name)
         self.exchange(profile)
+
+    @property
+    def told(self) -> int:
+        """The revision of the ledger up to which everything is told."""
+        return self._telling.told
+
+    @property
+    def waiting(self) -> list[str]:
+        """The runs that wait for a person's answer, by their ids."""
+        runs = (job.held.run for job in self._jobs.values())
+        return [run.run_id for run in runs if run.state == "waiting"]
 
     def exchange(self, profile: Profile) -> None:
         """Go on with a new text or state: attempts that begin from now on are made with it."""
@@ -101,45 +87,131 @@ class Runs:
         else:
             self._acting.set()
 
+    async def store(self, runs: Sequence[Run]) -> list[Held]:
+        """Write runs that have been fired; those that may begin at once as begun. Each of them is
+        to be handed to `begin`, or to `let_go`; what is written twice stays what it is."""
+        for run in runs:
+            if run.state == "queued" and run.key not in self._jobs:
+                self._reserve(run)
+        return await self._services.ledger.create_all(runs)
+
+    def _reserve(self, run: Run) -> None:
+        policy = self.profile.concurrency
+        if run.profile_hash != self.profile.hash or not self._acting.is_set():
+            return
+        # in order: whoever is here has its turn, or is before this one
+        if policy.mode != "parallel" and self._beside[run.slot] >= policy.limit:
+            return
+        if not self._turns.take(run.slot):
+            return
+        self._reserved[run.key] = run
+        self._count(run.slot, 1)
+        now_us = times.now_us()
+        run.state, run.attempt = "running", 1
+        run.holder = self._services.ledger.leased(self._me, now_us)
+        run.steps = [begun(self.profile.steps[0], now_us)]
+
+    def let_go(self, run: Run) -> None:
+        """Another record stands for this run: it is not begun."""
+        if (reserved := self._reserved.pop(run.key, None)) is not None:
+            self._count(reserved.slot, -1)
+            self._turns.leave(reserved.slot)
+
+    def unreserve(self) -> None:
+        """Whoever stored runs has ended before it began them: somebody else will."""
+        for key, run in list(self._reserved.items()):
+            self._unbegun.add(key)
+            self.let_go(run)
+
     def begin(self, held: Held, events: Sequence[Stored] = ()) -> None:
         """Take a run of the ledger up; one that is finished, or here already, is left alone."""
-        run = held.run
-        if run.finished or run.key in self._jobs:
+        run, key = held.run, held.run.key
+        reserved = self._reserved.pop(key, None)
+        ours = run.holder is not None and run.holder.id == self._me.id
+        fresh = ours and (reserved is not None or key in self._unbegun)
+        busy = run.finished or key in self._jobs
+        if reserved is not None:
+            self._count(reserved.slot, -1)
+            if busy or not fresh:
+                self._turns.leave(reserved.slot)
+        replaced = self._replaced.pop(key, "")
+        if busy:
             return
-        job = Job(held, events)
-        others = [other for other in self._jobs.values() if other.held.run.slot == run.slot]
+        self._unbegun.discard(key)
+        job = Job(held, events, fresh=fresh, turn=fresh and reserved is not None)
         mode = self.profile.concurrency.mode
-        self._jobs[run.key] = job
-        if mode == "single" and others:
-            reason = f"run {others[0].held.run.run_id} was under way"
-            self._go(job, self._set_aside(job, "skipped", reason))
-            return
-        if mode == "restart":
-            for other in others:
-                other.cancelled = f"run {run.run_id} took its place"
-                stopping = asyncio.create_task(self._cancel(other))
-                self._stopping.add(stopping)
-                stopping.add_done_callback(self._stopping.discard)
-        self._go(job, self._to_its_end(job))
+        others = self._others(run.slot) if mode in ("single", "restart") else []
+        self._jobs[key] = job
+        self._count(run.slot, 1)
+        if replaced:
+            self._go(job, self._attempts.set_aside(job, "cancelled", replaced))
+        elif mode == "single" and others:
+            reason = f"run {others[0].run_id} was under way"
+            self._go(job, self._attempts.set_aside(job, "skipped", reason))
+        else:
+            if mode == "restart":
+                self._replace(others, f"run {run.run_id} took its place")
+            self._go(job, self._to_its_end(job))
+
+    def resume(self, unfinished: Sequence[Held]) -> None:
+        """Bring what a predecessor left behind to its end, in its order."""
+        for held in sorted(unfinished, key=lambda held: held.run.stored_us):
+            self.begin(held)
+
+    async def tell(self, ended: Sequence[Held], told: int) -> None:
+        """Have told what a predecessor has written, and has not told."""
+        await self._telling.again(ended, told)
 
     async def stop(self, grace: float) -> None:
         """Begin nothing more, give attempts `grace` seconds, and end them then; the ledger keeps
         their place."""
         self._acting.clear()
-        under_way = {job.task: job for job in self._jobs.values() if job.task is not None}
-        busy = [task for task, job in under_way.items() if job.held.run.state == "running"]
+        self.unreserve()
+        jobs = {job.task: job for job in self._jobs.values() if job.task is not None}
+        busy = [task for task, job in jobs.items() if job.held.run.state == "running"]
         if busy:
             await asyncio.wait(busy, timeout=grace)
-        await tasks.end(under_way)
+        await tasks.end(jobs)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITES):
+                await asyncio.gather(*(self._attempts.release(job) for job in jobs.values()))
+        await self._telling.stop(LAST_WRITES)
 
     @property
     def under_way(self) -> int:
         """Runs that are begun, or wait for their turn, and have not ended."""
         return len(self._jobs)
 
+    def _others(self, slot: str) -> list[Run]:
+        jobs = [job.held.run for job in self._jobs.values()]
+        return [run for run in (*jobs, *self._reserved.values()) if run.slot == slot]
+
+    def _replace(self, others: Sequence[Run], reason: str) -> None:
+        for run in others:
+            job = self._jobs.get(run.key)
+            if job is None:
+                self._replaced[run.key] = reason
+                continue
+            job.cancelled = reason
+            stopping = asyncio.create_task(self._cancel(job))
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+
     def _go(self, job: Job, work: Coroutine[None, None, None]) -> None:
         job.task = asyncio.create_task(work)
-        job.task.add_done_callback(lambda _: self._jobs.pop(job.held.run.key, None))
+        job.task.add_done_callback(lambda _: self._done(job))
+
+    def _done(self, job: Job) -> None:
+        run = job.held.run
+        del self._jobs[run.key]
+        self._count(run.slot, -1)
+        if job.turn:  # it was ended before it came to hold it
+            self._turns.leave(run.slot)
+
+    def _count(self, slot: str, more: int) -> None:
+        self._beside[slot] += more
+        if not self._beside[slot]:
+            del self._beside[slot]
 
     async def _cancel(self, job: Job) -> None:
         """Stop a run; told until it hears, for the reason that `router.tasks` gives."""
@@ -153,175 +225,53 @@ class Runs:
             with structlog.contextvars.bound_contextvars(
                 run_id=run.run_id, correlation_id=run.correlation_id
             ):
-                await self._attempts(job)
+                await self._until_none(job)
         except asyncio.CancelledError:
             if not job.cancelled:
                 raise
             job.heard = True
-            await self._set_aside(job, "cancelled", job.cancelled)
+            await self._attempts.set_aside(job, "cancelled", job.cancelled)
 
-    async def _attempts(self, job: Job) -> None:
-        slot = job.held.run.slot
-        delay: float | None = max(0.0, (job.held.run.next_us - times.now_us()) / 1e6)
+    async def _until_none(self, job: Job) -> None:
+        """Attempts, until there is no next one. In order means also across retries and questions;
+        else a run that waits for either lets others pass."""
+        run = job.held.run
+        delay: float | None = max(0.0, (run.next_us - times.now_us()) / 1e6)
         while delay is not None:
-            await asyncio.sleep(delay)
-            async with self._turns.turn(slot):
+            if not self._in_order:
+                await self._pause(job, delay)
+            taken, job.turn = job.turn, False
+            async with self._turns.turn(run.slot, taken=taken):
+                if self._in_order:
+                    await self._pause(job, delay)
                 delay = await self._attempt(job)
-                # in order means also across retries; else a run that waits lets others pass
-                while delay is not None and self.profile.concurrency.mode != "parallel":
-                    await asyncio.sleep(delay)
+                while delay is not None and self._in_order:
+                    await self._pause(job, delay)
                     delay = await self._attempt(job)
+
+    @property
+    def _in_order(self) -> bool:
+        return self.profile.concurrency.mode != "parallel"
+
+    async def _pause(self, job: Job, delay: float) -> None:
+        """Wait for the next attempt's time, or for a person's answer."""
+        if job.held.run.state == "waiting":
+            job.held = await answers.awaited(self._services.client, self._services.ledger, job.held)
+        elif delay > 0:
+            await asyncio.sleep(delay)
 
     async def _attempt(self, job: Job) -> float | None:
         """One attempt; seconds to the next one, or None at the run's end."""
-        await self._acting.wait()
+        if not job.fresh:  # that one was admitted before it was written
+            await self._acting.wait()
         try:
-            if not job.events:
-                job.events = await fetch(self._services.client, job.held.run)
-            return await self._once(job)
-        except Conflict:
-            # The one whose place we took was still at it, and stops when it hears of us; if we are
-            # the one, somebody else is the owner, and we are stopped.
+            return await self._attempts.once(job, self.profile)
+        except (Conflict, Lost):
+            # Whoever has taken it over goes on with it; when nobody has, or when it dies, we do.
             self._log.info("run.contended", run_id=job.held.run.run_id)
-            job.held = await self._reread(job.held)
-            return None if job.held.run.finished else CONTENDED_DELAY
-        except Gone as gone:
-            await self._dead(job, Failure(step="", error=str(gone)))
-            return None
+            delay = CONTENDED_DELAY
         except Exception:
             self._log.exception("run.interrupted", run_id=job.held.run.run_id)
-            held = await self._reread(job.held)
-            job.held = held
-            return None if held.run.finished else UNEXPECTED_DELAY
-
-    async def _reread(self, held: Held) -> Held:
-        while True:
-            try:
-                return await self._services.ledger.get(held.run.key) or held
-            except Exception as error:
-                self._log.debug("run.not_read", error=str(error))
-                await asyncio.sleep(UNEXPECTED_DELAY)
-
-    async def _once(self, job: Job) -> float | None:
-        run, profile, event = job.held.run, self.profile, job.events[-1].event
-        policy = profile.retry
-        if run.attempt >= policy.attempts:
-            error = f"the handler ended during attempt {run.attempt}"
-            await self._dead(job, Failure(step="", error=error))
-            return None
-        if run.profile_hash != profile.hash:  # edited meanwhile: today's definition, from the start
-            run.profile_hash = profile.hash
-            run.steps = []
-        run.attempt += 1
-        run.state = "running"
-        began = time.monotonic()
-        failure = await self._steps(job)
-        run.duration_ms = round((time.monotonic() - began) * 1e3, 3)
-        now_us = times.now_us()
-        if failure is None:
-            run.state = "succeeded"
-            await self._clean(job)
-            await self._services.publish(results.succeeded(run, event, now_us=now_us))
-            await job.held.save(now_us)
-            self._log.info("run.succeeded", attempt=run.attempt, duration_ms=run.duration_ms)
-            return None
-        run.errors.append(
-            AttemptError(attempt=run.attempt, at_us=now_us, step=failure.step, error=failure.error)
-        )
-        if not failure.retryable or run.attempt >= policy.attempts:
-            await self._dead(job, failure)
-            return None
-        delay = failure.retry_in_s
-        if delay is None:
-            delay = delay_s(policy, attempt=run.attempt, chance=random.random())  # noqa: S311
-        run.state = "retrying"
-        run.next_us = now_us + round(delay * 1e6)
-        await self._services.publish(
-            results.failed(run, event, now_us=now_us, next_attempt_in_s=delay)
-        )
-        await job.held.save(now_us)
-        self._log.warning("run.failed", attempt=run.attempt, error=failure.error, retry_in_s=delay)
-        return delay
-
-    async def _steps(self, job: Job) -> Failure | None:
-        main = job.events[-1]
-        workdir = self._services.workdirs / job.held.run.run_id
-        await asyncio.to_thread(workdir.mkdir, mode=0o700, parents=True, exist_ok=True)
-        around = Surroundings(
-            event=main.event,
-            events=[stored.event for stored in job.events],
-            data=main.data,
-            host=self._services.host,
-            workdir=workdir,
-            bundles=self._services.bundles,
-            publish=self._services.publish,
-        )
-        try:
-            async with asyncio.timeout(self.profile.timeout):
-                return await attempt(self.profile, job.held, around)
-        except TimeoutError:
-            step = job.held.run.steps[-1].id if job.held.run.steps else ""
-            return Failure(step=step, error=f"the run took over {self.profile.timeout:g} s")
-
-    async def _clean(self, job: Job) -> None:
-        """A finished run's private folder goes; evidence bundles lie elsewhere."""
-        await asyncio.to_thread(
-            shutil.rmtree, self._services.workdirs / job.held.run.run_id, ignore_errors=True
-        )
-
-    async def _dead(self, job: Job, failure: Failure) -> None:
-        run = job.held.run
-        main = job.events[-1] if job.events else None
-        origin_host = main.event.host if main else run.host
-        seq = await deadletter.write(
-            self._services.client,
-            profile=run.profile,
-            profile_hash=run.profile_hash,
-            host=origin_host,
-            topic=run.topic,
-            data=main.data if main else b"",
-            headers=main.headers if main else {},
-            reason=failure.error,
-            msg_id=f"dlq:{run.key}",
-            event_id=run.event_id,
-            errors=[msgspec.to_builtins(error) for error in run.errors],
-            run_id=run.run_id,
-            origin=(EVENTS, run.stream_seq, run.stored_us),
-        )
-        await self._clean(job)
-        now_us = times.now_us()
-        run.state = "deadlettered"
-        if main is not None:
-            await self._services.publish(
-                results.deadlettered(
-                    run, main.event, now_us=now_us, dlq_seq=seq, reason=failure.error
-                )
-            )
-        await job.held.save(now_us)
-        self._log.error("run.deadlettered", attempt=run.attempt, error=failure.error, dlq_seq=seq)
-
-    async def _set_aside(
-        self, job: Job, state: Literal["skipped", "cancelled"], reason: str
-    ) -> None:
-        """End a run that another one has no room for."""
-        run_id = job.held.run.run_id
-        try:
-            if not job.events:
-                job.events = await fetch(self._services.client, job.held.run)
-            for _ in range(SAVE_TRIES):
-                # the attempt may have been stopped between writing its record and hearing of it
-                job.held = await self._reread(job.held)
-                run = job.held.run
-                if run.finished:
-                    return
-                run.state, run.reason = state, reason
-                now_us = times.now_us()
-                with contextlib.suppress(Conflict):
-                    await job.held.save(now_us)
-                    break
-            await self._clean(job)
-            event = results.set_aside(run, job.events[-1].event, now_us=now_us)
-            await self._services.publish(event)
-            self._log.info(f"run.{state}", run_id=run_id, reason=reason)
-        except Gone as gone:
-            self._log.warning("run.not_set_aside", run_id=run_id, error=str(gone))
+            delay = UNEXPECTED_DELAY
+        job.held, job.fresh = await read(job.held, self._services.ledger), False
+        return None if job.held.run.finished else delay

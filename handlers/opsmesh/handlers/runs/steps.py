@@ -1,8 +1,9 @@
 """One attempt of a run: its steps in order, each written to the ledger before and after.
 
 The write before a step carries the result of the one before it, so that a run of n steps costs
-n + 1 writes. A step that the ledger knows as started, but not as done, was under way when a handler
-died: what it did is unknown, and its `on_unknown` says how to go on.
+n + 1 writes; the one before the first step may be the run's intent (`first`). A step that the
+ledger knows as started, but not as done, was under way when its holder was lost: `attempts` settles
+that before it comes here.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsmesh.handlers import leash
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.errors import Retry as RetryAsked
 from opsmesh.handlers.profiles.profile import Profile, Step
 from opsmesh.handlers.runs.ledger import Held, StepRecord
+from opsmesh.handlers.runs.takeover import leash_path
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
 
@@ -48,29 +51,38 @@ class Surroundings:
     workdir: Path
     bundles: Path
     publish: Callable[[Event], Awaitable[None]]
+    #: Where the runs' private folders are, and what ties a step's programs together.
+    workdirs: Path
 
 
-async def attempt(profile: Profile, held: Held, around: Surroundings) -> Failure | None:
-    """Run every step that is not done yet; None when all are done."""
+def begun(step: Step, now_us: int) -> StepRecord:
+    """The record of a step that begins."""
+    return StepRecord(
+        id=step.id,
+        action=step.action.key,
+        state="started",
+        started_us=now_us,
+        on_unknown=step.on_unknown,
+    )
+
+
+async def attempt(
+    profile: Profile, held: Held, around: Surroundings, *, first: StepRecord | None = None
+) -> Failure | None:
+    """Run every step that is not done yet; None when all are done. `first` is a step that is on
+    record as started, and has not been."""
     run = held.run
     for step in profile.steps:
         known = run.step(step.id)
         if known is not None and known.state in ("done", "skipped"):
             continue
-        if known is not None and known.state == "started":
-            known.state = "unknown"
-            known.error = "the handler ended while this step was under way"
-            if step.on_unknown == "skip":
-                known.state = "skipped"
-                continue
-            if step.on_unknown == "fail":
-                return Failure(step=step.id, error=known.error, retryable=False)
-        record = StepRecord(
-            id=step.id, action=step.action.key, state="started", started_us=times.now_us()
-        )
-        run.steps = [other for other in run.steps if other.id != step.id] + [record]
-        await held.save(record.started_us)
-        failure = await _run(profile, step, record, held, around)
+        record = known
+        if record is None or record is not first:
+            record = begun(step, times.now_us())
+            run.steps = [other for other in run.steps if other.id != step.id] + [record]
+            await held.save(record.started_us)
+        with leash.on(leash_path(around.workdirs, run, step.id)):
+            failure = await _run(profile, step, record, held, around)
         if failure is not None and not step.continue_on_error:
             return failure
     return None

@@ -77,6 +77,36 @@ class AutomationRunSetAside(Payload, frozen=True, kw_only=True):
     steps: Annotated[list[Step] | None, doc("the steps so far")] = None
 
 
+class AutomationStepUnknown(Payload, frozen=True, kw_only=True):
+    """Nobody knows how a step went: its handler ended, or lost the run, while it was under way."""
+
+    profile: _Profile
+    step: Annotated[str, doc("id of the step")]
+    on_unknown: Annotated[str, doc("how the run goes on: retry, skip, fail or ask")]
+    action: Annotated[str | None, doc("kind of the action, like command")] = None
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
+    started_at: Annotated[str | None, doc("when it began, RFC 3339 UTC")] = None
+    held_by: Annotated[str | None, doc("host of the handler that had begun it")] = None
+    pid: Annotated[int | None, doc("pid of that handler")] = None
+
+
+class AutomationStepAnswered(Payload, frozen=True, kw_only=True):
+    """A person said how a run goes on after a step whose outcome nobody knows."""
+
+    profile: _Profile
+    step: Annotated[str, doc("id of the step")]
+    choice: Annotated[str, doc("how the run goes on: retry, skip or fail")]
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
+    by: Annotated[str | None, doc("who answered")] = None
+    by_host: Annotated[str | None, doc("where they answered")] = None
+    reason: Annotated[str | None, doc("why, in their words")] = None
+    waited_s: Annotated[float | None, doc("time from question to answer, seconds")] = None
+
+
 class AutomationApprovalRequested(Payload, frozen=True, kw_only=True):
     """A step waits for a person."""
 
@@ -201,6 +231,38 @@ TOPICS: Final = (
             **_RUN,
             "reason": "run 01a205fc-ddc4-7221-a64d-3394619e70d8 took its place",
             "steps": _STEPS[:1],
+        },
+    ),
+    Topic(
+        "automation.step.unknown",
+        payload=AutomationStepUnknown,
+        owner="handlers",
+        severity="warn",
+        description="Nobody knows how a step of a run went: its handler ended meanwhile.",
+        example={
+            **_RUN,
+            "step": "restart",
+            "action": "command",
+            "on_unknown": "ask",
+            "started_at": "2026-11-23T09:12:00.000000Z",
+            "held_by": "laptop",
+            "pid": 4711,
+        },
+    ),
+    Topic(
+        "automation.step.answered",
+        payload=AutomationStepAnswered,
+        owner="handlers",
+        severity="info",
+        description="A person said how a run goes on after such a step.",
+        example={
+            **_RUN,
+            "step": "restart",
+            "choice": "skip",
+            "by": "dev",
+            "by_host": "laptop",
+            "reason": "the unit runs again",
+            "waited_s": 340.2,
         },
     ),
     Topic(

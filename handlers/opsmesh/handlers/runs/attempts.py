@@ -1,0 +1,313 @@
+"""One attempt of a run, and what follows from it: the end, the next attempt, a dead letter, or a
+question to a person.
+
+Everything is in the ledger before it has consequences: a step before it starts, that its outcome is
+unknown before anything is done about it, that a run is given up before its dead letter, and its end
+before the event that tells of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+
+from opsmesh.handlers.actions.contract import OnUnknown
+from opsmesh.handlers.live.firing import Gone, Stored, fetch
+from opsmesh.handlers.live.vigil import Vigil
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs import results
+from opsmesh.handlers.runs.holder import Holder
+from opsmesh.handlers.runs.lease import Lease, sure
+from opsmesh.handlers.runs.ledger import AttemptError, Held, Ledger, Run, StepRecord
+from opsmesh.handlers.runs.steps import Failure, Surroundings, attempt
+from opsmesh.handlers.runs.takeover import lost, read, take_over
+from opsmesh.handlers.runs.telling import Telling
+from opsmesh.router import deadletter
+from opsmesh.router.kv import Conflict
+from opsmesh.router.retry import delay_s
+from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import times
+from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.registry import Registry
+
+#: Compare-and-set attempts at the record of a run that has been stopped.
+SAVE_TRIES: Final = 5
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What every profile of a handler process shares."""
+
+    client: Client
+    ledger: Ledger
+    registry: Registry
+    host: str
+    bundles: Path
+    workdirs: Path
+    publish: Callable[[Event], Awaitable[None]]
+
+    @cached_property
+    def vigil(self) -> Vigil:
+        """Whether this process has been away."""
+        return Vigil(self.client)
+
+
+@dataclass(eq=False)
+class Job:
+    """One run under way. `events` are those of the firing, the run's own event the last; none: they
+    are read when it begins."""
+
+    held: Held
+    events: Sequence[Stored] = ()
+    task: asyncio.Task[None] | None = None
+    #: Its first step is on record as started, by us, and has not been.
+    fresh: bool = False
+    #: It has been given its turn.
+    turn: bool = False
+    #: Why it has to end, once it has; and whether it has heard.
+    cancelled: str = ""
+    heard: bool = False
+
+
+class Attempts:
+    """What is done with one run at a time; `me` holds it."""
+
+    def __init__(self, services: Services, me: Holder, telling: Telling) -> None:
+        self._services = services
+        self._ledger = services.ledger
+        self._me = me
+        self._telling = telling
+
+    async def once(self, job: Job, profile: Profile) -> float | None:
+        """One attempt; seconds to the next one, or None at the run's end. A run that is `waiting`
+        afterwards goes on with an answer."""
+        try:
+            if not job.events:
+                job.events = await fetch(self._services.client, job.held.run)
+            return await self._once(job, profile)
+        except Gone as gone:
+            await self._dead(job, Failure(step="", error=str(gone)))
+            return None
+
+    async def _once(self, job: Job, profile: Profile) -> float | None:
+        run = job.held.run
+        if job.fresh and run.profile_hash == profile.hash:
+            job.fresh = False
+            await sure(job.held, self._ledger.lease_s)
+            return await self._attempt(job, profile, first=run.steps[0])
+        if job.fresh:  # edited since it was decided
+            job.fresh, run.steps = False, []
+            return await self._attempt(job, profile)
+        if run.state == "failing":
+            await self._dead(job, Failure(step="", error=run.reason))
+            return None
+        if run.state == "running":
+            job.held = await take_over(
+                job.held, self._ledger, me=self._me, workdirs=self._services.workdirs
+            )
+            run = job.held.run
+            if run.finished:
+                return None
+        step, another = run.unsettled, run.state != "running"
+        if step is not None:
+            choice = await self._choice(job, step)
+            if choice == "ask":
+                return 0.0
+            if choice == "fail":
+                await self._dead(job, Failure(step=step.id, error=step.error or ""))
+                return None
+            another = choice == "retry"
+        asked = step is not None and run.answer(step) is not None
+        if another and run.attempt >= profile.retry.attempts and not asked:
+            await self._dead(job, _exhausted(run, step))
+            return None
+        run.attempt += another
+        return await self._attempt(job, profile)
+
+    async def _choice(self, job: Job, step: StepRecord) -> OnUnknown:
+        """How to go on after a step whose outcome is unknown; told before it is done."""
+        run, cause = job.held.run, job.events[-1].event
+        answer = run.answer(step)
+        if answer is None:
+            await self._services.publish(results.unknown(run, step, cause))
+            choice: OnUnknown = step.on_unknown
+            why = f"on_unknown is {choice}"
+        else:
+            await self._services.publish(results.answered(run, step, answer, cause))
+            choice = answer.choice
+            why = f"{answer.by or 'somebody'} answered {choice}"
+            if answer.reason:
+                why += f": {answer.reason}"
+        log.warning(
+            "step.unknown", profile=run.profile, step=step.id, attempt=run.attempt, next=choice
+        )
+        if choice == "ask":
+            run.state, run.holder = "waiting", None
+            await job.held.save(times.now_us())
+            return choice
+        step.error = f"{step.error}; {why}"
+        if choice == "skip":
+            step.state = "skipped"
+        if choice == "retry":
+            run.errors.append(_error(run, step.id, step.error, step.unknown_us))
+        return choice
+
+    async def _attempt(
+        self, job: Job, profile: Profile, *, first: StepRecord | None = None
+    ) -> float | None:
+        run, event = job.held.run, job.events[-1].event
+        if run.profile_hash != profile.hash:  # edited: today's definition, from the start
+            run.profile_hash = profile.hash
+            # but what was skipped because nobody knows how it went is not done after all
+            run.steps = [one for one in run.steps if one.state == "skipped" and one.unknown_us]
+        run.state, run.holder = "running", self._me
+        began = time.monotonic()
+        failure = await self._steps(job, profile, first)
+        run.duration_ms = round((time.monotonic() - began) * 1e3, 3)
+        run.holder = None
+        if failure is None:
+            run.state = "succeeded"
+            await self._telling.end(job.held, event)
+            log.info(
+                "run.succeeded",
+                profile=run.profile,
+                attempt=run.attempt,
+                duration_ms=run.duration_ms,
+            )
+            return None
+        now_us = times.now_us()
+        run.errors.append(_error(run, failure.step, failure.error, now_us))
+        policy = profile.retry
+        if not failure.retryable or run.attempt >= policy.attempts:
+            await self._dead(job, failure)
+            return None
+        delay = failure.retry_in_s
+        if delay is None:
+            delay = delay_s(policy, attempt=run.attempt, chance=random.random())  # noqa: S311
+        run.state = "retrying"
+        run.next_us = now_us + round(delay * 1e6)
+        await self._telling.end(job.held, event)
+        log.warning(
+            "run.failed",
+            profile=run.profile,
+            attempt=run.attempt,
+            error=failure.error,
+            retry_in_s=delay,
+        )
+        return delay
+
+    async def _steps(self, job: Job, profile: Profile, first: StepRecord | None) -> Failure | None:
+        main, held = job.events[-1], job.held
+        workdir = self._services.workdirs / held.run.run_id
+        workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        around = Surroundings(
+            event=main.event,
+            events=[stored.event for stored in job.events],
+            data=main.data,
+            host=self._services.host,
+            workdir=workdir,
+            bundles=self._services.bundles,
+            publish=self._services.publish,
+            workdirs=self._services.workdirs,
+        )
+        try:
+            async with Lease(held, self._ledger.lease_s), asyncio.timeout(profile.timeout):
+                return await attempt(profile, held, around, first=first)
+        except TimeoutError:
+            step = held.run.steps[-1] if held.run.steps else None
+            error = f"the run took over {profile.timeout:g} s"
+            if step is not None and step.state == "started":
+                step.state, step.error = "failed", error
+            return Failure(step=step.id if step else "", error=error)
+
+    async def _dead(self, job: Job, failure: Failure) -> None:
+        """Give a run up: that it is, its dead letter, and its end."""
+        run = job.held.run
+        if run.state != "failing":
+            run.state, run.reason, run.holder = "failing", failure.error, None
+            await job.held.save(times.now_us())
+        main = job.events[-1] if job.events else None
+        run.dlq_seq = await deadletter.write(
+            self._services.client,
+            profile=run.profile,
+            profile_hash=run.profile_hash,
+            host=main.event.host if main else run.host,
+            topic=run.topic,
+            data=main.data if main else b"",
+            headers=main.headers if main else {},
+            reason=failure.error,
+            msg_id=f"dlq:{run.key}",
+            event_id=run.event_id,
+            errors=[msgspec.to_builtins(error) for error in run.errors],
+            run_id=run.run_id,
+            origin=(EVENTS, run.stream_seq, run.stored_us),
+        )
+        run.state = "deadlettered"
+        await self._telling.end(job.held, main.event if main else None)
+        log.error(
+            "run.deadlettered",
+            profile=run.profile,
+            attempt=run.attempt,
+            error=failure.error,
+            dlq_seq=run.dlq_seq,
+        )
+
+    async def set_aside(
+        self, job: Job, state: Literal["skipped", "cancelled"], reason: str
+    ) -> None:
+        """End a run that another one has no room for."""
+        run_id = job.held.run.run_id
+        with structlog.contextvars.bound_contextvars(run_id=run_id):
+            try:
+                if not job.events:
+                    job.events = await fetch(self._services.client, job.held.run)
+            except Gone as gone:
+                log.warning("run.not_set_aside", error=str(gone))
+                return
+            for _ in range(SAVE_TRIES):
+                # the attempt may have been stopped between writing its record and hearing of it
+                job.held = await read(job.held, self._ledger)
+                run = job.held.run
+                if run.finished:
+                    return
+                if (step := run.unsettled) is not None and step.state == "started":
+                    lost(run, step, f"stopped while it was under way: {reason}")
+                run.state, run.reason, run.holder = state, reason, None
+                with contextlib.suppress(Conflict):
+                    await self._telling.end(job.held, job.events[-1].event)
+                    log.info(f"run.{state}", profile=run.profile, reason=reason)
+                    return
+
+    async def release(self, job: Job) -> None:
+        """Give a run that was stopped back at once: nobody has to wait for its lease."""
+        run = job.held.run
+        if run.state != "running" or run.holder is None or run.holder.id != self._me.id:
+            return
+        if (step := run.unsettled) is not None and step.state == "started":
+            lost(run, step, f"the handler on {run.holder} was stopped while it was under way")
+        run.holder = None
+        with contextlib.suppress(Conflict):
+            await job.held.save(times.now_us())
+
+
+def _error(run: Run, step: str, error: str, at_us: int) -> AttemptError:
+    return AttemptError(attempt=run.attempt, at_us=at_us, step=step, error=error)
+
+
+def _exhausted(run: Run, step: StepRecord | None) -> Failure:
+    if step is not None:
+        return Failure(step=step.id, error=f"{step.error}, and no attempt is left")
+    return Failure(step="", error=f"the handler ended during attempt {run.attempt}")
