@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 from tests.conftest import eventually, mesh_client, restart, run
 
@@ -183,4 +184,5 @@ def test_nats_py_still_has_what_is_used_here() -> None:
     assert inspect.iscoroutinefunction(Client._flush_pending)
     parameters = list(inspect.signature(Client._process_msg).parameters)
     assert parameters == ["self", "sid", "subject", "reply", "data", "headers"]
-    assert {"_pending", "_transport", "_subs"} <= vars(Client()).keys()
+    assert {"_pending", "_transport", "_subs", "_server_info"} <= vars(Client()).keys()
+    assert "_io_writer" in vars(TcpTransport())  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ that expire carry `Nats-TTL` (ADR-43).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 from nats.aio.client import Client
@@ -16,7 +16,7 @@ from nats.js.errors import APIError, NotFoundError
 from nats.nuid import NUID
 
 from opsmesh.router import wire
-from opsmesh.router.replies import Replies, acknowledgement, forget
+from opsmesh.router.replies import Replies, Reply, acknowledgement, forget
 
 #: JetStream's error code for an expected last sequence that is not the last one.
 WRONG_LAST_SEQUENCE = (10071, 10164)
@@ -171,14 +171,32 @@ class Bucket:
         where, reply = self._replies.expect()
         try:
             await wire.send(self._client, self._frames(puts, where))
-            ack = acknowledgement(await reply, self.stream)
+            return await self._answer(puts, reply)
         finally:
             forget((reply,))
+
+    async def _answer(self, puts: Sequence[Put], reply: Reply) -> int:
+        ack = acknowledgement(await reply, self.stream)
         if "error" not in ack:
             return int(ack["seq"])
         if ack["error"].get("err_code") in WRONG_LAST_SEQUENCE:
             raise Conflict(next(p.key for p in puts if p.revision is not None))
         raise APIError.from_error(ack["error"])
+
+    def put_now(self, put: Put) -> Coroutine[None, None, int] | None:
+        """Write one key at once: the broker gets it whatever becomes of this process. What the
+        broker says of it, to be awaited; None, when that cannot be done: use `put`."""
+        if self._writer is not None or not self._replies.is_ready:
+            return None
+        where, reply = self._replies.expect()
+        try:
+            sure = wire.hand_over(self._client, self._frames([put], where))
+        except OSError:
+            sure = False
+        if not sure:  # should it be stored all the same, `put` finds it
+            forget((reply,))
+            return None
+        return self._answer([put], reply)
 
     def _frames(self, puts: Sequence[Put], reply: str) -> bytes:
         """The commands of one batch; of a single message, without a batch's headers."""

@@ -225,6 +225,20 @@ def send_now(client: Client, frames: bytes) -> bool:
     return True
 
 
+def hand_over(client: Client, frames: bytes) -> bool:
+    """Write, and be sure: when this is True the kernel has all of it, and the broker gets it
+    whatever becomes of this process. False: nothing is written, or not all of it yet."""
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is None or writer.transport.get_write_buffer_size():
+        return False
+    return send_now(client, frames) and not writer.transport.get_write_buffer_size()
+
+
+def server_id(client: Client) -> str:
+    """The broker's id, which is another one each time it is started; "" before a connection."""
+    return str(client._server_info.get("server_id", ""))
+
+
 def publication(
     subject: str, data: bytes, *, reply: str = "", block: bytes = b"", end: bytes = b"\r\n"
 ) -> bytes:

@@ -9,6 +9,7 @@ begins when it is in the ledger.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -22,11 +23,12 @@ from opsmesh.handlers.live.position import MOST_CHANGES, Cursor, Fenced, Positio
 from opsmesh.handlers.live.reading import Incoming
 from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.profiles.profile import Profile
-from opsmesh.handlers.runs.ledger import Run
+from opsmesh.handlers.runs.ledger import Held, Run
 from opsmesh.handlers.runs.runs import Runs, Services
-from opsmesh.router import deadletter, logs
+from opsmesh.router import deadletter, logs, wire
 from opsmesh.router.decide import Changes, Decision
 from opsmesh.router.errors import NotAcknowledged
+from opsmesh.router.kv import Conflict
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
 
@@ -65,6 +67,8 @@ class Commits:
         self._log = log.bind(consumer=consumer)
         self._decisions: list[tuple[Decision, float]] = []
         self._intents: list[tuple[Run, list[Stored]]] = []
+        #: A run that has begun, and whose record is on its way.
+        self._lone: Held | None = None
         self._letters: list[tuple[Profile, Incoming, str]] = []
         self._changes: Changes = {}
         self._read_to: Incoming | None = None
@@ -104,6 +108,11 @@ class Commits:
         if absences != self._absences:
             await self.check()
             self._absences = absences
+
+    async def leave(self) -> None:
+        """Note that nothing is under way whose record could be missing."""
+        if self._runs is not None and self._lone is None:
+            await self._put(msgspec.structs.replace(self.cursor, server=""), {})
 
     def decided(self, decision: Decision, took_us: float) -> None:
         """Note a decision; one that can be made again needs no record."""
@@ -155,6 +164,7 @@ class Commits:
         )
         await self._save(cursor)
         self._intents.clear()
+        self._lone = None
         self._decisions.clear()
         self._letters.clear()
         count, self._unread = self._unread, 0
@@ -165,12 +175,25 @@ class Commits:
         decides it again writes it again."""
         if self._runs is None:
             return
+        if self._lone is None and len(self._intents) == 1:
+            self._lone = self._begin_now(*self._intents[0])
+        if self._lone is not None:
+            with contextlib.suppress(Conflict):  # what stands there is what the run goes on with
+                await self._lone.stored()
+            return
         held = await self._runs.store([run for run, _ in self._intents])
         for one, (run, events) in zip(held, self._intents, strict=True):
             if one.run.stream_seq == run.stream_seq:
                 self._runs.begin(one, events)
             else:
                 self._runs.let_go(run)
+
+    def _begin_now(self, run: Run, events: list[Stored]) -> Held | None:
+        """A single run begins while its record is on its way to the disk (ADR 0015)."""
+        if self._runs is None or (held := self._runs.store_now(run)) is None:
+            return None
+        self._runs.begin(held, events)
+        return held
 
     async def _save(self, cursor: Cursor) -> None:
         # more than fit only when a text with very many windows is replaced
@@ -195,6 +218,7 @@ class Commits:
             at_us=times.now_us(),
             last=dict(last) or self.cursor.last,
             latest_us=latest_us,
+            server=wire.server_id(self._services.client),
             told=max(self.cursor.told, self._runs.told if self._runs is not None else 0),
         )
 

@@ -6,6 +6,7 @@ It reads events in the order of the stream, decides them, and hands what follows
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Final
 
@@ -14,15 +15,16 @@ import structlog
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.live import firing, versions
-from opsmesh.handlers.live.commits import NOTE_AFTER, Commits
+from opsmesh.handlers.live.commits import AWAY, NOTE_AFTER, Commits
 from opsmesh.handlers.live.consumers import filter_subjects
 from opsmesh.handlers.live.firing import Gone, Stored
-from opsmesh.handlers.live.position import Cursor
+from opsmesh.handlers.live.position import Cursor, Fenced
 from opsmesh.handlers.live.reading import Incoming, Lost, Reading
 from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.ledger import Run, run_key
 from opsmesh.handlers.runs.runs import Runs, Services
+from opsmesh.router import wire
 from opsmesh.router.conditions import Last
 from opsmesh.router.decide import Decision, EventRef, Newest
 from opsmesh.router.decider import Decider
@@ -43,6 +45,8 @@ CATCH_UP: Final = 0.02
 LATE_MS: Final = 10 * 60 * 1000
 #: Events with a run that are remembered without asking the ledger.
 RECENT: Final = 20_000
+#: Seconds that an owner has for its farewell.
+LEAVE: Final = 1.0
 #: Messages that are kept for firings by a timer.
 KEPT: Final = 256
 
@@ -73,6 +77,8 @@ class Deciding:
         self._decider = Decider(profile.rule, host=services.host)
         self._reading = Reading(services.client, consumer)
         self._exchange: Profile | None = None
+        #: The first firing up to this sequence may have been begun by a predecessor.
+        self._perhaps = 0
         self._recent: dict[str, int] = {}
         self._kept: dict[int, Stored] = {}
         self._log = log.bind(profile=profile.name, consumer=consumer)
@@ -97,6 +103,10 @@ class Deciding:
         elif found.owner and await self._was_disabled():
             # enabled in its file, and nobody said what to do with what came meanwhile
             found = msgspec.structs.replace(found, shadow_until=last_seq)
+        if found.server and found.server != wire.server_id(self._services.client):
+            # its owner did not let go, and the record of the run that it may have begun last was
+            # perhaps on its way to a broker that is no more
+            self._perhaps = last_seq
         await self._commits.take(found, revision)
         self._decider = Decider(
             self._rule(found.seq + 1),
@@ -125,10 +135,13 @@ class Deciding:
 
     async def end(self) -> None:
         """Let go. What is not committed is decided again by whoever comes next: an end between two
-        commits is no other case than a crash, and needs no care of its own."""
+        commits is no other case than a crash."""
         if self._runs is not None:
             self._runs.unreserve()
         await self._reading.stop()
+        with contextlib.suppress(Fenced, *AWAY):
+            async with asyncio.timeout(LEAVE):
+                await self._commits.leave()
 
     def exchange(self, profile: Profile) -> None:
         """Go on with a new text or state, from the next event on."""
@@ -231,6 +244,9 @@ class Deciding:
             stored_us=main.stored_us,
             events=decision.events,
         )
+        if main.seq <= self._perhaps:
+            firing.perhaps_begun(run, self.profile.steps[0])
+        self._perhaps = 0  # at most one was on its way
         self._remember(run)
         self._commits.intended(run, stored)
 

@@ -9,8 +9,8 @@ import msgspec
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from opsmesh.handlers.profiles.profile import Profile
-from opsmesh.handlers.runs.ledger import Run
+from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.runs.ledger import Run, StepRecord
 from opsmesh.router.clauses import field as event_field
 from opsmesh.router.decide import EventRef
 from opsmesh.router.topology import EVENTS
@@ -79,6 +79,21 @@ def new_run(
         slot=_slot(profile, event),
         data=data.decode() if data else None,
     )
+
+
+def perhaps_begun(run: Run, step: Step) -> None:
+    """Make it a run of which nobody knows whether its first step was begun."""
+    now_us = times.now_us()
+    record = StepRecord(
+        id=step.id,
+        action=step.action.key,
+        state="unknown",
+        started_us=now_us,
+        unknown_us=now_us,
+        on_unknown=step.on_unknown,
+        error="the broker was restarted, and whoever may have begun this run is gone",
+    )
+    run.state, run.attempt, run.steps = "running", 1, [record]
 
 
 async def fetch(client: Client, run: Run) -> list[Stored]:

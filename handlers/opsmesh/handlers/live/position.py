@@ -42,6 +42,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Events up to `shadow_until` are decided as in shadow. `last` holds the sequences of what
     `last(…)` stands for, by its text, and `latest_us` the time that its decider has come to.
+    `server` is the broker's id at that time; none: its owner has let go, and left nothing open.
     `told` is the revision of the ledger up to which the ends of runs are told as events.
     """
 
@@ -52,6 +53,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shadow_until: int = 0
     last: dict[str, int] = msgspec.field(default_factory=dict)
     latest_us: int = 0
+    server: str = ""
     told: int = 0
 
 

@@ -8,8 +8,8 @@ both hold a run. docs/ledger.md tells who writes what when.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, Literal
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, Final, Literal, Self
 
 import msgspec
 import structlog
@@ -183,6 +183,21 @@ class Held:
         #: When the lease was last renewed, by `holder.clock`.
         self.renewed = clock() if written is None else written
         self._writing = asyncio.Lock()
+        self._stored: asyncio.Task[int] | None = None
+
+    @classmethod
+    def on_its_way(cls, ledger: Ledger, run: Run, stored: Coroutine[None, None, int]) -> Self:
+        """A run whose first record is being written: `stored` gives its revision."""
+        held = cls(ledger, run, 0)
+        held._stored = asyncio.create_task(stored)
+        held._stored.add_done_callback(_heard)
+        return held
+
+    async def stored(self) -> None:
+        """Return when the first record is on disk; Conflict when another one stands there."""
+        if self._stored is not None:
+            self.revision = await asyncio.shield(self._stored)
+            self._stored = None
 
     async def save(self, now_us: int) -> None:
         """Write the record, however long the broker is away, and renew the lease; Conflict when
@@ -197,6 +212,7 @@ class Held:
 
     async def _save(self, now_us: int) -> None:
         async with self._writing:
+            await self.stored()
             run, began = self.run, clock()
             run.updated_us = now_us
             if run.holder is not None:
@@ -205,7 +221,7 @@ class Held:
             self.renewed = began
 
 
-def _heard(task: asyncio.Future[None]) -> None:
+def _heard(task: asyncio.Future[Any]) -> None:
     """Its caller may be gone, and has no use for the error."""
     if not task.cancelled():
         task.exception()
@@ -232,6 +248,21 @@ class Ledger:
         except Conflict:
             return None
         return Held(self, run, revision, written=began)
+
+    def create_now(self, run: Run) -> Held | None:
+        """Begin a run whose record is on its way, and will be stored whatever becomes of this
+        process; None when that cannot be said: use `create_all`."""
+        data = self._encode(run)
+        answer = self._bucket.put_now(Put(run.key, data, revision=0))
+        if answer is None:
+            return None
+        return Held.on_its_way(self, run, self._sure(run.key, data, answer))
+
+    async def _sure(self, key: str, data: bytes, answer: Coroutine[None, None, int]) -> int:
+        try:
+            return await answer
+        except (Conflict, *AWAY):
+            return await self._write(key, data, 0)
 
     async def create_all(self, runs: Sequence[Run]) -> list[Held]:
         """Begin runs; one that has been begun before is what it is in the ledger."""
@@ -262,12 +293,14 @@ class Ledger:
 
         A write whose answer was lost is found again.
         """
-        data = self._encode(run)
+        return await self._write(run.key, self._encode(run), revision)
+
+    async def _write(self, key: str, data: bytes, revision: int) -> int:
         while True:
             try:
-                return await self._bucket.put(run.key, data, revision=revision)
+                return await self._bucket.put(key, data, revision=revision)
             except Conflict:
-                stored = await self._bucket.get(run.key)
+                stored = await self._bucket.get(key)
                 if stored is not None and stored.value == data:
                     return stored.revision
                 raise

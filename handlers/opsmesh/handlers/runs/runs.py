@@ -95,7 +95,17 @@ class Runs:
                 self._reserve(run)
         return await self._services.ledger.create_all(runs)
 
+    def store_now(self, run: Run) -> Held | None:
+        """The same for a single run that may begin at once: its record is on its way, and the
+        broker gets it whatever becomes of this process. None: use `store`."""
+        if run.key in self._reserved or run.key in self._jobs:
+            return None
+        self._reserve(run)
+        return self._services.ledger.create_now(run) if run.key in self._reserved else None
+
     def _reserve(self, run: Run) -> None:
+        if run.state != "queued":  # it may have been begun by somebody who is gone
+            return
         policy = self.profile.concurrency
         if run.profile_hash != self.profile.hash or not self._acting.is_set():
             return
