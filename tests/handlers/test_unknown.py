@@ -414,8 +414,8 @@ def test_given_up_by_a_handler_that_died(
 
     async def body() -> None:
         async with mesh_client(settings) as client:
-            facts = {"state": "failing", "reason": "it was no use"}
-            held = await left_behind(client, settings, "two", dead(), **facts)
+            why = "it was no use"
+            held = await left_behind(client, settings, "two", dead(), state="failing", reason=why)
             if written:
                 await deadletter.write(
                     client,
