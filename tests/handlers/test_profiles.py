@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from opsmesh.handlers.actions.emit import Emit
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profiles import yamlfile
 from opsmesh.handlers.profiles.profile import (
@@ -591,3 +592,21 @@ def _references(value: Any) -> set[str]:
         return set()
     own = {value["$ref"]} if "$ref" in value else set()
     return own.union(*map(_references, value.values()))
+
+
+def test_on_unknown_of_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An action may say what becomes of its steps when nobody knows how they went; a step's own
+    word counts more, and nonsense is the plug-in's error."""
+    text = """
+profiles:
+  p:
+    on: a.b
+    actions:
+      - emit: b.c
+      - {emit: b.d, on_unknown: skip}
+"""
+    assert [step.on_unknown for step in one(tmp_path, text).steps] == ["retry", "skip"]
+    monkeypatch.setattr(Emit, "on_unknown", "ask", raising=False)
+    assert [step.on_unknown for step in one(tmp_path, text).steps] == ["ask", "skip"]
+    monkeypatch.setattr(Emit, "on_unknown", "perhaps", raising=False)
+    assert "its on_unknown is 'perhaps'" in str(load(tmp_path, text).errors[0])

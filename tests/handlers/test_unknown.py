@@ -14,7 +14,7 @@ from tests.handlers.mesh import Mesh, mesh, write_profiles
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.runs import answers
 from opsmesh.handlers.runs.ledger import Ledger, Run
-from opsmesh.router import trigger
+from opsmesh.router import deadletter, trigger
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids
@@ -399,5 +399,64 @@ def test_a_disabled_profile_begins_nothing(nats_server: EmbeddedServer, tmp_path
             found = await ended(m, "queued")
             assert (found.steps, found.holder) == ([], None)
             assert ran(out) == ["first", "second"]
+
+    run(body())
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_given_up_by_a_handler_that_died(
+    nats_server: EmbeddedServer, tmp_path: Path, written: bool
+) -> None:
+    """A run that is on record as given up gets its dead letter, and not a second one, however long
+    ago its handler died over it."""
+    settings, text = Settings(), profiles(tmp_path / "out", "retry")
+    write_profiles(text)
+
+    async def body() -> None:
+        async with mesh_client(settings) as client:
+            why = "it was no use"
+            held = await left_behind(client, settings, "two", dead(), state="failing", reason=why)
+            if written:
+                await deadletter.write(
+                    client,
+                    profile="two",
+                    profile_hash=held.run.profile_hash,
+                    host=settings.host,
+                    topic=held.run.topic,
+                    data=b"{}",
+                    reason="it was no use",
+                    msg_id="forgotten by the broker",
+                    event_id=held.run.event_id,
+                    run_id=held.run.run_id,
+                )
+            async with mesh(text, settings=settings) as m:
+                found = await ended(m, "deadlettered")
+                (letter,) = await m.letters()
+                assert (letter.reason, letter.seq) == ("it was no use", found.dlq_seq)
+                assert len(await m.wait("automation.run.deadlettered")) == 1
+
+    run(body())
+
+
+def test_a_record_that_would_be_too_long(nats_server: EmbeddedServer) -> None:
+    """Output that would not fit into a record is left out of it, and the run goes on with it."""
+    text = """
+profiles:
+  loud:
+    on: service.start.failed
+    actions:
+      - id: first
+        command:
+          argv: [sh, -c, "head -c 200000 /dev/zero; head -c 200000 /dev/zero >&2"]
+          output_limit: 131072
+      - {id: second, command: [test, "${{ size(steps.first.stdout) }}", -eq, "131072"]}
+"""
+
+    async def body() -> None:
+        async with mesh(text) as m:
+            await m.publish()
+            found = await ended(m, "succeeded")
+            assert "stdout" not in found.steps[0].output
+            assert "too long" in found.steps[0].output["dropped"]
 
     run(body())

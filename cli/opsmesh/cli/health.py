@@ -187,12 +187,12 @@ async def _consumers(
             which = one.profile if one.kind == "profile" else f"the candidate of {one.profile}"
             health.problem(f"{which}: {one.detail}", one.fix)
         if one.asks:
-            what = "a run waits" if len(one.asks) == 1 else f"{len(one.asks)} runs wait"
+            what = "a run waits" if one.asking == 1 else f"{one.asking} runs wait"
             health.problem(
                 f"{one.profile}: {what} for an answer, because nobody knows how a step went",
                 f"opsmesh run show {one.asks[0]}, then opsmesh run answer {one.asks[0]} "
                 "retry|skip|fail"
-                + ("; all of them: opsmesh run ls --state waiting" if len(one.asks) > 1 else ""),
+                + ("; all of them: opsmesh run ls --state waiting" if one.asking > 1 else ""),
             )
     for info in infos.values():
         pending = info.num_pending or 0

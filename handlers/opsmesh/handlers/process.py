@@ -122,13 +122,30 @@ def _start(
             raise Unstartable(argv, f"argument {index} holds a NUL byte, which no program can take")
     if cwd is not None and not cwd.is_dir():
         raise Unstartable(argv, f"the working directory {str(cwd)!r} is not there")
+    with contextlib.ExitStack() as stack:
+        tie = leash.current()
+        held = None if tie is None else stack.enter_context(tie.starting())
+        process = _popen(
+            argv, env=env, cwd=cwd, stdin=stdin, pass_fds=() if held is None else (held,)
+        )
+        if tie is not None and held is not None:
+            tie.started(held, process.pid)
+        return process
+
+
+def _popen(
+    argv: tuple[str, ...],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    stdin: Path | None,
+    pass_fds: tuple[int, ...],
+) -> subprocess.Popen[bytes]:
     # Not asyncio's subprocess: its wait() goes on, in Python 3.11, while a grandchild holds a pipe.
     try:
         with contextlib.ExitStack() as stack:
             source = subprocess.DEVNULL if stdin is None else stack.enter_context(stdin.open("rb"))
-            tie = leash.current()
-            held = None if tie is None else stack.enter_context(tie.starting())
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 argv,
                 stdin=source,
                 stdout=subprocess.PIPE,
@@ -137,11 +154,8 @@ def _start(
                 cwd=cwd,
                 bufsize=0,
                 start_new_session=True,
-                pass_fds=() if held is None else (held,),
+                pass_fds=pass_fds,
             )
-            if tie is not None and held is not None:
-                tie.started(held, process.pid)
-            return process
     except FileNotFoundError as error:
         where = f"in PATH {env.get('PATH', '')!r}" if "/" not in argv[0] else "at that path"
         raise Unstartable(argv, f"command {argv[0]!r} is not found {where}") from error

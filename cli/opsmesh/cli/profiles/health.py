@@ -57,8 +57,9 @@ class ProfileHealth:
     oldest: str | None
     owner: dict[str, Any] | None
     consumer: str
-    #: Runs that wait for a person's answer.
+    #: Some of the `asking` runs that wait for a person's answer.
     asks: tuple[str, ...] = ()
+    asking: int = 0
 
     @property
     def fix(self) -> str:
@@ -136,6 +137,7 @@ async def _check(
         owner=None if alive is None else {"host": alive.host, "pid": alive.pid, "seq": alive.seq},
         consumer=consumer,
         asks=() if alive is None else alive.asks,
+        asking=0 if alive is None else alive.asking,
     )
 
 

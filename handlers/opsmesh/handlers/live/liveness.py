@@ -20,7 +20,7 @@ PATIENCE: Final = 0.6
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
     """An owner's answer: `seq` is what it has noted as decided, and `at_us` when it did; `asks`
-    are the runs that wait for a person's answer."""
+    are some of the `asking` runs that wait for a person's answer."""
 
     host: str
     pid: int
@@ -28,6 +28,7 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True):
     since_us: int
     at_us: int = 0
     asks: tuple[str, ...] = ()
+    asking: int = 0
 
 
 class Hangs(msgspec.Struct, frozen=True):

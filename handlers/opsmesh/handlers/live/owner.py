@@ -35,6 +35,8 @@ PATIENCE, MISSES = 1.0, 3
 RETRY: Final = 1.0
 #: Seconds that attempts may still take when the process ends.
 GRACE: Final = 5.0
+#: Runs that wait for a person, of which an owner tells the ids.
+ASKS: Final = 5
 
 log = structlog.get_logger()
 _quiet = logs.Throttle()
@@ -168,5 +170,5 @@ class Owner:
             cursor = self._deciding.cursor
             facts |= {"since_us": self._since_us, "seq": cursor.seq, "at_us": cursor.at_us}
         if self._runs is not None and (waiting := self._runs.waiting):
-            facts["asks"] = waiting
+            facts |= {"asks": waiting[:ASKS], "asking": len(waiting)}
         await msg.respond(json.dumps(facts).encode())

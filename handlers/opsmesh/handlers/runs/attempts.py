@@ -43,6 +43,8 @@ from opsmesh.schemas.registry import Registry
 
 #: Compare-and-set attempts at the record of a run that has been stopped.
 SAVE_TRIES: Final = 5
+#: Clocks may differ by so much: a letter is looked for from then on before its run was given up.
+CLOCKS_US: Final = 3600 * 1_000_000
 
 log = structlog.get_logger()
 
@@ -94,6 +96,12 @@ class Attempts:
     async def once(self, job: Job, profile: Profile) -> float | None:
         """One attempt; seconds to the next one, or None at the run's end. A run that is `waiting`
         afterwards goes on with an answer."""
+        if job.held.run.state == "running" and not job.fresh:
+            job.held = await take_over(
+                job.held, self._ledger, me=self._me, workdirs=self._services.workdirs
+            )
+            if job.held.run.finished:
+                return None
         try:
             if not job.events:
                 job.events = await fetch(self._services.client, job.held.run)
@@ -114,13 +122,6 @@ class Attempts:
         if run.state == "failing":
             await self._dead(job, Failure(step="", error=run.reason))
             return None
-        if run.state == "running":
-            job.held = await take_over(
-                job.held, self._ledger, me=self._me, workdirs=self._services.workdirs
-            )
-            run = job.held.run
-            if run.finished:
-                return None
         step, another = run.unsettled, run.state != "running"
         if step is not None:
             choice = await self._choice(job, step)
@@ -161,7 +162,7 @@ class Attempts:
         step.error = f"{step.error}; {why}"
         if choice == "skip":
             step.state = "skipped"
-        if choice == "retry":
+        else:
             run.errors.append(_error(run, step.id, step.error, step.unknown_us))
         return choice
 
@@ -239,8 +240,34 @@ class Attempts:
         if run.state != "failing":
             run.state, run.reason, run.holder = "failing", failure.error, None
             await job.held.save(times.now_us())
+        else:  # somebody was at it before: perhaps longer ago than the broker remembers ids
+            run.dlq_seq = await self._letter(run)
         main = job.events[-1] if job.events else None
-        run.dlq_seq = await deadletter.write(
+        if not run.dlq_seq:
+            run.dlq_seq = await self._write_letter(run, main, failure)
+        run.state = "deadlettered"
+        await self._telling.end(job.held, main.event if main else None)
+        log.error(
+            "run.deadlettered",
+            profile=run.profile,
+            attempt=run.attempt,
+            error=failure.error,
+            dlq_seq=run.dlq_seq,
+        )
+
+    async def _letter(self, run: Run) -> int:
+        """Where a run's dead letter lies; 0 when it has none."""
+        since_us = max(0, run.updated_us - CLOCKS_US)
+        found = 0
+        async for letter in deadletter.letters(
+            self._services.client, profile=run.profile, since_us=since_us
+        ):
+            if letter.run_id == run.run_id:
+                found = letter.seq
+        return found
+
+    async def _write_letter(self, run: Run, main: Stored | None, failure: Failure) -> int:
+        return await deadletter.write(
             self._services.client,
             profile=run.profile,
             profile_hash=run.profile_hash,
@@ -254,15 +281,6 @@ class Attempts:
             errors=[msgspec.to_builtins(error) for error in run.errors],
             run_id=run.run_id,
             origin=(EVENTS, run.stream_seq, run.stored_us),
-        )
-        run.state = "deadlettered"
-        await self._telling.end(job.held, main.event if main else None)
-        log.error(
-            "run.deadlettered",
-            profile=run.profile,
-            attempt=run.attempt,
-            error=failure.error,
-            dlq_seq=run.dlq_seq,
         )
 
     async def set_aside(

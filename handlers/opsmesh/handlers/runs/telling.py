@@ -105,10 +105,16 @@ class Telling:
 
     async def _tell(self, token: object, run: Run, event: Event | None) -> None:
         if event is not None:
-            await self._publish(event)
+            await self._published(event)
         del self._floors[token]
         if run.finished:
             await self.clean(run)
+
+    async def _published(self, event: Event) -> None:
+        try:
+            await self._publish(event)
+        except Exception:  # the broker's absence is waited for: this one cannot be told at all
+            log.exception("run.not_told", run_id=event.run_id, topic=event.topic)
 
     async def clean(self, run: Run) -> None:
         """A finished run's private folder goes; evidence bundles lie elsewhere."""
@@ -138,5 +144,5 @@ class Telling:
                 cause = (await fetch(self._client, held.run))[-1].event
                 event = results.of(held.run, cause)
                 if event is not None and event.id not in known:
-                    await self._publish(event)
+                    await self._published(event)
                     log.info("run.told_late", run_id=held.run.run_id, state=held.run.state)
