@@ -80,9 +80,9 @@ def test_harmless_names(payload: dict[str, Any]) -> None:
         ("github_pat_" + "11ABCDEFG0abcdefghijkl_mn", "[redacted:github_token]"),
         ("glpat-" + "abcdEFGH1234_-567890", "[redacted:gitlab_token]"),
         ("xoxb-" + "123456789012-abcdefGHIJ", "[redacted:slack_token]"),
-        ("npm_" + "a" * 36, "[redacted:npm_token]"),
-        ("pypi-" + "AgEIcHlwaS5vcmc" + "x" * 60, "[redacted:pypi_token]"),
-        ("sk-" + "proj-" + "abcdefghij0123456789XYZ", "[redacted:provider_key]"),
+        ("npm_" + "a1B2c3D4e5F6" * 3, "[redacted:npm_token]"),
+        ("pypi-" + "AgEIcHlwaS5vcmc" + "xyZ012" * 10, "[redacted:pypi_token]"),
+        ("sk-" + "proj-" + "abcdefghij0123456789XYZ", "[redacted:openai_key]"),
         (
             'curl -H "Authorization: Basic dXNlcjpwYXNz" host',
             'curl -H "Authorization: Basic [redacted:authorization]" host',
@@ -149,7 +149,7 @@ def test_arguments() -> None:
     argv = ["mysql", "--password", SECRET, "--user", "dev", "--auth-token", "-x"]
     clean, report = redact({"argv": argv})
     assert clean["argv"] == [*argv[:2], "[redacted:flag]", *argv[3:]]
-    assert report == [Finding("$.argv[2]", "flag")]
+    assert report == [Finding("$.argv[2]", "flag", 0, len(SECRET))]
 
 
 def test_everything_under_a_secret_name() -> None:

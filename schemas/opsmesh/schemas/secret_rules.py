@@ -1,13 +1,16 @@
-"""What a secret looks like: by the name of its field, and by its text.
+"""What a secret looks like by its name: of a field, a variable, a flag, a header, in an address.
 
-Every pattern is linear in the length of the text: quantifiers are bounded, or start where their
-own characters cannot stand before. Hashes, UUIDs, versions and paths match none of them.
+`token_rules` holds those that show by their own text. Every pattern is linear in the length of the
+text: quantifiers are bounded, or start where their own characters cannot stand before.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from opsmesh.schemas.secret_checks import not_a_card
 
 
 class ValueRule(NamedTuple):
@@ -20,6 +23,12 @@ class ValueRule(NamedTuple):
     name: str
     pattern: re.Pattern[str]
     hints: tuple[str, ...] = ()
+    #: Bits a character that a secret has at least: what has less is a sample of the form.
+    entropy: float = 0.0
+    #: Whether a placeholder (`${TOKEN}`, `<password>`) may stand where the secret would.
+    placeholders: bool = False
+    #: Why a match is no secret, "" when it is one.
+    check: Callable[[str], str] | None = None
 
 
 class FieldRule(NamedTuple):
@@ -32,17 +41,26 @@ class FieldRule(NamedTuple):
 
 
 _PASSWORD = r"pass(?:word|wd|phrase)"  # noqa: S105 (a pattern, no password)
-_NAME = (
-    rf"(?:{_PASSWORD}|secret|token|credentials?|(?:api|access|private|secret)[_-]?key"
-    r"|auth[_-]?key|signing[_-]?key)"
+#: What a key is called that is a secret; "key" alone is not.
+_KEYS: Final = (
+    *("api", "access", "private", "secret", "auth", "signing"),
+    *("encryption", "account", "shared", "master", "storage"),
 )
-_NAME_HINTS: Final = ("passw", "passphrase", "secret", "token", "credential", "key")
+_KEY = rf"(?:{'|'.join(_KEYS)})[_-]?key"
+#: What editors and pagers call a token is none that opens anything.
+_TOKEN = (
+    r"(?<!done)(?<!done_)(?<!progress)(?<!progress_)(?<!result)(?<!result_)(?<!page)(?<!page_)token"
+)
+_NAME = rf"(?:{_PASSWORD}|secret|{_TOKEN}|credentials?|{_KEY})"
+_KEY_HINTS: Final = tuple(f"{word}{sep}key" for word in _KEYS for sep in ("", "_", "-", " "))
+_PASSWORD_HINTS: Final = ("password", "passwd", "passphrase")
+NAME_HINTS: Final = (*_PASSWORD_HINTS, "secret", "token", "credential", *_KEY_HINTS)
 
 FIELD_RULES: Final = (
     FieldRule(
         "password",
-        re.compile(rf"(?:^|_){_PASSWORD}(?:_hash)?s?$"),
-        ("passw", "passphrase"),
+        re.compile(rf"(?:^|_){_PASSWORD}(?:_hash)?s?$|_pwd$"),
+        (*_PASSWORD_HINTS, "_pwd", "-pwd", "pwd"),
         numbers=True,
     ),
     FieldRule("authorization", re.compile(r"(?:^|_)authorization$"), ("authorization",)),
@@ -50,71 +68,43 @@ FIELD_RULES: Final = (
     FieldRule(
         "secret",
         re.compile(
-            r"(?:^|_)(?:secret|token|credential|(?:api|access|private|secret|auth|signing)_?key)s?$"
+            rf"(?:^|_)(?:secret|{_TOKEN}|credential|authtoken"
+            rf"|(?:{'|'.join(_KEYS)})_?key)s?$"
         ),
-        ("secret", "token", "credential", "key"),
+        ("secret", "token", "credential", *_KEY_HINTS),
+    ),
+    FieldRule(
+        "card",
+        re.compile(r"(?:^|_)(?:credit_?card|card_?(?:number|no|num)|cvv2?|cvc2?)$"),
+        ("card", "cvv", "cvc"),
+        numbers=True,
     ),
 )
 
 #: A flag of a command line whose next argument is a secret.
 SECRET_FLAG: Final = re.compile(rf"--?(?:[A-Za-z0-9]{{1,20}}[_-]){{0,4}}{_NAME}", re.IGNORECASE)
+#: A flag of a command line whose next argument is `user:password`.
+USER_FLAG: Final = re.compile(r"-u|--(?:proxy-)?user")
+#: Programs that know USER_FLAG; elsewhere `-u` is something else.
+USER_PROGRAMS: Final = re.compile(r"(?:.*/)?(?:curl|wget|http|https|xh)")
 
-#: Left of a token: none of a token's own characters, so that a long run is tried once.
-_START = r"(?<![A-Za-z0-9_-])"
-
-VALUE_RULES: Final = (
-    ValueRule(
-        "private_key",
-        re.compile(
-            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-            r"(?:(?!-----)[\s\S])*(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"
-            # The end of a key whose begin was cut off, as in the tail of an output.
-            r"|(?:^[A-Za-z0-9+/=]{16,76}\r?\n){0,120}(?:^[A-Za-z0-9+/=]{1,76}\r?\n)?"
-            r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----",
-            re.MULTILINE,
-        ),
-        ("private key",),
-    ),
-    ValueRule(
-        "jwt",
-        re.compile(_START + r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"),
-        ("eyj",),
-    ),
-    ValueRule(
-        "aws_key",
-        re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"),
-        ("akia", "asia"),
-    ),
-    ValueRule(
-        "github_token",
-        re.compile(_START + r"(?:gh[pousr]_[A-Za-z0-9]{20,255}|github_pat_[A-Za-z0-9_]{20,255})"),
-        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-    ),
-    ValueRule("gitlab_token", re.compile(_START + r"glpat-[A-Za-z0-9_.-]{16,}"), ("glpat-",)),
-    ValueRule("slack_token", re.compile(_START + r"xox[a-z]-[A-Za-z0-9-]{10,}"), ("xox",)),
-    ValueRule("npm_token", re.compile(_START + r"npm_[A-Za-z0-9]{36}"), ("npm_",)),
-    ValueRule("pypi_token", re.compile(_START + r"pypi-[A-Za-z0-9_-]{32,}"), ("pypi-",)),
-    ValueRule(
-        "provider_key",
-        re.compile(
-            _START + r"(?:sk-(?:[a-z]{2,6}-){0,2}[A-Za-z0-9]{20}[A-Za-z0-9_-]*"
-            r"|[sr]k_live_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{35})"
-        ),
-        ("sk-", "k_live_", "aiza"),
-    ),
+NAMED_RULES: Final = (
     ValueRule(
         "authorization",
         re.compile(
-            r"\bauthorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:(?:bearer|basic|token|digest)\s{1,3})?"
-            r"(?P<secret>[^\s\"',;]+)",
+            r"\bauthorization\\?[\"']?\s{0,3}[:=]\s{0,3}\\?[\"']?"
+            r"(?:(?:bearer|basic|token|digest|bot|apikey|negotiate)\s{1,3})?"
+            r"(?P<secret>[^\s\"',;\\]+)",
             re.IGNORECASE,
         ),
         ("authorization",),
+        placeholders=True,
     ),
     ValueRule(
         "bearer",
         re.compile(r"\bbearer\s{1,3}(?P<secret>[A-Za-z0-9._~+/-]{16,}={0,2})", re.IGNORECASE),
         ("bearer",),
+        entropy=2.0,
     ),
     ValueRule(
         "cookie",
@@ -125,40 +115,68 @@ VALUE_RULES: Final = (
         "url_password",
         re.compile(r"(?<=://)[^\s/:@'\"<>]{0,256}:(?P<secret>[^\s/'\"<>]{1,256})(?=@)"),
         ("@",),
+        placeholders=True,
     ),
     ValueRule(
         "url_token",
         re.compile(r"(?<=://)(?P<secret>[A-Za-z0-9_-]{20,256})(?=@)"),
         ("@",),
+        entropy=2.0,
+    ),
+    # The connection strings of ADO.NET, ODBC and Azure: `Server=…;Pwd=…`, `AccountKey=…==`.
+    ValueRule(
+        "connection_string",
+        re.compile(
+            r";\s{0,3}(?:pwd|password|accountkey|sharedaccesskey|sharedaccesssignature)\s{0,3}="
+            r"\s{0,3}(?P<secret>[^;\"'\s]+)",
+            re.IGNORECASE,
+        ),
+        (*_PASSWORD_HINTS, "pwd", "accountkey", "sharedaccess"),
+        placeholders=True,
+    ),
+    ValueRule(
+        "url_signature",
+        re.compile(
+            r"[?&](?:sig|x-amz-signature|x-amz-security-token|x-goog-signature)="
+            r"(?P<secret>[A-Za-z0-9%+/_=-]{32,})",
+            re.IGNORECASE,
+        ),
+        ("sig=", "x-amz-s", "x-goog-s"),
+        entropy=2.0,
     ),
     # NAME='text', "NAME": "text": quoted, so blanks may stand around the sign.
     ValueRule(
         "assignment",
         re.compile(
-            _NAME + r"[\"']?\s{0,3}[=:]\s{0,3}(?P<q>[\"'])(?P<secret>[^\"'\n]{1,4096})(?P=q)",
+            _NAME + r"\\?[\"']?\s{0,3}[=:]\s{0,3}(?P<q>\\?[\"'])"
+            r"(?P<secret>[^\"'\n\\]{1,4096})(?P=q)",
             re.IGNORECASE,
         ),
-        _NAME_HINTS,
+        NAME_HINTS,
+        placeholders=True,
     ),
     # NAME=text as in an environment, a query or an option; `==` is a comparison.
     ValueRule(
         "assignment",
         re.compile(
-            _NAME + r"=(?!=|(?:none|null|true|false)\b)(?P<secret>[^\s\"'`&;,)]+)", re.IGNORECASE
+            rf"(?:{_NAME}|_pwd)"
+            r"=(?!=|(?:none|null|true|false)\b)(?P<secret>[^\s\"'`&;,)\\]+)",
+            re.IGNORECASE,
         ),
-        _NAME_HINTS,
+        (*NAME_HINTS, "_pwd"),
+        placeholders=True,
     ),
     # `name: text` or `name = text` that fills its line, as in YAML and INI; source code and prose
     # have more than one word there, or brackets.
     ValueRule(
         "assignment",
         re.compile(
-            rf"^[ \t]{{0,16}}[\w.-]{{0,40}}(?:{_PASSWORD}|(?:api|access|private|secret)[_-]?key"
-            r"|client[_-]?secret)[ \t]{0,3}[:=][ \t]{1,3}"
-            r"(?P<secret>[^\s()\[\]{}\"']{6,})[ \t]{0,3}\r?$",
+            rf"^[ \t]{{0,16}}[\w.-]{{0,40}}(?:{_PASSWORD}|{_KEY}|client[_-]?secret|auth[_-]?token)"
+            r"[ \t]{0,3}[:=][ \t]{1,3}(?P<secret>[^\s()\[\]{}\"']{6,})[ \t]{0,3}\r?$",
             re.IGNORECASE | re.MULTILINE,
         ),
-        _NAME_HINTS,
+        NAME_HINTS,
+        placeholders=True,
     ),
     ValueRule(
         "flag",
@@ -167,6 +185,58 @@ VALUE_RULES: Final = (
             r"(?P<secret>\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\"'-]\S*)",
             re.IGNORECASE,
         ),
-        _NAME_HINTS,
+        NAME_HINTS,
+        placeholders=True,
     ),
+    ValueRule(
+        "flag",
+        re.compile(
+            r"\b(?:curl|wget|https?|xh)\b[^\n|;&]{0,400}?\s(?:-u|--(?:proxy-)?user)[ =]{0,2}[\"']?"
+            r"[^\s:\"']{1,100}:(?P<secret>[^\s\"']+)"
+        ),
+        ("curl ", "wget ", "http ", "https ", "xh "),
+        placeholders=True,
+    ),
+    ValueRule(
+        "flag",
+        re.compile(
+            r"\b(?:mysql(?:dump|admin|import)?|mariadb|sshpass)\b[^\n|;&]{0,400}?\s-p[ \t]?"
+            r"(?P<secret>[^\s-]\S*)"
+        ),
+        ("mysql", "mariadb", "sshpass"),
+        placeholders=True,
+    ),
+    ValueRule(  # ~/.netrc
+        "netrc",
+        re.compile(r"\blogin\s{1,8}\S{1,200}\s{1,8}password\s{1,8}(?P<secret>\S+)"),
+        ("login",),
+    ),
+    ValueRule(  # of crypt(3), bcrypt and Argon2, as in /etc/shadow
+        "password_hash",
+        re.compile(
+            r"\$(?:2[abxy]\$\d\d\$[./A-Za-z0-9]{53}"
+            r"|[1567y]\$(?:[A-Za-z0-9=,./]{1,64}\$){1,2}[./A-Za-z0-9]{22,128}"
+            r"|argon2(?:id|i|d)\$[A-Za-z0-9=,$+/]{30,256})"
+        ),
+        ("$2a$", "$2b$", "$2x$", "$2y$", "$1$", "$5$", "$6$", "$7$", "$y$", "$argon2"),
+    ),
+)
+
+CARD: Final = ValueRule(
+    "card",
+    re.compile(
+        r"(?<![\w.-])(?:[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}(?:\1?\d{1,3})?"
+        r"|3[47]\d{2}([ -]?)\d{6}\2\d{5}|3[068]\d{2}([ -]?)\d{6}\3\d{4})(?![\w-]|\.\d)"
+    ),
+    ("0" * 13, "0000-0000-0000-", "0000 0000 0000 ", "0000-000000-0000", "0000 000000 0000"),
+    check=not_a_card,
+)
+
+#: Only when it is asked for: an address is often what an event is about.
+EMAIL: Final = ValueRule(
+    "email",
+    re.compile(
+        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
+    ),
+    ("@",),
 )

@@ -13,7 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
@@ -35,6 +35,7 @@ from opsmesh.router.retry import delay_s
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.redact import Redactor, built_in
 from opsmesh.schemas.registry import Registry
 
 #: Seconds before a run is taken up again when the handler itself failed: nearly always the broker,
@@ -60,6 +61,7 @@ class Services:
     bundles: Path
     workdirs: Path
     publish: Callable[[Event], Awaitable[None]]
+    redactor: Redactor = field(default_factory=built_in)
 
     @cached_property
     def vigil(self) -> Vigil:
@@ -255,6 +257,7 @@ class Runs:
             workdir=workdir,
             bundles=self._services.bundles,
             publish=self._services.publish,
+            redactor=self._services.redactor,
         )
         try:
             async with asyncio.timeout(self.profile.timeout):
@@ -287,6 +290,7 @@ class Runs:
             errors=[msgspec.to_builtins(error) for error in run.errors],
             run_id=run.run_id,
             origin=(EVENTS, run.stream_seq, run.stored_us),
+            redactor=self._services.redactor,
         )
         await self._clean(job)
         now_us = times.now_us()
