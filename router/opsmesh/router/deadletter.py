@@ -1,8 +1,9 @@
 """Dead letters: what no attempt could handle, with its original bytes and why.
 
 A letter's body is the original message's body, byte for byte unless it holds a secret; original
-headers keep their names, save those that the broker would act on (`Nats-*`), which are prefixed. A letter leaves the stream
-only when a person (or a script of theirs) retries or drops it, and that is an event of its own.
+headers keep their names, save those that the broker would act on (`Nats-*`), which are prefixed. A
+letter leaves the stream only when a person (or a script of theirs) retries or drops it, and that is
+an event of its own.
 """
 
 from __future__ import annotations

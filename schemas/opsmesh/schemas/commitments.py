@@ -65,8 +65,7 @@ def text(data: bytes) -> str:
 
 def from_text(text: str) -> bytes:
     """The bytes again; ValueError when it is no base64url."""
-    data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    return data
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 def _bytes(value: Any) -> bytes:

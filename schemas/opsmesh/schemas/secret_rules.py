@@ -48,9 +48,8 @@ _KEYS: Final = (
 )
 _KEY = rf"(?:{'|'.join(_KEYS)})[_-]?key"
 #: What editors and pagers call a token is none that opens anything.
-_TOKEN = (
-    r"(?<!done)(?<!done_)(?<!progress)(?<!progress_)(?<!result)(?<!result_)(?<!page)(?<!page_)token"
-)
+_TOKEN = "".join(rf"(?<!{word})(?<!{word}_)" for word in ("done", "progress", "result", "page"))
+_TOKEN += "token"
 _NAME = rf"(?:{_PASSWORD}|secret|{_TOKEN}|credentials?|{_KEY})"
 _KEY_HINTS: Final = tuple(f"{word}{sep}key" for word in _KEYS for sep in ("", "_", "-", " "))
 _PASSWORD_HINTS: Final = ("password", "passwd", "passphrase")

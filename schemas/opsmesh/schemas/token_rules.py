@@ -121,8 +121,8 @@ TOKEN_RULES: Final = (
     _token("docker_token", r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{27,}", "dckr_"),
     _token(
         "jfrog_key",
-        r"(?:AKCp[A-Za-z0-9]{69}|cmVmdGtu[A-Za-z0-9]{56})(?![A-Za-z0-9])",
-        *("akcp", "cmvmdgtu"),
+        r"(?:AKCp[A-Za-z0-9]{69}|cmVmd[A-Za-z0-9]{59})(?![A-Za-z0-9])",
+        *("akcp", "cmvmd"),
     ),
     _token("circleci_token", r"CCIP(?:AT|RJ)_[A-Za-z0-9]{20,}_[a-f0-9]{40}", "ccipat_", "cciprj_"),
     _token("buildkite_token", r"bk[au]a_[a-f0-9]{40}", "bkua_", "bkaa_"),
@@ -169,7 +169,7 @@ TOKEN_RULES: Final = (
     _token(
         "brevo_key", r"x(?:keysib|smtpsib)-[a-f0-9]{64}-[A-Za-z0-9]{16}", "xkeysib-", "xsmtpsib-"
     ),
-    _token("twilio_key", r"SK[0-9a-f]{32}(?![A-Za-z0-9])", *_hex_after("sk")),
+    _token("twilio_key", r"SK[0-9a-fA-F]{32}(?![A-Za-z0-9])", *_hex_after("sk")),
     _token("mattermost_hook", r"mm_[a-z0-9]{26}(?![a-z0-9])", "mm_"),
     # Payment and shops.
     _token(
@@ -194,12 +194,13 @@ TOKEN_RULES: Final = (
     ),
     _token("flutterwave_key", r"FLWSECK(?:_TEST)?-[a-z0-9-]{12,}", "flwseck"),
     _token("easypost_key", r"EZ[AT]K[A-Za-z0-9]{54}", "ezak", "eztk"),
-    _token("shippo_token", r"shippo_(?:live|test)_[a-f0-9]{40}", "shippo_"),
+    _token("shippo_token", r"shippo_(?:live|test)_[a-fA-F0-9]{40}", "shippo_"),
     # Models.
     _token("anthropic_key", r"sk-ant-[a-z0-9]{2,12}-[A-Za-z0-9_-]{20,}", "sk-ant-"),
     _token(
         "openai_key",
-        r"sk-(?:[A-Za-z0-9]{2,10}-){0,2}(?=[A-Za-z_-]{0,40}\d)[A-Za-z0-9]{20}[A-Za-z0-9_-]*",
+        r"sk-(?:(?:proj|svcacct|service|admin|None)-[A-Za-z0-9_-]{20,}"
+        r"|(?:[A-Za-z0-9]{2,10}-){0,2}(?=[A-Za-z_-]{0,40}\d)[A-Za-z0-9]{20}[A-Za-z0-9_-]*)",
         "sk-",
     ),
     _token("huggingface_token", r"(?:hf|api_org)_[A-Za-z0-9]{30,}", "hf_", "api_org_"),
@@ -259,4 +260,21 @@ TOKEN_RULES: Final = (
     _token("readme_key", r"rdme_[a-z0-9]{60,}", "rdme_"),
     _token("launchdarkly_key", rf"(?:api|sdk)-{_UUID}", *_hex_after("api-"), *_hex_after("sdk-")),
     _token("facebook_token", r"EAA[A-Za-z0-9]{90,}", "eaa"),
+    _token("grafana_token", r"eyJrIjoi[A-Za-z0-9+/]{60,400}={0,2}", "eyjrijoi"),
+    _token("jwt", r"ZXlK[A-Za-z0-9+/]{60,}={0,2}", "zxlk"),  # in base64, as in Kubernetes secrets
+    _token("aws_key", r"bedrock-api-key-[A-Za-z0-9+/=]{28,}", "bedrock-api-key-"),
+    _token("infracost_token", r"ico-[A-Za-z0-9]{32}(?![A-Za-z0-9])", "ico-"),
+    _token("maxmind_key", r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk", "_mmk"),
+    _token("intra42_secret", r"s-s4t2(?:ud|af)-[a-f0-9]{64}", "s-s4t2"),
+    _token("clickhouse_key", r"4b1d[A-Za-z0-9]{38}(?![A-Za-z0-9])", "4b1d"),
+    _token("frameio_token", r"fio-u-[A-Za-z0-9_=-]{60,}", "fio-u-"),
+    _token("duffel_token", r"duffel_(?:live|test)_[A-Za-z0-9_=-]{40,}", "duffel_"),
+    _token("adobe_secret", r"p8e-[a-z0-9]{32}(?![a-z0-9])", "p8e-"),
+    _token(
+        "settlemint_token",
+        r"sm_[aps]at_[A-Za-z0-9]{16}(?![A-Za-z0-9])",
+        *("sm_aat_", "sm_pat_", "sm_sat_"),
+    ),
+    _token("dropbox_token", r"sl\.(?:u\.)?[A-Za-z0-9_-]{130,}", "sl."),
+    _token("gitlab_cookie", r"(?<![a-z])_gitlab_session=[a-z0-9]{32}", "_gitlab_session="),
 )
