@@ -144,6 +144,22 @@ def test_harmless_values(text: str) -> None:
     assert clean is payload
 
 
+def test_files_of_proc() -> None:
+    """Environment and command line of a process, as /proc has them, lose their secrets; a binary
+    file stays as it is."""
+    redactor = Redactor()
+    environ = f"A=1\0DB_PASSWORD={SECRET}\0B=2".encode()
+    cmdline = f"mysql\0--password\0{SECRET}\0-u\0dev".encode()
+    binary = b"\xff\0" + environ
+    assert redactor.file(environ, context="", path="a")[0] == (
+        b"A=1\0DB_PASSWORD=[redacted:assignment]\0B=2"
+    )
+    assert redactor.file(cmdline, context="", path="a")[0] == (
+        b"mysql\0--password\0[redacted:flag]\0-u\0dev"
+    )
+    assert redactor.file(binary, context="", path="a") == (binary, [])
+
+
 def test_arguments() -> None:
     """The argument after a secret's flag is taken out of a list of arguments."""
     argv = ["mysql", "--password", SECRET, "--user", "dev", "--auth-token", "-x"]
@@ -209,11 +225,14 @@ def test_deep_nesting() -> None:
 @pytest.mark.parametrize(
     "unit",
     ["-", "a", "_", "password", "--a-", "eyJ", "eyJ-", "://", "://a:", "A" * 16 + "\n", "token=",
-     "authorization", "-----BEGIN PRIVATE KEY-----", "key ", "@", "sk-a", "'", "password: "],
+     "authorization", "-----BEGIN PRIVATE KEY-----", "key ", "@", "sk-a", "'", "password: ",
+     "curl -u ", "curl a", "mysql -p", "4111 ", "4111", "eyJabcdefgh.", "MTA4", "login a ",
+     "$6$a$", "AccountKey=", "?sig=", "-----BEGIN A", "Private-Lines: 1\n", "0", "a3-", "xox"],
 )  # fmt: skip
 def test_hostile_text_is_searched_in_linear_time(unit: str) -> None:
     """No repeated text makes a rule look at the same characters again and again: it would hang."""
     text = (unit * (200_000 // len(unit) + 1))[:200_000] + " @ password private key eyJ sk- token"
+    text += " curl mysql login $6$ cookie ;pwd sig= bearer authorization xapp- private-lines: 0q~"
     redact({"text": text})
 
 

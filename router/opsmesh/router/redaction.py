@@ -70,6 +70,15 @@ def key(file: Path) -> bytes:
     )
 
 
+def existing_key() -> bytes:
+    """This host's key; RouterError when nothing was ever redacted here: a new one opens nothing."""
+    if not key_file().exists():
+        raise RouterError(
+            f"there is no key at {key_file()}", hint="run it on the host that redacted the event"
+        )
+    return key(key_file())
+
+
 def _make(file: Path) -> None:
     """Whole or not there, and the first one wins: agent, handlers and sink start together."""
     paths.private_dir(str(file.parent))

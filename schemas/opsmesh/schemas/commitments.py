@@ -21,6 +21,7 @@ SIZE: Final = 16
 MARK: Final = re.compile(
     r"\[redacted:(?P<rule>[a-z0-9_.-]+)(?::(?P<commitment>[A-Za-z0-9_-]{22})(?:~(?P<n>\d{1,6}))?)?\]"
 )
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,6 +33,13 @@ class Place(NamedTuple):
     context: str
     path: str
     n: int = 0
+
+
+def member(path: str, name: str) -> str:
+    """The JSON path of an object's member: `$.a`, `$["a b"]`."""
+    if _PLAIN_NAME.fullmatch(name):
+        return f"{path}.{name}"
+    return f"{path}[{_encode(name).decode()}]"
 
 
 def mark(rule: str, removed: Any, place: Place, key: bytes | None) -> str:

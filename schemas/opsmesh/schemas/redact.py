@@ -58,7 +58,6 @@ _FOLD: Final = bytes(48 if 48 <= c <= 57 else c + 32 if 65 <= c <= 90 else c for
 #: An ASCII character that JSON need not escape may hide a hint: such bytes are looked into.
 _ESCAPES: Final = (b"\\u000", b"\\/")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _V = TypeVar("_V")
 _encode = msgspec.json.Encoder().encode
@@ -199,9 +198,10 @@ class Redactor:
         return clean in (archived, self.redact_bytes(archived, stored=stored))
 
     def file(self, data: bytes, *, context: str, path: str) -> tuple[bytes, Report]:
-        """A file's bytes without secrets; one with a zero byte is no text, and stays as it is. Its
-        end may begin in mid-character."""
-        if b"\0" in data or not self.suspicious(data):
+        """A file's bytes without secrets; its end may begin in mid-character. One with zero bytes
+        is a text when it is UTF-8, as environment blocks and command lines of /proc are; else it
+        stays as it is."""
+        if not self.suspicious(data) or (b"\0" in data and not _is_utf8(data)):
             return data, []
         one = _Pass(context)
         clean = self._text(data.decode(errors="surrogateescape"), path, one)
@@ -261,10 +261,8 @@ class Redactor:
             shown = self._text(name, f"{path}.*", one)
             if shown != name:  # the key itself is a secret; its place keeps two of them apart
                 yield name, f"{shown}#{n}", f"{path}.*", item
-            elif _PLAIN_KEY.fullmatch(name):
-                yield name, key, f"{path}.{name}", item
             else:
-                yield name, key, f"{path}[{_encode(name).decode()}]", item
+                yield name, key, commitments.member(path, name), item
 
     def _blank(self, value: Any, path: str, rule: FieldRule, one: _Pass, depth: int) -> Any:
         """Everything under a secret's name, with the shape kept. Truth values and null stay."""
@@ -344,6 +342,14 @@ class Redactor:
             return commitments.mark(rule, taken, Place(one.context, path, n), self._key)
         except (TypeError, ValueError, RecursionError):  # of values that are no JSON
             return f"[redacted:{rule}]"
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _fold(hint: str) -> bytes:

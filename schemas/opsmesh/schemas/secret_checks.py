@@ -18,7 +18,7 @@ _CARDS: Final = re.compile(
 )
 #: Texts that stand for a secret and are none: variables, templates, masks.
 _PLACEHOLDER: Final = re.compile(
-    r"\$\{[^{}]*\}|\$\(\S*\)?|\$[A-Za-z_]\w*|\$?\{\{[^{}]*\}\}|%\(?\w*\)?[sdr]|%[A-Za-z_]\w*%|\{\w*\}"
+    r"\$\{[^{}]*\}|\$\(\S*\)?|\$[A-Za-z_]\w*|\$?\{\{(?:[^{}]*\}\})?|%\(?\w*\)?[sdr]|%[A-Za-z_]\w*%|\{\w*\}"
     r"|<[\w .:/|-]+>|[*xX.•…-]{3,}|(?i:null|none|nil|undefined|true|false|redacted|\[redacted\])"
 )
 #: Source code that hands a secret on: `settings.password`, `_token`, `getpass(`, `env[`.

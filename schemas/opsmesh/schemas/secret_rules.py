@@ -93,7 +93,7 @@ NAMED_RULES: Final = (
         re.compile(
             r"\bauthorization\\?[\"']?\s{0,3}[:=]\s{0,3}\\?[\"']?"
             r"(?:(?:bearer|basic|token|digest|bot|apikey|negotiate)\s{1,3})?"
-            r"(?P<secret>[^\s\"',;\\]+)",
+            r"(?P<secret>[^\s\0\"',;\\]+)",
             re.IGNORECASE,
         ),
         ("authorization",),
@@ -103,16 +103,16 @@ NAMED_RULES: Final = (
         "bearer",
         re.compile(r"\bbearer\s{1,3}(?P<secret>[A-Za-z0-9._~+/-]{16,}={0,2})", re.IGNORECASE),
         ("bearer",),
-        entropy=2.0,
+        entropy=1.8,
     ),
     ValueRule(
         "cookie",
-        re.compile(r"\bcookie:[ \t]{0,3}(?P<secret>[^\r\n\"']+)", re.IGNORECASE),
+        re.compile(r"\bcookie:[ \t]{0,3}(?P<secret>[^\r\n\0\"']+)", re.IGNORECASE),
         ("cookie",),
     ),
     ValueRule(
         "url_password",
-        re.compile(r"(?<=://)[^\s/:@'\"<>]{0,256}:(?P<secret>[^\s/'\"<>]{1,256})(?=@)"),
+        re.compile(r"(?<=://)[^\s/:@'\"<>]{0,256}:(?P<secret>[^\s\0/'\"<>]{1,256})(?=@)"),
         ("@",),
         placeholders=True,
     ),
@@ -120,14 +120,14 @@ NAMED_RULES: Final = (
         "url_token",
         re.compile(r"(?<=://)(?P<secret>[A-Za-z0-9_-]{20,256})(?=@)"),
         ("@",),
-        entropy=2.0,
+        entropy=1.8,
     ),
     # The connection strings of ADO.NET, ODBC and Azure: `Server=…;Pwd=…`, `AccountKey=…==`.
     ValueRule(
         "connection_string",
         re.compile(
             r";\s{0,3}(?:pwd|password|accountkey|sharedaccesskey|sharedaccesssignature)\s{0,3}="
-            r"\s{0,3}(?P<secret>[^;\"'\s]+)",
+            r"\s{0,3}(?P<secret>[^;\"'\s\0]+)",
             re.IGNORECASE,
         ),
         (*_PASSWORD_HINTS, "pwd", "accountkey", "sharedaccess"),
@@ -141,7 +141,7 @@ NAMED_RULES: Final = (
             re.IGNORECASE,
         ),
         ("sig=", "x-amz-s", "x-goog-s"),
-        entropy=2.0,
+        entropy=1.8,
     ),
     # NAME='text', "NAME": "text": quoted, so blanks may stand around the sign.
     ValueRule(
@@ -159,7 +159,7 @@ NAMED_RULES: Final = (
         "assignment",
         re.compile(
             rf"(?:{_NAME}|_pwd)"
-            r"=(?!=|(?:none|null|true|false)\b)(?P<secret>[^\s\"'`&;,)\\]+)",
+            r"=(?!=|(?:none|null|true|false)\b)(?P<secret>[^\s\0\"'`&;,)\\]+)",
             re.IGNORECASE,
         ),
         (*NAME_HINTS, "_pwd"),
@@ -180,8 +180,8 @@ NAMED_RULES: Final = (
     ValueRule(
         "flag",
         re.compile(
-            rf"(?<![\w-])--?(?:[A-Za-z0-9]{{1,20}}[_-]){{0,4}}{_NAME}[ \t]{{1,3}}"
-            r"(?P<secret>\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\"'-]\S*)",
+            rf"(?<![\w-])--?(?:[A-Za-z0-9]{{1,20}}[_-]){{0,4}}{_NAME}[ \t\0]{{1,3}}"
+            r"(?P<secret>\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\0\"'-][^\s\0]*)",
             re.IGNORECASE,
         ),
         NAME_HINTS,
@@ -190,17 +190,17 @@ NAMED_RULES: Final = (
     ValueRule(
         "flag",
         re.compile(
-            r"\b(?:curl|wget|https?|xh)\b[^\n|;&]{0,400}?\s(?:-u|--(?:proxy-)?user)[ =]{0,2}[\"']?"
-            r"[^\s:\"']{1,100}:(?P<secret>[^\s\"']+)"
+            r"\b(?:curl|wget|https?|xh)\b[^\n|;&]{0,400}?[\s\0](?:-u|--(?:proxy-)?user)"
+            r"[ =\0]{0,2}[\"']?[^\s\0:\"']{1,100}:(?P<secret>[^\s\0\"']+)"
         ),
-        ("curl ", "wget ", "http ", "https ", "xh "),
+        ("curl", "wget", "http ", "https ", "xh "),
         placeholders=True,
     ),
     ValueRule(
         "flag",
         re.compile(
-            r"\b(?:mysql(?:dump|admin|import)?|mariadb|sshpass)\b[^\n|;&]{0,400}?\s-p[ \t]?"
-            r"(?P<secret>[^\s-]\S*)"
+            r"\b(?:mysql(?:dump|admin|import)?|mariadb|sshpass)\b[^\n|;&]{0,400}?[\s\0]-p[ \t]?"
+            r"(?P<secret>[^\s\0-][^\s\0]*)"
         ),
         ("mysql", "mariadb", "sshpass"),
         placeholders=True,

@@ -15,7 +15,7 @@ from opsmesh.schemas.secret_rules import ValueRule
 #: Left of a token: none of a token's own characters, so that a long run is tried once.
 _START = r"(?<![A-Za-z0-9_-])"
 #: A token's bits a character; `ghp_xxxxxxxx` of a manual has fewer.
-_RANDOM: Final = 2.5
+_RANDOM: Final = 1.8
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
