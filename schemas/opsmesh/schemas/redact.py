@@ -126,6 +126,7 @@ class Redactor:
             *((secret_rules.CARD,) if cards else ()),
             *((secret_rules.EMAIL,) if emails else ()),
         ]
+        self._patterns: list[re.Pattern[str] | None] = [None] * len(self._values)
         #: Rules that look at every text, and whether there is any that looks at every event.
         self._unhinted = [n for n, rule in enumerate(self._values) if not rule.hints]
         self._always = bool(self._unhinted) or any(not rule.hints for rule in self._fields)
@@ -138,6 +139,7 @@ class Redactor:
                 rules_of.setdefault(_fold(hint), []).append(n)
         self._rules_of = list(rules_of.values())
         self._search = BytesAhoCorasick(list(rules_of)).find_matches_as_indexes
+        self._quiet = lru_cache(KNOWN_NAMES)(lambda name: not (self._unhinted or self._hits(name)))
         self._rule_of_field = lru_cache(KNOWN_NAMES)(self._field_rule)
 
     def suspicious(self, data: bytes) -> bool:
@@ -258,7 +260,7 @@ class Redactor:
         """Each entry as (name, key to store, path, item)."""
         for n, (key, item) in enumerate(value.items()):
             name = str(key)
-            shown = self._text(name, f"{path}.*", one)
+            shown = name if self._quiet(name) else self._text(name, f"{path}.*", one)
             if shown != name:  # the key itself is a secret; its place keeps two of them apart
                 yield name, f"{shown}#{n}", f"{path}.*", item
             else:
@@ -289,7 +291,7 @@ class Redactor:
         return next((rule for rule in self._fields if rule.pattern.search(snake)), None)
 
     def _text(self, text: str, path: str, one: _Pass) -> str:
-        hits = self._search(text.encode(errors="replace").translate(_FOLD), overlapping=True)
+        hits = self._hits(text)
         if not hits and not self._unhinted:
             return text
         rules = sorted({n for hit in hits for n in self._rules_of[hit[0]]}.union(self._unhinted))
@@ -297,8 +299,9 @@ class Redactor:
         found: list[spans.Span] = []
         for n in rules:
             rule = self._values[n]
-            group = "secret" if "secret" in rule.pattern.groupindex else 0
-            for match in rule.pattern.finditer(text):
+            pattern = self._patterns[n] or self._compiled(n)
+            group = "secret" if "secret" in pattern.groupindex else 0
+            for match in pattern.finditer(text):
                 start, stop = match.span(group)
                 if start == stop or spans.within(text, start, stop, marks):
                     continue
@@ -314,6 +317,13 @@ class Redactor:
             parts += text[end:start], taken
             end = stop
         return "".join((*parts, text[end:]))
+
+    def _hits(self, text: str) -> list[tuple[int, int, int]]:
+        return self._search(text.encode(errors="replace").translate(_FOLD), overlapping=True)
+
+    def _compiled(self, n: int) -> re.Pattern[str]:
+        made = self._patterns[n] = re.compile(self._values[n].pattern)
+        return made
 
     def _innocent(
         self, text: str, rule: ValueRule | str, path: str, one: _Pass, *, at: int = 0

@@ -21,7 +21,8 @@ class ValueRule(NamedTuple):
     """
 
     name: str
-    pattern: re.Pattern[str]
+    #: Compiled when the first hint of it is seen: most rules never are, in most processes.
+    pattern: re.Pattern[str] | str
     hints: tuple[str, ...] = ()
     #: Bits a character that a secret has at least: what has less is a sample of the form.
     entropy: float = 0.0
@@ -90,55 +91,52 @@ USER_PROGRAMS: Final = re.compile(r"(?:.*/)?(?:curl|wget|http|https|xh)")
 NAMED_RULES: Final = (
     ValueRule(
         "authorization",
-        re.compile(
-            r"\bauthorization\\?[\"']?\s{0,3}[:=]\s{0,3}\\?[\"']?"
+        (
+            r"(?i)\bauthorization\\?[\"']?\s{0,3}[:=]\s{0,3}\\?[\"']?"
             r"(?:(?:bearer|basic|token|digest|bot|apikey|negotiate)\s{1,3})?"
-            r"(?P<secret>[^\s\0\"',;\\]+)",
-            re.IGNORECASE,
+            r"(?P<secret>[^\s\0\"',;\\]+)"
         ),
         ("authorization",),
         placeholders=True,
     ),
     ValueRule(
         "bearer",
-        re.compile(r"\bbearer\s{1,3}(?P<secret>[A-Za-z0-9._~+/-]{16,}={0,2})", re.IGNORECASE),
+        r"(?i)\bbearer\s{1,3}(?P<secret>[A-Za-z0-9._~+/-]{16,}={0,2})",
         ("bearer",),
         entropy=1.8,
     ),
     ValueRule(
         "cookie",
-        re.compile(r"\bcookie:[ \t]{0,3}(?P<secret>[^\r\n\0\"']+)", re.IGNORECASE),
+        r"(?i)\bcookie:[ \t]{0,3}(?P<secret>[^\r\n\0\"']+)",
         ("cookie",),
     ),
     ValueRule(
         "url_password",
-        re.compile(r"(?<=://)[^\s/:@'\"<>]{0,256}:(?P<secret>[^\s\0/'\"<>]{1,256})(?=@)"),
+        r"(?<=://)[^\s/:@'\"<>]{0,256}:(?P<secret>[^\s\0/'\"<>]{1,256})(?=@)",
         ("@",),
         placeholders=True,
     ),
     ValueRule(
         "url_token",
-        re.compile(r"(?<=://)(?P<secret>[A-Za-z0-9_-]{20,256})(?=@)"),
+        r"(?<=://)(?P<secret>[A-Za-z0-9_-]{20,256})(?=@)",
         ("@",),
         entropy=1.8,
     ),
     # The connection strings of ADO.NET, ODBC and Azure: `Server=…;Pwd=…`, `AccountKey=…==`.
     ValueRule(
         "connection_string",
-        re.compile(
-            r";\s{0,3}(?:pwd|password|accountkey|sharedaccesskey|sharedaccesssignature)\s{0,3}="
-            r"\s{0,3}(?P<secret>[^;\"'\s\0]+)",
-            re.IGNORECASE,
+        (
+            r"(?i);\s{0,3}(?:pwd|password|accountkey|sharedaccesskey|sharedaccesssignature)\s{0,3}="
+            r"\s{0,3}(?P<secret>[^;\"'\s\0]+)"
         ),
         (*_PASSWORD_HINTS, "pwd", "accountkey", "sharedaccess"),
         placeholders=True,
     ),
     ValueRule(
         "url_signature",
-        re.compile(
-            r"[?&](?:sig|x-amz-signature|x-amz-security-token|x-goog-signature)="
-            r"(?P<secret>[A-Za-z0-9%+/_=-]{32,})",
-            re.IGNORECASE,
+        (
+            r"(?i)[?&](?:sig|x-amz-signature|x-amz-security-token|x-goog-signature)="
+            r"(?P<secret>[A-Za-z0-9%+/_=-]{32,})"
         ),
         ("sig=", "x-amz-s", "x-goog-s"),
         entropy=1.8,
@@ -146,10 +144,9 @@ NAMED_RULES: Final = (
     # NAME='text', "NAME": "text": quoted, so blanks may stand around the sign.
     ValueRule(
         "assignment",
-        re.compile(
-            _NAME + r"\\?[\"']?\s{0,3}[=:]\s{0,3}(?P<q>\\?[\"'])"
-            r"(?P<secret>[^\"'\n\\]{1,4096})(?P=q)",
-            re.IGNORECASE,
+        (
+            "(?i)" + _NAME + r"\\?[\"']?\s{0,3}[=:]\s{0,3}(?P<q>\\?[\"'])"
+            r"(?P<secret>[^\"'\n\\]{1,4096})(?P=q)"
         ),
         NAME_HINTS,
         placeholders=True,
@@ -157,10 +154,9 @@ NAMED_RULES: Final = (
     # NAME=text as in an environment, a query or an option; `==` is a comparison.
     ValueRule(
         "assignment",
-        re.compile(
-            rf"(?:{_NAME}|_pwd)"
-            r"=(?!=|(?:none|null|true|false)\b)(?P<secret>[^\s\0\"'`&;,)\\]+)",
-            re.IGNORECASE,
+        (
+            rf"(?i)(?:{_NAME}|_pwd)"
+            r"=(?!=|(?:none|null|true|false)\b)(?P<secret>[^\s\0\"'`&;,)\\]+)"
         ),
         (*NAME_HINTS, "_pwd"),
         placeholders=True,
@@ -169,27 +165,26 @@ NAMED_RULES: Final = (
     # have more than one word there, or brackets.
     ValueRule(
         "assignment",
-        re.compile(
-            rf"^[ \t]{{0,16}}[\w.-]{{0,40}}(?:{_PASSWORD}|{_KEY}|client[_-]?secret|auth[_-]?token)"
-            r"[ \t]{0,3}[:=][ \t]{1,3}(?P<secret>[^\s()\[\]{}\"']{6,})[ \t]{0,3}\r?$",
-            re.IGNORECASE | re.MULTILINE,
+        (
+            rf"(?im)^[ \t]{{0,16}}[\w.-]{{0,40}}"
+            rf"(?:{_PASSWORD}|{_KEY}|client[_-]?secret|auth[_-]?token)"
+            r"[ \t]{0,3}[:=][ \t]{1,3}(?P<secret>[^\s()\[\]{}\"']{6,})[ \t]{0,3}\r?$"
         ),
         NAME_HINTS,
         placeholders=True,
     ),
     ValueRule(
         "flag",
-        re.compile(
-            rf"(?<![\w-])--?(?:[A-Za-z0-9]{{1,20}}[_-]){{0,4}}{_NAME}[ \t\0]{{1,3}}"
-            r"(?P<secret>\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\0\"'-][^\s\0]*)",
-            re.IGNORECASE,
+        (
+            rf"(?i)(?<![\w-])--?(?:[A-Za-z0-9]{{1,20}}[_-]){{0,4}}{_NAME}[ \t\0]{{1,3}}"
+            r"(?P<secret>\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\0\"'-][^\s\0]*)"
         ),
         NAME_HINTS,
         placeholders=True,
     ),
     ValueRule(
         "flag",
-        re.compile(
+        (
             r"\b(?:curl|wget|https?|xh)\b[^\n|;&]{0,400}?[\s\0](?:-u|--(?:proxy-)?user)"
             r"[ =\0]{0,2}[\"']?[^\s\0:\"']{1,100}:(?P<secret>[^\s\0\"']+)"
         ),
@@ -198,7 +193,7 @@ NAMED_RULES: Final = (
     ),
     ValueRule(
         "flag",
-        re.compile(
+        (
             r"\b(?:mysql(?:dump|admin|import)?|mariadb|sshpass)\b[^\n|;&]{0,400}?[\s\0]-p[ \t]?"
             r"(?P<secret>[^\s\0-][^\s\0]*)"
         ),
@@ -207,12 +202,12 @@ NAMED_RULES: Final = (
     ),
     ValueRule(  # ~/.netrc
         "netrc",
-        re.compile(r"\blogin\s{1,8}\S{1,200}\s{1,8}password\s{1,8}(?P<secret>\S+)"),
+        r"\blogin\s{1,8}\S{1,200}\s{1,8}password\s{1,8}(?P<secret>\S+)",
         ("login",),
     ),
     ValueRule(  # of crypt(3), bcrypt and Argon2, as in /etc/shadow
         "password_hash",
-        re.compile(
+        (
             r"\$(?:2[abxy]\$\d\d\$[./A-Za-z0-9]{53}"
             r"|[1567y]\$(?:[A-Za-z0-9=,./]{1,64}\$){1,2}[./A-Za-z0-9]{22,128}"
             r"|argon2(?:id|i|d)\$[A-Za-z0-9=,$+/]{30,256})"
@@ -223,7 +218,7 @@ NAMED_RULES: Final = (
 
 CARD: Final = ValueRule(
     "card",
-    re.compile(
+    (
         r"(?<![\w.-])(?:[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}(?:\1?\d{1,3})?"
         r"|3[47]\d{2}([ -]?)\d{6}\2\d{5}|3[068]\d{2}([ -]?)\d{6}\3\d{4})(?![\w-]|\.\d)"
     ),
@@ -234,8 +229,6 @@ CARD: Final = ValueRule(
 #: Only when it is asked for: an address is often what an event is about.
 EMAIL: Final = ValueRule(
     "email",
-    re.compile(
-        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
-    ),
+    (r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"),
     ("@",),
 )

@@ -6,7 +6,6 @@ lower case with every digit as 0 (`redact`), so they may hold digits.
 
 from __future__ import annotations
 
-import re
 from itertools import product
 from typing import Final
 
@@ -20,7 +19,7 @@ _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
 def _token(name: str, form: str, *hints: str) -> ValueRule:
-    return ValueRule(name, re.compile(_START + form), hints, entropy=_RANDOM)
+    return ValueRule(name, _START + form, hints, entropy=_RANDOM)
 
 
 def _hex_after(prefix: str) -> tuple[str, ...]:
@@ -34,21 +33,20 @@ _DISCORD_HINTS: Final = tuple(map("".join, product("mno", "dtjz", "aeimquycgk", 
 TOKEN_RULES: Final = (
     ValueRule(
         "private_key",
-        re.compile(
-            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        (
+            r"(?m)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
             r"(?:(?!-----)[\s\S])*(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"
             # The end of a key whose begin was cut off, as in the tail of an output.
             r"|(?:^[A-Za-z0-9+/=]{16,76}\r?\n){0,120}(?:^[A-Za-z0-9+/=]{1,76}\r?\n)?"
             r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-            r"|^Private-Lines: \d{1,4}\r?\n(?:[A-Za-z0-9+/=]{1,76}\r?\n?){1,200}",
-            re.MULTILINE,
+            r"|^Private-Lines: \d{1,4}\r?\n(?:[A-Za-z0-9+/=]{1,76}\r?\n?){1,200}"
         ),
         ("private key", "private-lines:"),
     ),
     _token("age_key", r"AGE-SECRET-KEY-1[A-Z0-9]{58}", "age-secret-key-"),
     ValueRule(
         "jwt",
-        re.compile(
+        (
             _START + r"(?:eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"
             r"|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){2}(?:\.[A-Za-z0-9_-]*){0,2})"
         ),
@@ -58,7 +56,7 @@ TOKEN_RULES: Final = (
     # Clouds.
     ValueRule(
         "aws_key",
-        re.compile(
+        (
             r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}|A3T[A-Z0-9]{17}"
             r"|ABSK[A-Za-z0-9+/]{109,269}={0,2})(?![A-Za-z0-9])"
         ),
@@ -74,7 +72,7 @@ TOKEN_RULES: Final = (
     ),
     ValueRule(
         "azure_key",
-        re.compile(
+        (
             r"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.-]{3}\dQ~[A-Za-z0-9_~.-]{31,34}(?![A-Za-z0-9_~.-])"
             r"|(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{76}\+ASt[A-Za-z0-9+/]{6}(?:==)?"
             r"|[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}|[A-Za-z0-9]{52}JQQJ9[A-Za-z0-9]{27,31}={0,2})"
@@ -137,19 +135,19 @@ TOKEN_RULES: Final = (
     ),
     ValueRule(
         "webhook",
-        re.compile(
+        (
             r"hooks\.slack(?:-gov)?\.com/(?P<secret>(?:services|workflows|triggers)/[A-Za-z0-9+/_-]{20,})"
         ),
         ("hooks.slack",),
     ),
     ValueRule(
         "webhook",
-        re.compile(r"discord(?:app)?\.com/api/webhooks/\d{15,22}/(?P<secret>[A-Za-z0-9_-]{50,})"),
+        r"discord(?:app)?\.com/api/webhooks/\d{15,22}/(?P<secret>[A-Za-z0-9_-]{50,})",
         ("/api/webhooks/",),
     ),
     ValueRule(
         "webhook",
-        re.compile(r"\.webhook\.office\.com/webhookb2/(?P<secret>[A-Za-z0-9@/_-]{40,})"),
+        r"\.webhook\.office\.com/webhookb2/(?P<secret>[A-Za-z0-9@/_-]{40,})",
         ("webhook.office.com",),
     ),
     _token(
@@ -159,7 +157,7 @@ TOKEN_RULES: Final = (
     ),
     ValueRule(
         "telegram_token",
-        re.compile(r"(?<![0-9])\d{6,12}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])"),
+        r"(?<![0-9])\d{6,12}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])",
         ("0:aa",),
         entropy=_RANDOM,
     ),
