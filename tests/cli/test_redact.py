@@ -11,8 +11,10 @@ from tests.cli.conftest import Cli
 from tests.evidence.made import opened
 
 from opsmesh.router import paths, redaction
+from opsmesh.router.intake import Intake
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.commitments import MARK
+from opsmesh.schemas.registry import load_registry
 
 TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
 ID = "019ab000-0000-7000-8000-000000000001"
@@ -79,8 +81,9 @@ def test_rules_of_the_user_are_explained(cli: Cli, home: Path) -> None:
 @pytest.fixture
 def archived(home: Path) -> bytes:
     """An event with a secret, as the agent stores it and the sink archives it."""
-    data = {"id": ID, "topic": "a.b", "payload": {"said": f"push {TOKEN}", "password": 1234}}
-    clean = redaction.load(Settings()).redact_bytes(json.dumps(data).encode())
+    line = {"id": ID, "topic": "a.b", "payload": {"said": f"push {TOKEN}", "password": 1234}}
+    intake = Intake(Settings(), load_registry(), redaction.load(Settings()))
+    clean = intake.message(json.dumps(line).encode()).data
     with opened(Path(paths.evidence_dir())) as made:
         made.event(1, 1_764_000_000_000_000, clean)
         made.commit()

@@ -44,9 +44,12 @@ def test_settings(home: Path) -> None:
     file.write_text(block("yaml"))
     assert mistakes() == []
     assert yaml.safe_load(block("yaml")).keys() == {"redact"}
-    clean, _ = redaction.load(Settings()).redact(
-        {"badgeNumber": 7, "a": "TCK-1234 at db.corp.example.org", "password": "test-me"}
-    )
+    payload: dict[str, Any] = {
+        "badgeNumber": 7,
+        "a": "TCK-1234 at db.corp.example.org",
+        "password": "test-me",
+    }
+    clean, _ = redaction.load(Settings()).redact(payload)
     assert clean["badgeNumber"].startswith("[redacted:badge_number:")
     assert re.fullmatch(r"TCK-\[redacted:ticket:.+\] at \[redacted:internal_host:.+\]", clean["a"])
     assert clean["password"] == "test-me"
