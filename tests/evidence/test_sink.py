@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -19,9 +20,10 @@ from nats.js.errors import NotFoundError
 from opsmesh.handlers.evidence import segments
 from opsmesh.handlers.evidence.sink import CONSUMER
 from opsmesh.handlers.evidence.verify import verify
-from opsmesh.router import paths, server
+from opsmesh.router import paths, redaction, server
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import commitments, ids, openings, times
 from tests.conftest import eventually, mesh_client, restart, run
 from tests.evidence.made import event, parsed
 
@@ -352,7 +354,7 @@ def test_secret_of_a_foreign_client_is_not_archived(nats_server: EmbeddedServer)
     """What a client published straight to the broker loses its secret at the sink, a restart takes
     it for no other stream, and the archive verifies."""
     token = "ghp_" + "a1B2c3D4e5F6" * 3
-    foreign = b'{"topic":"a.b","id":"x","n":1.50,"payload":{"said":"push with %s"}}'
+    foreign = b'{"topic":"a.b","n":1.50,"payload":{"said":"push with %s"}}'
     no_event = b"\xff password=%s\x00"
 
     async def body() -> None:
@@ -375,3 +377,8 @@ def test_secret_of_a_foreign_client_is_not_archived(nats_server: EmbeddedServer)
     assert re.fullmatch(re.escape(foreign).replace(b"%s", mark), lines[1].data)
     assert re.fullmatch(rb"\xff password=\[redacted:[a-z_]+:[\w-]{22}\]\x00", lines[2].data)
     assert verify(folder()).intact
+    # Without an id of its own it has the one that every reader derives, and opens under it.
+    event_id = ids.derived(times.parse_us(lines[1].time) // 1000, EVENTS, "2")
+    key = redaction.key(redaction.key_file())
+    (one,) = openings.of(json.loads(lines[1].data), key, context=event_id)
+    assert commitments.opens(one.commitment, commitments.from_text(one.salt), token)

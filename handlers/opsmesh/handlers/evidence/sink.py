@@ -21,7 +21,7 @@ from opsmesh.handlers.errors import ArchiveDamaged
 from opsmesh.handlers.evidence import lines
 from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.router import connection, logs, notify, redaction
-from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable
+from opsmesh.router.errors import BrokerUnavailable, RouterError
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
@@ -263,7 +263,7 @@ def main() -> int:
             settings.evidence_dir, stream=EVENTS, segment_bytes=settings.evidence.segment_bytes
         ) as archive:
             asyncio.run(_serve(settings, archive))
-    except (AlreadyRunning, ArchiveDamaged, OSError) as error:
+    except (RouterError, ArchiveDamaged, OSError) as error:
         log.error("evidence.not_started", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400 (a fact, not a bug)
         return 1
     return 0
