@@ -120,7 +120,10 @@ def check(
     original = sys.stdin.buffer.read().decode(errors="surrogateescape")
     texts = {original, original.removesuffix("\n")}
     if not any(commitments.opens(commitment.partition("~")[0], raw, text) for text in texts):
-        output.fail("this is not what was removed there", hint="it takes all of it, as it stood: no quotes, nothing before or after")
+        output.fail(
+            "this is not what was removed there",
+            hint="it takes all of it, as it stood: no quotes, nothing before or after",
+        )
     print("this is what was removed there")
 
 
