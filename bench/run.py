@@ -35,6 +35,7 @@ from report import Report
 FIGURES: Final = {
     "publish_many": "publishing:many",
     "publish_one": "publishing:one",
+    "redact": "redacting:redact",
     "engine": "deciding:engine",
     "dispatch": "dispatching:deciding",
     "dispatch_runner": "dispatching:runner",

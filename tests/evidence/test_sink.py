@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,9 +20,10 @@ from nats.js.errors import NotFoundError
 from opsmesh.handlers.evidence import segments
 from opsmesh.handlers.evidence.sink import CONSUMER
 from opsmesh.handlers.evidence.verify import verify
-from opsmesh.router import paths, server
+from opsmesh.router import paths, redaction, server
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import commitments, ids, openings, times
 from tests.conftest import eventually, mesh_client, restart, run
 from tests.evidence.made import event, parsed
 
@@ -345,3 +348,37 @@ def test_sink_waits_for_broker_and_stream(home: Path) -> None:
 
     run(body())
     assert seqs() == [1]
+
+
+def test_secret_of_a_foreign_client_is_not_archived(nats_server: EmbeddedServer) -> None:
+    """What a client published straight to the broker loses its secret at the sink, a restart takes
+    it for no other stream, and the archive verifies."""
+    token = "ghp_" + "a1B2c3D4e5F6" * 3
+    foreign = b'{"topic":"a.b","n":1.50,"payload":{"said":"push with %s"}}'
+    no_event = b"\xff password=%s\x00"
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            messages = [event(1), foreign % token.encode(), no_event % token.encode()]
+            with sink() as process:
+                await publish(client, *messages)
+                await eventually(lambda: archived(client))
+                assert await ended(process, signal.SIGTERM) == 0
+            with sink() as process:
+                await publish(client, event(4))
+                await eventually(lambda: archived(client))
+                assert await ended(process, signal.SIGTERM) == 0
+
+    run(body())
+    lines = parsed(folder())
+    assert [line.kind for line in lines] == ["event", "event", "base64", "event"]
+    assert lines[0].data == event(1)
+    mark = rb"\[redacted:github_token:[\w-]{22}\]"
+    assert re.fullmatch(re.escape(foreign).replace(b"%s", mark), lines[1].data)
+    assert re.fullmatch(rb"\xff password=\[redacted:[a-z_]+:[\w-]{22}\]\x00", lines[2].data)
+    assert verify(folder()).intact
+    # Without an id of its own it has the one that every reader derives, and opens under it.
+    event_id = ids.derived(times.parse_us(lines[1].time) // 1000, EVENTS, "2")
+    key = redaction.key(redaction.key_file())
+    (one,) = openings.of(json.loads(lines[1].data), key, context=event_id)
+    assert commitments.opens(one.commitment, commitments.from_text(one.salt), token)

@@ -13,6 +13,7 @@ from opsmesh.handlers.live import versions
 from opsmesh.handlers.profiles import overrides
 from opsmesh.router import deadletter, trigger
 from opsmesh.router.decide import decide
+from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids
@@ -354,5 +355,40 @@ def test_trigger_for_an_unknown_profile_is_dead_lettered(nats_server: EmbeddedSe
             await trigger.send(m.client, "nobody", b"{}", trigger.Trigger(kind="manual", id="t"))
             letter = (await eventually(m.letters))[0]
             assert (letter.profile, letter.data) == ("nobody", b"{}")
+
+    run(body())
+
+
+def test_secrets_stay_in_the_step(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """What a step prints, emits and fails with reaches neither ledger, events nor dead letters with
+    its secret; the dead letter of a foreign event loses it, too."""
+    token = "ghp_" + "a1B2c3D4e5F6" * 3
+    profiles = f"""
+profiles:
+  leaky:
+    on: service.start.failed
+    {FAST_RETRY}
+    actions:
+      - command: [echo, {token}]
+      - emit: {{topic: a.leak, payload: {{said: "a {token} b"}}}}
+      - id: last
+        command: [sh, -c, "echo password={token} >&2; exit 1"]
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            await m.publish(payload={"unit": token})
+            await m.wait("automation.run.deadlettered")
+            for stream in ("EVENTS", "DLQ", "KV_opsmesh-runs"):
+                async for msg in scan(m.client, stream, subjects=[">"]):
+                    # a foreign one: the stream holds what its client published
+                    if msg.subject != f"evt.{m.settings.host}.service.start.failed":
+                        assert token.encode() not in msg.data, msg.subject
+                        assert token not in str(msg.headers), msg.subject
+            (leak,) = await m.events("a.leak")
+            assert "[redacted:github_token:" in leak.payload["said"]
+            (done,) = await m.runs()
+            assert done.steps[0].output["stdout"].startswith("[redacted:github_token:")
+            assert "[redacted:" in (done.steps[2].error or "")
 
     run(body())

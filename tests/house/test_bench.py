@@ -23,6 +23,7 @@ from tests.house.checkout import TOP
 FIGURES = {
     "publish_many": ["publish_many"],
     "publish_one": ["publish_one"],
+    "redact": ["redact", "redact_hint", "redact_found"],
     "engine": ["engine_miss", "engine_match", "engine_debounce"],
     "dispatch": ["dispatch", "decide_fire", "decide_burst"],
     "dispatch_runner": ["dispatch_runner"],
@@ -35,6 +36,9 @@ FIGURES = {
 }
 #: Rows that stand alone: nats-py has nothing like them.
 ALONE = {
+    "redact",
+    "redact_hint",
+    "redact_found",
     "engine_miss",
     "engine_match",
     "engine_debounce",

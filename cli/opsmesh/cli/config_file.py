@@ -93,6 +93,9 @@ def _line(fact: dict[str, Any], document: yamlfile.Document | None) -> tuple[int
         message = f"{key}: {text[:1].lower()}{text[1:]}"
         if key not in _SECRETS and isinstance(fact["input"], str | int | float):
             message += f", not {json.dumps(fact['input'], ensure_ascii=False)}"
+    while source == "default" and len(path) > 1:  # a value in its short form has no such key
+        path = path[:-1]
+        source = _source(path, document)
     line = 0
     if document is not None and source.startswith(document.file):
         unknown = fact["type"] == "extra_forbidden"

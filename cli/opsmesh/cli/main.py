@@ -50,6 +50,7 @@ COMMANDS = {
     "dlq": Lazy("opsmesh.cli.dlq:app", "Events that no attempt could handle.", _PROFILES),
     "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),
     "evidence": Lazy("opsmesh.cli.evidence:app", "The hash-chained archive.", _EVIDENCE),
+    "redact": Lazy("opsmesh.cli.redact:app", "What is taken out of events.", _EVIDENCE),
     "producer": Lazy("opsmesh.cli.producer:app", "What watches which tool.", _DEVELOPERS),
     "agent": Lazy("opsmesh.router.agent:main", "Run the agent.", hidden=True, raw=True),
     "handlers": Lazy("opsmesh.handlers.serve:main", "Run the handlers.", hidden=True, raw=True),

@@ -7,6 +7,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from opsmesh.router import redaction
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids, times
@@ -45,8 +46,8 @@ def new_event(
 
 async def say(client: Client, event: Event) -> None:
     """Store the event durably; NotAcknowledged when the broker does not confirm it."""
-    publisher = Publisher(client)
-    await publisher.publish(subject(event.host, event.topic), encode(event), msg_id=event.id)
+    data, _ = redaction.load(Settings()).event(encode(event))
+    await Publisher(client).publish(subject(event.host, event.topic), data, msg_id=event.id)
 
 
 def person() -> str:

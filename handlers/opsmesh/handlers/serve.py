@@ -28,7 +28,7 @@ from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.handlers.runs.takeover import STEPS
-from opsmesh.router import connection, deadletter, logs, notify, paths, tasks
+from opsmesh.router import connection, deadletter, logs, notify, paths, redaction, tasks
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import Publisher
@@ -93,6 +93,7 @@ class Server:
             bundles=Path(paths.bundles_dir()),
             workdirs=self._workdirs,
             publish=self.publish,
+            redactor=redaction.load(settings),
         )
         self._triggers: Consumer | None = None
         self._active: dict[str, Active] = {}
@@ -103,7 +104,7 @@ class Server:
 
     async def publish(self, event: Event) -> None:
         """Store an event; returns when the broker has it, however long it is away."""
-        data = encode(event)
+        data, _ = self._services.redactor.event(encode(event))
         while True:
             try:
                 await self._events.publish(subject(event.host, event.topic), data, msg_id=event.id)
@@ -300,6 +301,7 @@ class Server:
             reason=f"no profile {name!r} is in force",
             msg_id=f"dlq:{name}:{TRIGGERS}:{message.seq}",
             origin=(TRIGGERS, message.seq, message.stored_us),
+            redactor=self._services.redactor,
         )
         return Reject("no such profile")
 
@@ -392,7 +394,7 @@ async def _start(settings: Settings, started: list[tuple[Server, Client]]) -> No
 def main() -> int:
     """Entry of `opsmesh handlers`."""
     settings = Settings()
-    logs.configure("handlers", level=settings.log_level)
+    logs.configure("handlers", level=settings.log_level, redactor=redaction.of_logs(settings))
     asyncio.run(serve(settings))
     return 0
 

@@ -18,6 +18,7 @@ from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.decide import Decision, EventRef
 from opsmesh.router.testing import MemoryMesh, Stored
 from opsmesh.schemas.envelope import Event, encode, subject
+from opsmesh.schemas.redact import built_in
 
 
 class Profiles:
@@ -83,4 +84,5 @@ class Profiles:
         return run
 
     async def _publish(self, event: Event) -> None:
-        self._mesh.publish(subject(event.host, event.topic), encode(event), msg_id=event.id)
+        data, _ = built_in().event(encode(event))
+        self._mesh.publish(subject(event.host, event.topic), data, msg_id=event.id)

@@ -20,7 +20,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import connection, logs, paths, tasks, topology
+from opsmesh.router import connection, logs, paths, redaction, tasks, topology
 from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable, StreamVanished
 from opsmesh.router.ingest import HANG_UP, MAX_LINE, Ingest
 from opsmesh.router.intake import Intake, asks_reply
@@ -51,7 +51,7 @@ class Agent:
         for problem in registry.problems:
             log.error("topics.problem", problem=problem)
         self._settings = settings
-        self._intake = Intake(settings, registry)
+        self._intake = Intake(settings, registry, redaction.load(settings))
         self._outbox = Outbox(paths.spool_dir(), self._intake, host=settings.host)
         self._ingest = Ingest(paths.ingest_socket(), self.handle)
         self._client: Client | None = None
@@ -219,7 +219,7 @@ async def _serve(settings: Settings) -> None:
 def main() -> int:
     """Run the agent in the foreground until SIGTERM or Ctrl-C; the exit code."""
     settings = Settings()
-    logs.configure("agent", level=settings.log_level)
+    logs.configure("agent", level=settings.log_level, redactor=redaction.of_logs(settings))
     with only_one(paths.runtime_dir() + "/agent.lock"):
         asyncio.run(_serve(settings))
     return 0

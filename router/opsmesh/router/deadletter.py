@@ -1,8 +1,9 @@
 """Dead letters: what no attempt could handle, with its original bytes and why.
 
-A letter's body is the original message's body, byte for byte; original headers keep their names,
-save those that the broker would act on (`Nats-*`), which are prefixed. A letter leaves the stream
-only when a person (or a script of theirs) retries or drops it, and that is an event of its own.
+A letter's body is the original message's body, byte for byte unless it holds a secret; original
+headers keep their names, save those that the broker would act on (`Nats-*`), which are prefixed. A
+letter leaves the stream only when a person (or a script of theirs) retries or drops it, and that is
+an event of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.wire import Received
 from opsmesh.schemas.envelope import host_token
+from opsmesh.schemas.redact import Redactor, built_in
 
 PREFIX: Final = "Opsmesh-"
 ORIGINAL: Final = "Opsmesh-Original-"
@@ -69,15 +71,22 @@ async def write(
     errors: Sequence[Mapping[str, Any]] = (),
     run_id: str = "",
     origin: tuple[str, int, int] = ("", 0, 0),
+    redactor: Redactor | None = None,
 ) -> int:
     """Store one letter and return its sequence; the same `msg_id` is stored once.
 
     `origin` is (stream, sequence, microseconds since the epoch) of the message that could not be
-    handled. Raises what nats-py raises when the broker does not acknowledge.
+    handled. Secrets are taken out of everything. Raises what nats-py raises when the broker does
+    not acknowledge.
     """
+    redactor = redactor or built_in()
+    data, _ = redactor.event(data, otherwise=event_id or msg_id)
+    (reason, strange, errors), _ = redactor.redact(
+        (reason, dict(headers or {}), list(errors)), context=f"letter:{msg_id}"
+    )
     kept = {
         (ORIGINAL + name if name.startswith("Nats-") else name): value
-        for name, value in (headers or {}).items()
+        for name, value in strange.items()
         if not name.startswith(PREFIX)
     }
     facts = {

@@ -13,9 +13,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from opsmesh.router import redaction
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import envelope, times
-from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.errors import EnvelopeError, SchemaError
 from opsmesh.schemas.redact import Redactor
 from opsmesh.schemas.registry import Registry
@@ -55,7 +55,7 @@ class Intake:
         self, settings: Settings, registry: Registry, redactor: Redactor | None = None
     ) -> None:
         self._registry = registry
-        self._redactor = redactor or Redactor()
+        self.redactor = redactor or redaction.redactor(settings.redact)
         self._strict = settings.strict_topics
         self._defaults = {
             "host": settings.host,
@@ -76,10 +76,14 @@ class Intake:
             raw, defaults={**self._defaults, "severity": severity}, now_us=times.now_us()
         )
         _check_id(event.id)
-        payload, known = self._payload(event, coerce)
-        if payload is not event.payload:
-            fields = envelope.raw_fields(data)
-            data = msgspec.json.encode({**fields, "payload": payload})
+        checked = self._registry.check(event.topic, event.payload, coerce=coerce)
+        if checked is None:
+            self._unregistered(event.topic)
+        elif checked is not event.payload:
+            data = msgspec.json.encode({**envelope.raw_fields(data), "payload": checked})
+        data, removed = self.redactor.event(data)
+        if removed:
+            log.info("event.redacted", id=event.id, topic=event.topic, found=len(removed))
         if len(data) > MAX_EVENT:
             raise EnvelopeError(f"event of {len(data)} bytes exceeds {MAX_EVENT} bytes")
         subject = envelope.subject(event.host, event.topic)
@@ -92,7 +96,7 @@ class Intake:
             data=data,
             id=event.id,
             reply=reply,
-            headers=None if known else UNREGISTERED,
+            headers=UNREGISTERED if checked is None else None,
         )
 
     def _severity(self, topic: Any) -> str:
@@ -102,17 +106,6 @@ class Intake:
         except msgspec.DecodeError:
             return "info"
         return known.severity if known else "info"
-
-    def _payload(self, event: Event, coerce: bool) -> tuple[dict[str, Any], bool]:
-        """The payload to store (the event's own object when nothing changes), and whether its
-        topic is registered."""
-        checked = self._registry.check(event.topic, event.payload, coerce=coerce)
-        if checked is None:
-            self._unregistered(event.topic)
-        payload, removed = self._redactor.redact(event.payload if checked is None else checked)
-        if removed:
-            log.info("event.redacted", id=event.id, topic=event.topic, found=len(removed))
-        return payload, checked is not None
 
     def _unregistered(self, topic: str) -> None:
         if topic in self._seen and not self._strict:

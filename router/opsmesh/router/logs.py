@@ -11,6 +11,8 @@ import time
 
 import structlog
 
+from opsmesh.schemas.redact import Redactor, built_in
+
 #: The same thing is said at most once in this many seconds.
 QUIET = 60.0
 
@@ -33,8 +35,15 @@ class Throttle:
         return True
 
 
-def configure(component: str, *, level: str = "info") -> None:
-    """Set up structlog for this process; every line names the component."""
+def configure(component: str, *, level: str = "info", redactor: Redactor | None = None) -> None:
+    """Set up structlog for this process; every line names the component, and holds no secret."""
+    rules = redactor or built_in()
+
+    def without_secrets(
+        _: object, __: str, facts: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        return rules.redact(facts)[0]
+
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()
         if sys.stderr.isatty()
@@ -46,6 +55,7 @@ def configure(component: str, *, level: str = "info") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            without_secrets,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(

@@ -106,7 +106,8 @@ class Outbox:
         return None
 
     async def dead_letter(self, line: bytes, error: Exception) -> None:
-        """Keep a line that is no event, byte for byte, with the reason."""
+        """Keep a line that is no event, byte for byte but for its secrets, with the reason."""
+        line = self._intake.redactor.redact_bytes(line)
         if self._client is not None and self.is_open:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 return await self._write_letter(self._client, line, error, ids.uuid7())
@@ -297,6 +298,7 @@ class Outbox:
     async def _write_letter(
         self, client: Client, line: bytes, error: Exception, msg_id: str
     ) -> None:
+        line = self._intake.redactor.redact_bytes(line)  # one that a client has spooled
         room = client.max_payload - 2 * deadletter.MAX_ERRORS - 4096
         if len(line) > room:
             name = f"{times.now_us():020d}-too-large"
@@ -312,6 +314,7 @@ class Outbox:
             reason=str(error),
             msg_id=msg_id,
             errors=[{"error": str(error)}],
+            redactor=self._intake.redactor,
         )
         log.warning("ingest.invalid", error=str(error), size=len(line))
 

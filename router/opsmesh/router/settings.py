@@ -7,11 +7,12 @@ errors, so that a misspelt setting is never silently without effect.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -72,6 +73,51 @@ class Evidence(_Section):
     segment_bytes: Bytes = 64 * 2**20
 
 
+def _pattern(value: str) -> str:
+    try:
+        found = re.compile(value)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    if found.search("") is not None:
+        raise ValueError("matches the empty text, so it would match everywhere")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+RuleName = Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,40}$")]
+FieldName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+
+
+class RedactValue(_Section):
+    """A rule for texts."""
+
+    pattern: Pattern = Field(description="a group named `secret` is what is taken out, or all")
+    hints: list[Annotated[str, Field(min_length=2)]] = Field(
+        default=[],
+        description="texts of which one is in every match; without, each event is walked",
+    )
+
+
+def _value(value: Any) -> Any:
+    return {"pattern": value} if isinstance(value, str) else value
+
+
+class Redact(_Section):
+    """What is taken out of events beside what the built-in rules see (docs/redaction.md)."""
+
+    emails: bool = Field(default=False, description="e-mail addresses too")
+    cards: bool = Field(default=True, description="numbers of payment cards")
+    fields: list[FieldName] = Field(
+        default=[], description="names, in snake_case, under which everything is a secret"
+    )
+    values: dict[RuleName, Annotated[RedactValue, BeforeValidator(_value)]] = Field(
+        default={}, description="regular expressions by the name that stands in the mark"
+    )
+    allow: list[Pattern] = Field(
+        default=[], description="regular expressions of whole texts that are no secrets"
+    )
+
+
 class Producers(_Section):
     """Which producers `up` starts."""
 
@@ -107,6 +153,7 @@ class Settings(BaseSettings):
     events: Events = Events()
     evidence: Evidence = Evidence()
     producers: Producers = Producers()
+    redact: Redact = Redact()
     runs: Runs = Runs()
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")

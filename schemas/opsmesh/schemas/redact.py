@@ -1,193 +1,388 @@
-"""Taking secrets out of a payload before it leaves the process that made it.
+"""Taking secrets out of values, texts and stored bytes.
 
-Pure: values in, values out; what is given is never changed. A text that is replaced becomes
-`[redacted:<rule>]`, and redacting twice gives the same as redacting once.
+Pure: what is given is never changed, and what nothing matched in comes back as the same object. The
+one rule: redacting twice gives the same as redacting once, and the same event gives the same bytes
+each time, so that a line can be sent again, and the sink can look once more.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+from ahocorasick_rs import BytesAhoCorasick
 
-from opsmesh.schemas.secret_rules import FIELD_RULES, SECRET_FLAG, VALUE_RULES, FieldRule, ValueRule
+from opsmesh.schemas import commitments, secret_rules, spans
+from opsmesh.schemas.commitments import MARK, Place
+from opsmesh.schemas.envelope import raw_fields
+from opsmesh.schemas.errors import EnvelopeError
+from opsmesh.schemas.ids import derived
+from opsmesh.schemas.secret_checks import entropy, placeholder
+from opsmesh.schemas.secret_rules import FieldRule, ValueRule
+from opsmesh.schemas.token_rules import TOKEN_RULES
 
-__all__ = ["FieldRule", "Finding", "Redactor", "Report", "ValueRule", "redact"]
+__all__ = ["FieldRule", "Finding", "Kept", "Redactor", "Report", "ValueRule", "redact"]
 
 #: Levels of nesting that are searched; what lies deeper is taken out whole, unseen.
 MAX_DEPTH: Final = 100
 #: Field names whose rule is remembered.
 KNOWN_NAMES: Final = 2048
+#: Fields of the envelope that say which event it is. They are never touched: a message that lost
+#: them could not be found, ordered or sent again.
+IDENTITY: Final = frozenset(
+    [
+        "topic",
+        "ts_utc",
+        "severity",
+        "host",
+        "id",
+        "schema_version",
+        "causation_id",
+        "hops",
+        "seq",
+        "boot_id",
+        "run_id",
+        "attempt",
+        "exit_code",
+        "duration_ms",
+        "traceparent",
+    ]
+)
 
-_MARK = re.compile(r"\[redacted:[a-z0-9_.-]+\]")
+#: How texts are searched for hints: ASCII in lower case, every digit as 0.
+_FOLD: Final = bytes(48 if 48 <= c <= 57 else c + 32 if 65 <= c <= 90 else c for c in range(256))
+#: An ASCII character that JSON need not escape may hide a hint: such bytes are looked into.
+_ESCAPES: Final = (b"\\u000", b"\\/")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _V = TypeVar("_V")
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 
 class Finding(NamedTuple):
-    """One thing that was taken out: its JSON path, like `$.env[0]`, and the rule that saw it."""
+    """One thing that was taken out: its JSON path, like `$.env[0]`, the rule that saw it, and where
+    in its text it stood (the whole value: 0 and its length)."""
 
     path: str
     rule: str
+    at: int = 0
+    size: int = 0
+
+
+class Kept(NamedTuple):
+    """Something that has a secret's form and was left: what it is, and why."""
+
+    path: str
+    rule: str
+    at: int
+    text: str
+    why: str
 
 
 Report = list[Finding]
 
 
-class Redactor:
-    """The built-in rules, and those of the user."""
+class _Pass:
+    """One call: where the values are from, what was found in them, and what was nearly."""
 
-    def __init__(self, extra_rules: Iterable[FieldRule | ValueRule] = ()) -> None:
+    __slots__ = ("context", "kept", "marks", "report")
+
+    def __init__(self, context: str, kept: list[Kept] | None = None) -> None:
+        self.context = context
+        self.report: Report = []
+        self.kept = kept
+        self.marks: dict[str, int] = {}
+
+
+class Redactor:
+    """The built-in rules, and those of the user.
+
+    `key` makes the commitments; without one a mark names its rule alone. What one of `allow`
+    matches as a whole is no secret.
+    """
+
+    def __init__(
+        self,
+        extra_rules: Iterable[FieldRule | ValueRule] = (),
+        *,
+        key: bytes | None = None,
+        allow: Iterable[re.Pattern[str]] = (),
+        cards: bool = True,
+        emails: bool = False,
+    ) -> None:
         extra = tuple(extra_rules)
-        self._fields = [*(r for r in extra if isinstance(r, FieldRule)), *FIELD_RULES]
-        self._values = [*(r for r in extra if isinstance(r, ValueRule)), *VALUE_RULES]
-        rules: list[FieldRule | ValueRule] = [*self._fields, *self._values]
-        hints = {hint for rule in rules for hint in rule.hints}
-        # A hint that holds another one says nothing more.
-        needed = sorted(h for h in hints if not any(o in h for o in hints - {h}))
-        self._text_hints = tuple(needed)
-        self._hints = tuple(hint.encode() for hint in needed)
-        self._always = any(not rule.hints for rule in rules)
+        self._key = key
+        self._allow = tuple(allow)
+        self._fields = [r for r in extra if isinstance(r, FieldRule)] + [*secret_rules.FIELD_RULES]
+        self._values = [
+            *(r for r in extra if isinstance(r, ValueRule)),
+            *TOKEN_RULES,
+            *secret_rules.NAMED_RULES,
+            *((secret_rules.CARD,) if cards else ()),
+            *((secret_rules.EMAIL,) if emails else ()),
+        ]
+        self._patterns: list[re.Pattern[str] | None] = [None] * len(self._values)
+        #: Rules that look at every text, and whether there is any that looks at every event.
+        self._unhinted = [n for n, rule in enumerate(self._values) if not rule.hints]
+        self._always = bool(self._unhinted) or any(not rule.hints for rule in self._fields)
+        rules_of: dict[bytes, list[int]] = {hint: [] for hint in _ESCAPES}
+        for field in self._fields:
+            for hint in field.hints:
+                rules_of.setdefault(_fold(hint), [])
+        for n, rule in enumerate(self._values):
+            for hint in rule.hints:
+                rules_of.setdefault(_fold(hint), []).append(n)
+        self._rules_of = list(rules_of.values())
+        self._search = BytesAhoCorasick(list(rules_of)).find_matches_as_indexes
+        self._quiet = lru_cache(KNOWN_NAMES)(lambda name: not (self._unhinted or self._hits(name)))
         self._rule_of_field = lru_cache(KNOWN_NAMES)(self._field_rule)
 
-    def redact(self, payload: _V) -> tuple[_V, Report]:
-        """The payload without secrets, and what was taken out; the same object when nothing was."""
-        if not self._suspicious(payload):
-            return payload, []
-        report: Report = []
-        clean = self._walk(payload, "$", report, 0)
-        return (clean, report) if report else (payload, report)
+    def suspicious(self, data: bytes) -> bool:
+        """Whether a rule may match in these bytes; False is certain, and costs microseconds."""
+        return self._always or bool(self._search(data.translate(_FOLD)))
 
-    def text(self, text: str) -> str:
-        """A single text without secrets."""
-        return self._text(text, "$", [])
-
-    def _suspicious(self, payload: Any) -> bool:
-        """Whether a rule may match. Searching the JSON text for the hints is much cheaper than
-        walking, and than one pattern of all rules."""
-        if self._always:
-            return True
+    def redact(self, payload: _V, *, context: str = "") -> tuple[_V, Report]:
+        """The values without secrets, and what was taken out. `context` names what they are of, so
+        that no two places share a salt: an event's id, a run and its step."""
         try:
-            data = _encode(payload).lower()
+            if not self.suspicious(_encode(payload)):
+                return payload, []
         except (TypeError, ValueError, RecursionError):
-            return True
-        return any(map(data.__contains__, self._hints))
+            pass
+        one = _Pass(context)
+        clean = self._walk(payload, "$", one, 0)
+        return (clean, one.report) if one.report else (payload, one.report)
 
-    def _walk(self, value: Any, path: str, report: Report, depth: int) -> Any:
+    def text(self, text: str, *, context: str = "", path: str = "$") -> str:
+        """A single text without secrets."""
+        return self._text(text, path, _Pass(context))
+
+    def event(
+        self, data: bytes, *, otherwise: str = "", kept: list[Kept] | None = None
+    ) -> tuple[bytes, Report]:
+        """An event's stored bytes without secrets, and what was taken out.
+
+        Fields in which nothing is found keep their bytes. What is no JSON object is searched as
+        text. `otherwise` stands for the id of an event that has none.
+        """
+        if not self.suspicious(data):
+            return data, []
+        try:
+            fields = raw_fields(data)
+            one = _Pass(_id(fields) or otherwise or _digest(data), kept)
+            return self._fields_of(data, fields, one), one.report
+        except (EnvelopeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            one = _Pass(otherwise or _digest(data), kept)
+        text = data.decode(errors="surrogateescape")
+        clean = self._text(text, "$", one)
+        return (clean.encode(errors="surrogateescape") if one.report else data), one.report
+
+    def redact_bytes(self, data: bytes, *, stored: tuple[str, int, int] | None = None) -> bytes:
+        """What `event` gives, alone: for the archive, and for whoever compares with it. `stored` is
+        (stream, sequence, microseconds since the epoch), from which an event without an id has
+        its own, as in `envelope.decode`."""
+        if not self.suspicious(data):
+            return data
+        stream, sequence, us = stored or ("", 0, 0)
+        return self.event(data, otherwise=derived(us // 1000, stream, str(sequence)))[0]
+
+    def same(self, archived: bytes, streamed: bytes, *, stored: tuple[str, int, int]) -> bool:
+        """Whether a line of the archive is of this message of the stream: its bytes, or what they
+        became when they were redacted, also when a rule was added since."""
+        if archived == streamed:
+            return True
+        clean = self.redact_bytes(streamed, stored=stored)
+        return clean in (archived, self.redact_bytes(archived, stored=stored))
+
+    def file(self, data: bytes, *, context: str, path: str) -> tuple[bytes, Report]:
+        """A file's bytes without secrets; its end may begin in mid-character. One with zero bytes
+        is a text when it is UTF-8, as environment blocks and command lines of /proc are; else it
+        stays as it is."""
+        if not self.suspicious(data) or (b"\0" in data and not _is_utf8(data)):
+            return data, []
+        one = _Pass(context)
+        clean = self._text(data.decode(errors="surrogateescape"), path, one)
+        return (clean.encode(errors="surrogateescape") if one.report else data), one.report
+
+    def _fields_of(self, data: bytes, fields: dict[str, Any], one: _Pass) -> bytes:
+        for name, raw in list(fields.items()):
+            found = len(one.report)
+            # The key is searched like any other; a field that says which event it is stays.
+            if name in IDENTITY:
+                continue
+            clean = self._walk_dict({name: _decode(raw)}, "$", one, 0)
+            if len(one.report) > found:
+                fields = {
+                    new: value
+                    for old, kept in fields.items()
+                    for new, value in (clean.items() if old == name else ((old, kept),))
+                }
+        return _encode(fields) if one.report else data
+
+    def _walk(self, value: Any, path: str, one: _Pass, depth: int) -> Any:
         if isinstance(value, str):
-            return self._text(value, path, report)
+            return self._text(value, path, one)
         if not isinstance(value, dict | list | tuple):
             return value
         if depth >= MAX_DEPTH:
-            return _mark(path, "depth", report)
+            return self._mark(value, path, "depth", one)
         if isinstance(value, dict):
-            return self._walk_dict(value, path, report, depth)
-        items: list[Any] = []
-        for n, item in enumerate(value):
-            here = f"{path}[{n}]"
-            before = value[n - 1] if n else None
-            if _is_secret_argument(before, item):
-                items.append(_mark(here, "flag", report))
-            else:
-                items.append(self._walk(item, here, report, depth + 1))
-        return items
+            return self._walk_dict(value, path, one, depth)
+        return [self._item(value, n, f"{path}[{n}]", one, depth) for n in range(len(value))]
+
+    def _item(self, items: Any, n: int, path: str, one: _Pass, depth: int) -> Any:
+        """An item of a list, which may be a command line: the item before says what it is."""
+        item = items[n]
+        at = spans.secret_argument(items, n)
+        if at is None or self._innocent(item[at:], "flag", path, one):
+            return self._walk(item, path, one, depth + 1)
+        return item[:at] + self._mark(item[at:], path, "flag", one, at=at)
 
     def _walk_dict(
-        self, value: dict[Any, Any], path: str, report: Report, depth: int
+        self, value: dict[Any, Any], path: str, one: _Pass, depth: int
     ) -> dict[Any, Any]:
         clean: dict[Any, Any] = {}
-        for name, key, here, item in self._entries(value, path, report):
+        for name, key, here, item in self._entries(value, path, one):
             if rule := self._rule_of_field(name):
-                clean[key] = self._blank(item, here, rule, report, depth)
+                clean[key] = self._blank(item, here, rule, one, depth)
             else:
-                clean[key] = self._walk(item, here, report, depth + 1)
+                clean[key] = self._walk(item, here, one, depth + 1)
         return clean
 
     def _entries(
-        self, value: dict[Any, Any], path: str, report: Report
+        self, value: dict[Any, Any], path: str, one: _Pass
     ) -> Iterator[tuple[str, Any, str, Any]]:
         """Each entry as (name, key to store, path, item)."""
         for n, (key, item) in enumerate(value.items()):
             name = str(key)
-            shown = self._text(name, f"{path}.*", report)
+            shown = name if self._quiet(name) else self._text(name, f"{path}.*", one)
             if shown != name:  # the key itself is a secret; its place keeps two of them apart
                 yield name, f"{shown}#{n}", f"{path}.*", item
-            elif _PLAIN_KEY.fullmatch(name):
-                yield name, key, f"{path}.{name}", item
             else:
-                yield name, key, f'{path}["{name}"]', item
+                yield name, key, commitments.member(path, name), item
 
-    def _blank(self, value: Any, path: str, rule: FieldRule, report: Report, depth: int) -> Any:
+    def _blank(self, value: Any, path: str, rule: FieldRule, one: _Pass, depth: int) -> Any:
         """Everything under a secret's name, with the shape kept. Truth values and null stay."""
         if isinstance(value, dict) and depth < MAX_DEPTH:
             return {
-                key: self._blank(item, here, rule, report, depth + 1)
-                for _, key, here, item in self._entries(value, path, report)
+                key: self._blank(item, here, rule, one, depth + 1)
+                for _, key, here, item in self._entries(value, path, one)
             }
         if isinstance(value, list | tuple) and depth < MAX_DEPTH:
             items = enumerate(value)
-            return [self._blank(v, f"{path}[{n}]", rule, report, depth + 1) for n, v in items]
+            return [self._blank(v, f"{path}[{n}]", rule, one, depth + 1) for n, v in items]
         if value is None or isinstance(value, bool) or value == "":
             return value
         if isinstance(value, int | float) and not rule.numbers:
             return value
-        if isinstance(value, str) and _MARK.fullmatch(value):
+        if isinstance(value, str) and (
+            MARK.fullmatch(value) or self._innocent(value, rule.name, path, one)
+        ):
             return value
-        return _mark(path, rule.name, report)
+        return self._mark(value, path, rule.name, one)
 
     def _field_rule(self, name: str) -> FieldRule | None:
         snake = _HUMP.sub("_", name).lower().replace("-", "_").replace(" ", "_")
         return next((rule for rule in self._fields if rule.pattern.search(snake)), None)
 
-    def _text(self, text: str, path: str, report: Report) -> str:
-        lower = text.lower()
-        if not self._always and not any(map(lower.__contains__, self._text_hints)):
+    def _text(self, text: str, path: str, one: _Pass) -> str:
+        hits = self._hits(text)
+        if not hits and not self._unhinted:
             return text
-        for rule in self._values:
-            if rule.hints and not any(map(lower.__contains__, rule.hints)):
-                continue
-            text = _replace(text, rule, path, report)
-        return text
+        rules = sorted({n for hit in hits for n in self._rules_of[hit[0]]}.union(self._unhinted))
+        marks = [found.span() for found in MARK.finditer(text)]
+        found: list[spans.Span] = []
+        for n in rules:
+            rule = self._values[n]
+            pattern = self._patterns[n] or self._compiled(n)
+            group = "secret" if "secret" in pattern.groupindex else 0
+            for match in pattern.finditer(text):
+                start, stop = match.span(group)
+                if start == stop or spans.within(text, start, stop, marks):
+                    continue
+                if not self._innocent(match[group], rule, path, one, at=start):
+                    found.append(spans.Span(start, stop, n))
+        if not found:
+            return text
+        parts: list[str] = []
+        end = 0
+        one.marks.setdefault(path, len(marks))
+        for start, stop, n in spans.merged(found, marks):
+            taken = self._mark(text[start:stop], path, self._values[n].name, one, at=start)
+            parts += text[end:start], taken
+            end = stop
+        return "".join((*parts, text[end:]))
+
+    def _hits(self, text: str) -> list[tuple[int, int, int]]:
+        return self._search(text.encode(errors="replace").translate(_FOLD), overlapping=True)
+
+    def _compiled(self, n: int) -> re.Pattern[str]:
+        made = self._patterns[n] = re.compile(self._values[n].pattern)
+        return made
+
+    def _innocent(
+        self, text: str, rule: ValueRule | str, path: str, one: _Pass, *, at: int = 0
+    ) -> bool:
+        """Whether a match is no secret after all."""
+        name, why = (rule, "") if isinstance(rule, str) else (rule.name, "")
+        if any(pattern.fullmatch(text) for pattern in self._allow):
+            why = "redact.allow has it"
+        elif isinstance(rule, str) or rule.placeholders:
+            why = "it stands for a secret" if placeholder(text) else ""
+        if not why and isinstance(rule, ValueRule):
+            if rule.entropy and (bits := entropy(text)) < rule.entropy:
+                why = f"too regular: {bits:.1f} bits a character, a secret has {rule.entropy:g}"
+            elif rule.check is not None:
+                why = rule.check(text)
+        if why and one.kept is not None:
+            one.kept.append(Kept(path, name, at, text, why))
+        return bool(why)
+
+    def _mark(self, taken: Any, path: str, rule: str, one: _Pass, *, at: int = 0) -> str:
+        n = one.marks.get(path, 0)
+        one.marks[path] = n + 1
+        size = len(taken) if isinstance(taken, str) else 0
+        one.report.append(Finding(path, rule, at, size))
+        try:
+            return commitments.mark(rule, taken, Place(one.context, path, n), self._key)
+        except (TypeError, ValueError, RecursionError):  # of values that are no JSON
+            return f"[redacted:{rule}]"
 
 
-def _replace(text: str, rule: ValueRule, path: str, report: Report) -> str:
-    group: str | int = "secret" if "secret" in rule.pattern.groupindex else 0
-    parts: list[str] = []
-    end = 0
-    for match in rule.pattern.finditer(text):
-        start, stop = match.span(group)
-        if start == stop or _MARK.match(match[group].strip("\"'")):
-            continue
-        parts += text[end:start], _mark(path, rule.name, report)
-        end = stop
-    return "".join((*parts, text[end:])) if parts else text
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _is_secret_argument(flag: Any, item: Any) -> bool:
-    """Whether `item` of a list follows a flag like `--password` that takes a secret."""
-    return (
-        isinstance(flag, str)
-        and isinstance(item, str)
-        and item[:1] not in ("", "-")
-        and SECRET_FLAG.fullmatch(flag) is not None
-        and not _MARK.fullmatch(item)
-    )
+def _fold(hint: str) -> bytes:
+    return hint.encode().translate(_FOLD)
 
 
-def _mark(path: str, rule: str, report: Report) -> str:
-    report.append(Finding(path, rule))
-    return f"[redacted:{rule}]"
+def _id(fields: dict[str, Any]) -> str:
+    try:
+        return msgspec.json.decode(fields.get("id", b'""'), type=str)
+    except msgspec.DecodeError:
+        return ""
 
 
-_BUILT_IN: Final = Redactor()
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+@lru_cache(1)
+def built_in() -> Redactor:
+    """The built-in rules without a key."""
+    return Redactor()
 
 
 def redact(payload: _V) -> tuple[_V, Report]:
     """`Redactor.redact` with the built-in rules."""
-    return _BUILT_IN.redact(payload)
+    return built_in().redact(payload)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Final, Self
 
 from opsmesh.handlers.actions.contract import StepContext
 from opsmesh.schemas import times
-from opsmesh.schemas.redact import Redactor
+from opsmesh.schemas.redact import Report
 
 #: Bytes of a collected file, unless its item says otherwise, and the most that it may say.
 DEFAULT_FILE: Final = 1024 * 1024
@@ -76,13 +77,14 @@ def write(folder: Path, ctx: StepContext, pieces: Iterable[Piece]) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700, parents=True)
-    event = Piece(name=EVENT, source="event", data=ctx.data)
-    # The event's own bytes: their sum is the one that the archive holds.
-    files = [_write_piece(temporary, event, EVENT, redactor=None)]
-    taken, redactor = {EVENT, MANIFEST}, Redactor()
-    files += [
-        _write_piece(temporary, piece, _free_name(piece.name, taken), redactor) for piece in pieces
-    ]
+    # The event's own bytes as the archive holds them: their sum is the same.
+    data, report = ctx.redactor.event(ctx.data, otherwise=ctx.event.id)
+    event = Piece(name=EVENT, source="event", data=data)
+    files = [_write_piece(temporary, event, EVENT, report)]
+    taken = {EVENT, MANIFEST}
+    for piece in pieces:
+        name = _free_name(piece.name, taken)
+        files.append(_write_piece(temporary, *_without_secrets(piece, name, ctx)))
     manifest = {
         "version": 1,
         "created_utc": times.format_us(times.now_us()),
@@ -95,6 +97,7 @@ def write(folder: Path, ctx: StepContext, pieces: Iterable[Piece]) -> None:
         "topic": ctx.event.topic,
         "correlation_id": ctx.event.correlation_id,
         "host": ctx.host,
+        "redaction_context": ctx.place,
         "files": files,
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
@@ -105,38 +108,35 @@ def write(folder: Path, ctx: StepContext, pieces: Iterable[Piece]) -> None:
     _sync_folder(folder.parent.parent)
 
 
-def _write_piece(
-    folder: Path, piece: Piece, name: str, redactor: Redactor | None
-) -> dict[str, Any]:
-    redacted = False
+def _write_piece(folder: Path, piece: Piece, name: str, report: Report) -> dict[str, Any]:
     data = piece.data
-    if data is not None and redactor is not None:
-        clean = _without_secrets(data, redactor)
-        redacted, data = clean != data, clean
     if data is not None:
         _write_file(folder / name, data)
-    command = [redactor.text(argument) for argument in piece.command or ()] if redactor else []
     return {
         "name": name,
         "sha256": None if data is None else hashlib.sha256(data).hexdigest(),
         "size": None if data is None else len(data),
         "source": piece.source,
-        "command": command or None,
+        "command": list(piece.command) if piece.command else None,
         "exit_code": piece.exit_code,
         "path": piece.path,
         "truncated": piece.truncated,
-        "redacted": redacted,
+        "redacted": bool(report),
+        "removed": Counter(found.rule for found in report),
         "error": piece.error,
     }
 
 
-def _without_secrets(data: bytes, redactor: Redactor) -> bytes:
-    """Text without its secrets; other data as it is. A file's end may begin in mid-character."""
-    if b"\0" in data:
-        return data
-    text = data.decode(errors="surrogateescape")
-    clean = redactor.text(text)
-    return data if clean == text else clean.encode(errors="surrogateescape")
+def _without_secrets(piece: Piece, name: str, ctx: StepContext) -> tuple[Piece, str, Report]:
+    """The piece without secrets in its text, its command and its error; its name, and what was
+    taken out of the text."""
+    data, report = piece.data, Report()
+    if data is not None:
+        data, report = ctx.redactor.file(data, context=ctx.place, path=name)
+    about = (piece.source, piece.command, piece.error)
+    (source, command, error), _ = ctx.redactor.redact(about, context=f"{ctx.place}:{name}")
+    piece = replace(piece, data=data, source=source, command=command, error=error)
+    return piece, name, report
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:

@@ -19,7 +19,6 @@ from opsmesh.handlers.actions.spec import Argv, Spec, Text
 from opsmesh.handlers.errors import TemplateError, Unstartable
 from opsmesh.handlers.process import ProcessResult
 from opsmesh.handlers.template import Template
-from opsmesh.schemas.redact import Redactor
 
 #: Bytes kept of each of standard output and standard error: they lie in the run's ledger entry.
 OUTPUT_LIMIT: Final = 8 * 1024
@@ -104,8 +103,11 @@ class Command:
 
 
 def _result(ended: ProcessResult, ctx: StepContext) -> StepResult:
-    redactor = Redactor()
-    stdout, stderr = redactor.text(ended.stdout_tail), redactor.text(ended.stderr_tail)
+    # Before a part of it is cut out for the error: half a secret has no form to know it by.
+    stdout, stderr = (
+        ctx.redactor.text(text, context=ctx.place, path=path)
+        for path, text in (("$.stdout", ended.stdout_tail), ("$.stderr", ended.stderr_tail))
+    )
     return StepResult(
         ok=ended.ok,
         output={

@@ -8,11 +8,12 @@ runs. It never sees NATS, and says how it went by what it returns, or by raising
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args, runtime_checkable
 
 from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.redact import Redactor, built_in
 
 #: How a run goes on after a step whose outcome nobody knows: docs/ledger.md.
 OnUnknown = Literal["retry", "skip", "fail", "ask"]
@@ -45,6 +46,13 @@ class StepContext:
     #: Stores an event durably before it returns.
     publish: Callable[[Event], Awaitable[None]]
     host: str
+    #: Takes secrets out; what a step returns goes through it in any case.
+    redactor: Redactor = field(default_factory=built_in)
+
+    @property
+    def place(self) -> str:
+        """What the commitments in this attempt's output and bundle are bound to."""
+        return f"{self.idempotency_key}:{self.attempt}"
 
 
 @dataclass(frozen=True, kw_only=True)

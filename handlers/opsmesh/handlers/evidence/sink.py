@@ -20,8 +20,8 @@ from nats.js.errors import NotFoundError
 from opsmesh.handlers.errors import ArchiveDamaged
 from opsmesh.handlers.evidence import lines
 from opsmesh.handlers.evidence.archive import Archive
-from opsmesh.router import connection, logs, notify
-from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable
+from opsmesh.router import connection, logs, notify, redaction
+from opsmesh.router.errors import BrokerUnavailable, RouterError
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
@@ -49,6 +49,7 @@ class Sink:
     def __init__(self, settings: Settings, archive: Archive, stop: asyncio.Event) -> None:
         self._settings = settings
         self._archive = archive
+        self._redactor = redaction.load(settings)
         self._stop = stop
         self._arrived: list[tuple[Received, Delivery]] = []
         self._lost = ""
@@ -146,9 +147,11 @@ class Sink:
         if data is None or not info.state.first_seq <= position <= info.state.last_seq:
             return False
         try:
-            return ((await js.get_msg(EVENTS, position)).data or b"") != data
+            found = await js.get_msg(EVENTS, position)
         except NotFoundError:  # deleted since
             return False
+        stored = (EVENTS, position, round(found.time.timestamp() * 1e6) if found.time else 0)
+        return not self._redactor.same(data, found.data or b"", stored=stored)
 
     async def _consumer(self, js: JetStreamContext) -> None:
         """A new consumer that begins after the archive's last line.
@@ -212,7 +215,11 @@ class Sink:
         archive = self._archive
         for msg, where in arrived:
             if where.stream_seq > archive.seq:
-                archive.event(where.stream_seq, where.timestamp_ns // 1000, msg.data)
+                stored_us = where.timestamp_ns // 1000
+                # Again: a foreign client may have published what no agent has seen.
+                stored = (EVENTS, where.stream_seq, stored_us)
+                data = self._redactor.redact_bytes(msg.data, stored=stored)
+                archive.event(where.stream_seq, stored_us, data)
 
     async def _commit(self) -> None:
         """Put on disk what is staged; a disk that is full is tried again until `stop`.
@@ -250,13 +257,13 @@ async def _serve(settings: Settings, archive: Archive) -> None:
 def main() -> int:
     """Run the sink in the foreground until SIGTERM or Ctrl-C; the exit code."""
     settings = Settings()
-    logs.configure("sink", level=settings.log_level)
+    logs.configure("sink", level=settings.log_level, redactor=redaction.of_logs(settings))
     try:
         with Archive(
             settings.evidence_dir, stream=EVENTS, segment_bytes=settings.evidence.segment_bytes
         ) as archive:
             asyncio.run(_serve(settings, archive))
-    except (AlreadyRunning, ArchiveDamaged, OSError) as error:
+    except (RouterError, ArchiveDamaged, OSError) as error:
         log.error("evidence.not_started", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400 (a fact, not a bug)
         return 1
     return 0

@@ -18,9 +18,11 @@ from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.profiles.spec import FalsePositivesSpec
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.runs.results import SOURCE
+from opsmesh.router import redaction
 from opsmesh.router.publish import PubAck, Publisher
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
+from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, decode, encode, subject
@@ -250,7 +252,8 @@ async def _cause(client: Client, run: Run) -> Event | None:
 
 
 async def _publish(publisher: Publisher, event: Event, *, msg_id: str) -> PubAck:
-    return await publisher.publish(subject(event.host, event.topic), encode(event), msg_id=msg_id)
+    data, _ = redaction.load(Settings()).event(encode(event))
+    return await publisher.publish(subject(event.host, event.topic), data, msg_id=msg_id)
 
 
 async def _events(client: Client, topic: str) -> AsyncIterator[tuple[Event, int]]:

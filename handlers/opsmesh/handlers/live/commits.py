@@ -237,5 +237,6 @@ class Commits:
                 reason=reason,
                 msg_id=f"dlq:{profile.name}:{EVENTS}:{incoming.seq}",
                 origin=(EVENTS, incoming.seq, incoming.stored_us),
+                redactor=self._services.redactor,
             )
             self._log.error("event.given_up", seq=incoming.seq, reason=reason)

@@ -50,6 +50,7 @@ async def handle(
             reason=reason,
             msg_id=f"dlq:{profile.name}:{stored[0]}:{stored[1]}",
             origin=stored,
+            redactor=services.redactor,
         )
         return Reject("undecodable")
     decision = _decision(profile.rule, event, asked, stored, host=services.host)

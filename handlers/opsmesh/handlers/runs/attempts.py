@@ -13,7 +13,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
@@ -39,6 +39,7 @@ from opsmesh.router.retry import delay_s
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.redact import Redactor, built_in
 from opsmesh.schemas.registry import Registry
 
 #: Compare-and-set attempts at the record of a run that has been stopped.
@@ -60,6 +61,7 @@ class Services:
     bundles: Path
     workdirs: Path
     publish: Callable[[Event], Awaitable[None]]
+    redactor: Redactor = field(default_factory=built_in)
 
     @cached_property
     def vigil(self) -> Vigil:
@@ -223,6 +225,7 @@ class Attempts:
             bundles=self._services.bundles,
             publish=self._services.publish,
             workdirs=self._services.workdirs,
+            redactor=self._services.redactor,
         )
         try:
             async with Lease(held, self._ledger.lease_s), asyncio.timeout(profile.timeout):
@@ -281,6 +284,7 @@ class Attempts:
             errors=[msgspec.to_builtins(error) for error in run.errors],
             run_id=run.run_id,
             origin=(EVENTS, run.stream_seq, run.stored_us),
+            redactor=self._services.redactor,
         )
 
     async def set_aside(

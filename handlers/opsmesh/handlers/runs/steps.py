@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from opsmesh.handlers.runs.ledger import Held, StepRecord
 from opsmesh.handlers.runs.takeover import leash_path
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.redact import Redactor, built_in
 
 #: An action keeps its time limit itself, and then has output to show; one that does not is
 #: cancelled so many seconds later.
@@ -53,6 +54,7 @@ class Surroundings:
     publish: Callable[[Event], Awaitable[None]]
     #: Where the runs' private folders are, and what ties a step's programs together.
     workdirs: Path
+    redactor: Redactor = field(default_factory=built_in)
 
 
 def begun(step: Step, now_us: int) -> StepRecord:
@@ -91,12 +93,13 @@ async def attempt(
 async def _run(
     profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
 ) -> Failure | None:
+    ctx = _context(profile, step, held, around)
     began = time.monotonic()
     asked: RetryAsked | None = None
     try:
         limit = None if step.timeout is None else step.timeout + CANCEL_AFTER
         async with asyncio.timeout(limit):
-            result = await step.action.run(_context(profile, step, held, around))
+            result = await step.action.run(ctx)
     except TimeoutError:
         result = StepResult(
             ok=False, output={}, error=f"not done within {step.timeout:g} s", timed_out=True
@@ -108,10 +111,12 @@ async def _run(
         # a third party's action: whatever it raises is its failure, not the handler's
         result = StepResult(ok=False, output={}, error=f"{type(error).__name__}: {error}")
     record.duration_ms = round((time.monotonic() - began) * 1e3, 3)
+    # Whatever an action returns lies in the ledger, in result events and dead letters.
+    (output, said), _ = around.redactor.redact((result.output, result.error), context=ctx.place)
     record.exit_code = result.exit_code
-    record.output = result.output
+    record.output = output
     record.evidence_path = result.evidence_path
-    record.error = result.error
+    record.error = said
     record.state = "done" if result.ok else "failed"
     if result.evidence_path:
         held.run.evidence_path = result.evidence_path
@@ -119,7 +124,7 @@ async def _run(
         return None
     return Failure(
         step=step.id,
-        error=result.error or "failed",
+        error=said or "failed",
         retryable=result.retryable,
         retry_in_s=asked.delay_s if asked else None,
     )
@@ -142,6 +147,7 @@ def _context(profile: Profile, step: Step, held: Held, around: Surroundings) -> 
         bundles=around.bundles,
         publish=around.publish,
         host=around.host,
+        redactor=around.redactor,
     )
 
 

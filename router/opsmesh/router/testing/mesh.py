@@ -223,6 +223,7 @@ class MemoryMesh:
 
     def dead_letter(self, line: bytes, error: Exception) -> None:
         """Keep a line that is no event, as the agent does."""
+        line = self._intake.redactor.redact_bytes(line)
         facts = {"Profile": "ingest", "Topic": "invalid", "Host": self._host}
         headers = {deadletter.PREFIX + name: value for name, value in facts.items()}
         headers[deadletter.PREFIX + "Reason"] = " ".join(str(error).split())
