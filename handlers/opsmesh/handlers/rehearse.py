@@ -90,13 +90,12 @@ async def act(
         attempt=1,
         state="running",
     )
-    workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     around = Surroundings(
         event=event,
         events=events,
         data=data,
         host=host,
-        workdir=workdir,
+        folder=workdir,
         bundles=bundles,
         publish=publish,
         workdirs=workdir.parent,

@@ -1,6 +1,6 @@
 """Secrets that show by their own text: tokens with a maker's prefix, keys between their lines.
 
-Written from what the makers document of their formats. A rule's hints are found by an automaton in
+Written from what is generally known of these formats. A rule's hints are found by an automaton in
 lower case with every digit as 0 (`redact`), so they may hold digits.
 """
 

@@ -39,8 +39,8 @@ class StepContext:
     variables: Mapping[str, Any]
     #: Seconds this step may take; None leaves it to the run's own limit.
     timeout: float | None
-    #: A private folder of this run; it exists.
-    workdir: Path
+    #: Where `workdir` is.
+    folder: Path
     #: Where evidence bundles are kept.
     bundles: Path
     #: Stores an event durably before it returns.
@@ -48,6 +48,13 @@ class StepContext:
     host: str
     #: Takes secrets out; what a step returns goes through it in any case.
     redactor: Redactor = field(default_factory=built_in)
+
+    @property
+    def workdir(self) -> Path:
+        """A private folder of this run, made when it is first asked for: most steps need none, and
+        a new folder can wait for a disk that is busy."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.folder
 
     @property
     def place(self) -> str:

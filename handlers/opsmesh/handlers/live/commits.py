@@ -157,6 +157,9 @@ class Commits:
 
     async def _write(self, cursor: Cursor) -> tuple[Incoming, int] | None:
         """Everything in its order; it may be done again after it failed halfway."""
+        if self._lone is None and len(self._intents) == 1:
+            self._lone = self._begin_now(*self._intents[0])
+            await asyncio.sleep(0)  # its action comes before what else is to be written
         await asyncio.gather(
             self._begin_runs(),
             self._recorder.write(self._consumer, self._decisions),
@@ -175,8 +178,6 @@ class Commits:
         decides it again writes it again."""
         if self._runs is None:
             return
-        if self._lone is None and len(self._intents) == 1:
-            self._lone = self._begin_now(*self._intents[0])
         if self._lone is not None:
             with contextlib.suppress(Conflict):  # what stands there is what the run goes on with
                 await self._lone.stored()

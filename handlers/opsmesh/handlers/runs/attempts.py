@@ -214,14 +214,12 @@ class Attempts:
 
     async def _steps(self, job: Job, profile: Profile, first: StepRecord | None) -> Failure | None:
         main, held = job.events[-1], job.held
-        workdir = self._services.workdirs / held.run.run_id
-        workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         around = Surroundings(
             event=main.event,
             events=[stored.event for stored in job.events],
             data=main.data,
             host=self._services.host,
-            workdir=workdir,
+            folder=self._services.workdirs / held.run.run_id,
             bundles=self._services.bundles,
             publish=self._services.publish,
             workdirs=self._services.workdirs,

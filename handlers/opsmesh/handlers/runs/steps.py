@@ -49,7 +49,7 @@ class Surroundings:
     events: Sequence[Event]
     data: bytes
     host: str
-    workdir: Path
+    folder: Path
     bundles: Path
     publish: Callable[[Event], Awaitable[None]]
     #: Where the runs' private folders are, and what ties a step's programs together.
@@ -143,7 +143,7 @@ def _context(profile: Profile, step: Step, held: Held, around: Surroundings) -> 
         idempotency_key=f"{run.run_id}:{step.id}",
         variables=_variables(profile, held, around),
         timeout=step.timeout,
-        workdir=around.workdir,
+        folder=around.folder,
         bundles=around.bundles,
         publish=around.publish,
         host=around.host,

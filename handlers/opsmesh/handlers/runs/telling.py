@@ -119,7 +119,8 @@ class Telling:
     async def clean(self, run: Run) -> None:
         """A finished run's private folder goes; evidence bundles lie elsewhere."""
         folder = self._workdirs / run.run_id
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        if folder.exists():
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _look(self, token: object, late: Sequence[Held]) -> None:
         while True:
