@@ -203,7 +203,11 @@ def test_emit_costs_no_site(strange: Strange, brought: set[str], tmp_path: Path)
     marker = tmp_path / "site ran"
     custom = strange.site / "sitecustomize.py"
     custom.write_text(f"open({str(marker)!r}, 'w').close()\n")
-    folders = {"HOME": str(tmp_path), "XDG_STATE_HOME": f"{tmp_path}/state", "PATH": "/usr/bin:/bin"}
+    folders = {
+        "HOME": str(tmp_path),
+        "XDG_STATE_HOME": f"{tmp_path}/state",
+        "PATH": "/usr/bin:/bin",
+    }
     try:
         for command in (link, strange.python.with_name("opsmesh")):
             ran = subprocess.run(

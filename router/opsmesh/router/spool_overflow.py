@@ -1,0 +1,87 @@
+"""A full spool: what happens to the event for which there is no room. Imported only then.
+
+The one rule: the user's choice (`spool.when_full`) decides who bears it. `refuse`: the caller, who
+gets an error and still has the event. `drop_oldest` and `drop_newest`: an event, which is counted
+on disk first (`losses`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from opsmesh.router import losses, spool
+from opsmesh.router.spool_room import BLOCK, DROP_NEWEST, DROP_OLDEST, Full, Gauge, blocks, limits
+
+#: How much of the limit is left when the oldest have gone: making room looks at every file, and
+#: must not be done for each event of a long outage.
+LOW_WATER: Final = 0.9
+#: Seconds for which the gauge of a full spool is believed: a person may have removed files.
+BELIEVED: Final = 5.0
+
+
+def make_room(
+    spool_dir: str, gauge: Gauge, lines: Sequence[bytes], size: int, *, busy: Collection[str] = ()
+) -> bool:
+    """Whether these events may be written now; False: they were dropped, and counted.
+
+    Full where the caller has to keep them. Files in `busy` stay.
+    """
+    max_bytes, policy = limits(spool_dir)
+    wanted = blocks(size) * BLOCK
+    if policy == DROP_OLDEST and wanted <= max_bytes:
+        _drop_oldest(spool_dir, gauge, int(max_bytes * LOW_WATER) - wanted, busy)
+        return True
+    if gauge.age > BELIEVED:
+        gauge.set(count(spool_dir))
+    if gauge.used + wanted <= max_bytes:
+        return True
+    if policy == DROP_NEWEST:
+        name = f"{time.time_ns():020d}-{os.getpid()}-new"
+        losses.record(spool_dir, name, lines, DROP_NEWEST)
+        return False
+    raise Full(gauge.used, max_bytes)
+
+
+def count(spool_dir: str) -> int:
+    """Bytes of all files in the spool, in whole blocks, counted one by one."""
+    return sum(_size(f"{spool_dir}/{name}") for name in spool.names(spool_dir))
+
+
+def give_up(spool_dir: str, name: str, reason: str) -> None:
+    """Drop one file: counted first, then removed."""
+    path = f"{spool_dir}/{name}"
+    try:
+        good, corrupt = spool.read(path)
+    except FileNotFoundError:
+        return
+    except OSError:  # nobody can say what it held
+        good, corrupt = [], [b""]
+    lost = [*good, *(record for record in corrupt if not record.startswith(spool.NOTE))]
+    losses.record(spool_dir, name, lost, reason)
+    spool.remove(path)
+
+
+def _drop_oldest(spool_dir: str, gauge: Gauge, room: int, busy: Collection[str]) -> None:
+    """Until what is left fits into `room` bytes."""
+    waiting = spool.names(spool_dir)
+    sizes = {name: _size(f"{spool_dir}/{name}") for name in waiting}
+    used = sum(sizes.values())
+    for name in waiting:
+        if used <= max(room, 0):
+            break
+        if name in busy:
+            continue
+        give_up(spool_dir, name, DROP_OLDEST)
+        used -= sizes[name]
+    spool.sync_folder(spool_dir)
+    gauge.set(used)
+
+
+def _size(path: str) -> int:
+    try:
+        return blocks(os.stat(path, follow_symlinks=False).st_size) * BLOCK  # noqa: PTH116
+    except FileNotFoundError:
+        return 0
