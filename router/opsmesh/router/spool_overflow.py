@@ -64,6 +64,24 @@ def give_up(spool_dir: str, name: str, reason: str) -> None:
     spool.remove(path)
 
 
+def give_up_damaged(spool_dir: str, name: str, reason: str) -> None:
+    """Drop what was set aside under this name: counted, then removed."""
+    path = f"{spool_dir}/{spool.CORRUPT}/{name}"
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as opened:
+            records = opened.read().split(b"\n")
+    except OSError:  # a folder, a link, no permission: nobody can say what it held
+        records = [b"?"]
+    lost = [record[9:] for record in records if record and not record.startswith(spool.NOTE)]
+    if lost:
+        losses.record(spool_dir, f"{spool.CORRUPT}/{name}", lost, reason)
+    if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+        os.rmdir(path)  # noqa: PTH106
+    else:
+        spool.remove(path)
+
+
 def _drop_oldest(spool_dir: str, gauge: Gauge, room: int, busy: Collection[str]) -> None:
     """Until what is left fits into `room` bytes."""
     waiting = spool.names(spool_dir)
