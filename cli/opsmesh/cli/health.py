@@ -128,8 +128,8 @@ def _agent(health: Health) -> None:
         what = "the agent hangs; who has events writes them into the spool itself"
         health.problem(what, f"tail {log}; then: opsmesh down, opsmesh up --detach")
     if held := health.agent.get("paused"):
-        limit = sizes.text(health.agent["under_way_limit"])
-        what = f"{held} senders are held up: {limit} of events are under way"
+        size = sizes.text(health.agent["under_way_bytes"])
+        what = f"{held} senders are held up: {size} of events are under way"
         health.problem(what, "the broker or the disk is slow: opsmesh doctor")
 
 

@@ -129,8 +129,8 @@ class Agent:
         facts = {
             "pid": os.getpid(),
             "connections": self._ingest.connections,
-            "paused": budget.waiting,
-            "pauses": budget.waits,
+            "paused": self._ingest.paused,
+            "pauses": self._ingest.pauses,
             "under_way_bytes": budget.used,
             "under_way_limit": budget.limit,
             **self._outbox.facts(),

@@ -23,8 +23,6 @@ class Budget:
     def __init__(self, limit: int = MAX_BYTES) -> None:
         self.limit = limit
         self.used = 0
-        #: How often somebody had to wait.
-        self.waits = 0
         self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
@@ -32,21 +30,24 @@ class Budget:
         """How many wait now."""
         return len(self._turns)
 
+    def has(self, size: int) -> bool:
+        """Whether `take` would return at once."""
+        return not self._turns and self._fits(size)
+
     async def take(self, size: int) -> None:
         """Returns once there is room for `size` bytes; give them back with `give`."""
-        if not self._turns and self._fits(size):
+        if self.has(size):
             self.used += size
             return
-        self.waits += 1
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size, turn)
         self._turns.append(entry)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():  # it had its turn, but will not use it
                 self.give(size)
-            else:
+            elif entry in self._turns:
                 self._turns.remove(entry)
                 self._pass_on()
             raise
@@ -57,10 +58,14 @@ class Budget:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        while self._turns and self._fits(self._turns[0][0]):
-            size, turn = self._turns.popleft()
-            self.used += size
-            turn.set_result(None)
+        while self._turns:
+            size, turn = self._turns[0]
+            if not turn.done():  # who waits may have been cancelled
+                if not self._fits(size):
+                    return
+                self.used += size
+                turn.set_result(None)
+            self._turns.popleft()
 
     def _fits(self, size: int) -> bool:
         return self.used + size <= self.limit or not self.used

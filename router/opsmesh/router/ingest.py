@@ -50,6 +50,8 @@ class Ingest:
     def __init__(self, path: str, handle: Handle, *, budget: Budget | None = None) -> None:
         self.path = path
         self.budget = budget or Budget()
+        #: Connections that are not read from just now, and how often that has been.
+        self.paused = self.pauses = 0
         self._handle = handle
         self._server: asyncio.Server | None = None
         self._readers: dict[asyncio.StreamReader, asyncio.StreamWriter] = {}
@@ -98,11 +100,7 @@ class Ingest:
         answering = asyncio.create_task(_answer(answers, writer))
         try:
             async for line, too_long in _lines(reader):
-                # Nothing is read from this connection until there is room: its sender feels it.
-                size = 0 if line == ASKS_STATUS else len(line) + OVERHEAD
-                if size:
-                    await self.budget.take(size)
-                await answers.put(asyncio.create_task(self._take(line, too_long, size)))
+                await self._begin(line, too_long, answers)
         except OSError as error:  # reset by the other side; what was read is under way
             log.debug("ingest.connection_lost", error=str(error))
         finally:
@@ -110,6 +108,19 @@ class Ingest:
             await answers.put(None)
             await answering
             writer.close()
+
+    async def _begin(self, line: bytes, too_long: bool, answers: _Answers) -> None:
+        """Nothing more is read from a connection until there is room: its sender feels it."""
+        size = 0 if line == ASKS_STATUS else len(line) + OVERHEAD
+        if answers.full() or (size and not self.budget.has(size)):
+            self.pauses += 1
+        self.paused += 1
+        try:
+            if size:
+                await self.budget.take(size)
+            await answers.put(asyncio.create_task(self._take(line, too_long, size)))
+        finally:
+            self.paused -= 1
 
     @property
     def connections(self) -> int:

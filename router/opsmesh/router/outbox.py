@@ -78,6 +78,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._ping: asyncio.Task[None] | None = None
         self._pinged = -1
+        self._hangs = False
 
     def prepare(self, *, max_bytes: int, when_full: str) -> None:
         """Put the spool in order before the first event; OSError when that cannot be done."""
@@ -108,7 +109,7 @@ class Outbox:
     def facts(self) -> dict[str, Any]:
         """For `status`: where events are just now."""
         return {
-            "broker": "open" if self.is_open else "away",
+            "broker": ("hangs" if self._hangs else "open") if self.is_open else "away",
             "in_flight": self._in_flight,
             "waiting": len(self._held) + len(self._writer),
             "behind": self._behind,
@@ -262,9 +263,13 @@ class Outbox:
             # Never cancelled while its connection lives: nats-py stumbles over the late PONG.
             self._ping = asyncio.create_task(_answered(client))
         hung = False
-        while self.is_open and not self._ping.done():
-            await asyncio.wait((self._ping,), timeout=LOOK)
-            hung = hung or not self._ping.done()
+        try:
+            while self.is_open and not self._ping.done():
+                await asyncio.wait((self._ping,), timeout=LOOK)
+                self._hangs = not self._ping.done()
+                hung = hung or self._hangs
+        finally:
+            self._hangs = False
         if client.stats["reconnects"] != connection:
             self._ping.cancel()
         return hung
