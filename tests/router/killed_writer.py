@@ -114,7 +114,11 @@ def child(work: Work, folder: str, report: int, nth: int, half: bool) -> None:
 
     for name in CALLS:
         setattr(os, name, killing(getattr(os, name), name))
-    work(folder, lambda id: real_write(report, f"{id}\n".encode()) and None)
+
+    def kept(id: str) -> None:
+        real_write(report, f"{id}\n".encode())
+
+    work(folder, kept)
     os._exit(0)
 
 

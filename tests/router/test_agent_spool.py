@@ -7,6 +7,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,11 @@ def test_what_is_dropped_is_told_once(
         assert gap["lost_bytes"] > 100 * gap["lost"]
 
 
+def counted(number: int) -> bool:
+    """Whether something has become of so many events."""
+    return bool(sum(agent_says()["since_start"].values()) >= number)
+
+
 def test_events_nobody_can_keep_are_counted(
     home: Path, broker: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +187,7 @@ def test_events_nobody_can_keep_are_counted(
             connection = Connection()
             connection.send({"topic": "a.b", "id": str(n), "source": "deaf"})
             connection.close()
-            until(lambda n=n: sum(agent_says()["since_start"].values()) >= n + 1)
+            until(partial(counted, n + 1))
         broker.start()
         until(gaps)
         (gap,) = gaps()

@@ -57,6 +57,11 @@ def cut(size: Callable[[bytes], int]) -> Callable[[Path], None]:
     return damage
 
 
+def zero(path: Path) -> None:
+    """What some file systems leave of a file after a power cut."""
+    path.write_bytes(bytes(4096))
+
+
 #: What happens to a file, and which of its events can still be read.
 DAMAGE: dict[str, tuple[Callable[[Path], None], list[int]]] = {
     "a bit in a checksum": (flip(lambda _: 3), [1, 2]),
@@ -68,7 +73,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], list[int]]] = {
     "cut between records": (cut(lambda data: data.index(b"\n") + 1), [0]),
     "without its end": (cut(lambda data: data.rindex(b"\n", 0, -1) + 1), [0, 1, 2]),
     "empty": (cut(lambda _: 0), []),
-    "zeros": (lambda path: path.write_bytes(bytes(4096)) and None, []),
+    "zeros": (zero, []),
     "a folder": (replaced(lambda path: path.mkdir()), []),
     "a folder with something in it": (replaced(lambda path: (path / "x").mkdir(parents=True)), []),
     "a link": (replaced(lambda path: path.symlink_to("/etc/hostname")), []),

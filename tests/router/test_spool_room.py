@@ -153,7 +153,7 @@ def test_a_counted_file_is_not_sent(folder: Path) -> None:
     once."""
     path = Path(spool.write(str(folder), [line(0)]))
     losses.record(str(folder), path.name, [line(0)], "drop_oldest")
-    spool_overflow.give_up(str(folder), path.name, "drop_oldest")  # the same, again
+    spool_overflow.give_up(str(folder), [path.name], "drop_oldest")  # the same, again
     path.write_text("")
     SpoolReader(str(folder)).open(1 << 30, "refuse")
     assert not path.exists()
@@ -175,6 +175,8 @@ def test_losses_are_added_up_once(folder: Path) -> None:
     losses.close(str(folder), name)
     (folder / name).write_bytes(again)  # as if the removal had not reached the disk
     assert losses.frozen(str(folder)) == []
+    losses.freeze(str(folder))
+    assert not (folder / name).exists()
     losses.record(str(folder), "file-10", [line(10)], "drop_newest")
     found = {loss.source: loss for loss in losses.total(str(folder))}
     assert {name: loss.events for name, loss in found.items()} == {"test": 5, "other": 3}
@@ -191,3 +193,14 @@ def test_the_log_of_losses_stays_short(folder: Path, monkeypatch: pytest.MonkeyP
     assert lost(folder) == {"test": 100}
     size = sum(path.stat().st_size for path in folder.glob("dropped*"))
     assert size < 100 * 60
+
+
+def test_a_clock_set_back_loses_no_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log closed at an earlier time than the last one that was told is told all the same."""
+    for now in (2_000_000_000, 1_000_000_000):
+        monkeypatch.setattr("opsmesh.router.losses.time.time_ns", lambda now=now: now)
+        losses.record(str(folder), f"file-{now}", [line(1)], "drop_newest")
+        losses.freeze(str(folder))
+        (name,) = losses.frozen(str(folder))
+        losses.close(str(folder), name)
+    assert lost(folder) == {"test": 2}

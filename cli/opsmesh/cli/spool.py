@@ -97,7 +97,7 @@ def drop(
         typer.confirm(f"Give up {len(chosen)} files, for good?", abort=True)
     for state, name in chosen:
         if state == "waiting":
-            spool_overflow.give_up(folder, name, BY_HAND)
+            spool_overflow.give_up(folder, [name], BY_HAND)
         else:
             spool_overflow.give_up_damaged(folder, name, BY_HAND)
     print(f"dropped, and counted: {len(chosen)} files")

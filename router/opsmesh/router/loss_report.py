@@ -41,7 +41,7 @@ async def tell(spool_dir: str, emit: Emit) -> None:
 
 
 async def _tell_log(spool_dir: str, name: str, emit: Emit) -> bool:
-    ms = int(name.removeprefix("dropped-").removesuffix(".log") or 0) // 1_000_000
+    ms = int(name.removeprefix(losses.CLOSED).removesuffix(losses.END)) // 1_000_000
     for loss in await asyncio.to_thread(losses.summary, spool_dir, name):
         log.warning("spool.dropped", source=loss.source, events=loss.events, bytes=loss.bytes)
         if not await emit(TOPIC, payload(loss), id=ids.derived(ms, name, loss.source)):

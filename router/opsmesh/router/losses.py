@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from opsmesh.router import spool
 
 #: The open log, and the total, in the spool.
 LOG, TOTAL = "dropped.log", "dropped.json"
+#: How the name of a closed log begins and ends; between them is the time of closing.
+CLOSED, END = "dropped-", ".log"
 #: Bytes of the open log from which it is closed and drawn together.
 MAX_LOG: Final = 1 << 20
 #: Seconds that a writer waits for another one that writes to the log.
@@ -55,8 +57,18 @@ class Loss:
 
 def record(spool_dir: str, name: str, lines: Sequence[bytes], reason: str) -> None:
     """Write down, on disk when this returns, that these events of a file are given up."""
-    losses = [asdict(loss) for loss in _by_source(lines, reason)]
-    _append(spool_dir, {"name": name, "losses": losses})
+    record_all(spool_dir, [(name, lines)], reason)
+
+
+def record_all(spool_dir: str, files: Iterable[tuple[str, Sequence[bytes]]], reason: str) -> None:
+    """The same for several files, with one sync."""
+    _append(
+        spool_dir,
+        [
+            {"name": name, "losses": [asdict(loss) for loss in _by_source(lines, reason)]}
+            for name, lines in files
+        ],
+    )
 
 
 def counted(spool_dir: str) -> set[str]:
@@ -69,23 +81,24 @@ def counted(spool_dir: str) -> set[str]:
 
 
 def freeze(spool_dir: str) -> None:
-    """Close the log, so that it can be told."""
+    """Close the log, so that it can be told; remove those that are in the total already (a crash
+    came between adding one and removing it)."""
+    told = _total(spool_dir)[1]
+    closed = _closed(spool_dir)
+    for name in closed:
+        if name <= told:
+            spool.remove(f"{spool_dir}/{name}")
+    # Its name goes behind all others, even when the clock was set back.
+    last = max([told, *closed])
+    ns = max(time.time_ns(), int(last[len(CLOSED) : -len(END)] or 0) + 1)
     with contextlib.suppress(FileNotFoundError), _locked(spool_dir, create=False):
-        os.rename(f"{spool_dir}/{LOG}", f"{spool_dir}/dropped-{time.time_ns():020d}.log")  # noqa: PTH104
+        os.rename(f"{spool_dir}/{LOG}", f"{spool_dir}/{CLOSED}{ns:020d}{END}")  # noqa: PTH104
 
 
 def frozen(spool_dir: str) -> list[str]:
     """The closed logs that have not been added to the total, oldest first."""
-    try:
-        found = os.listdir(spool_dir)  # noqa: PTH208
-    except FileNotFoundError:
-        return []
     told = _total(spool_dir)[1]
-    logs = sorted(name for name in found if name.startswith("dropped-") and name.endswith(".log"))
-    for name in logs:
-        if name <= told:  # a crash came between adding it and removing it
-            spool.remove(f"{spool_dir}/{name}")
-    return [name for name in logs if name > told]
+    return [name for name in _closed(spool_dir) if name > told]
 
 
 def summary(spool_dir: str, name: str = LOG) -> list[Loss]:
@@ -116,6 +129,20 @@ def total(spool_dir: str) -> list[Loss]:
     for name in [LOG, *frozen(spool_dir)]:
         _merge(merged, summary(spool_dir, name))
     return list(merged.values())
+
+
+def _closed(spool_dir: str) -> list[str]:
+    try:
+        found = os.listdir(spool_dir)  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    return sorted(
+        name
+        for name in found
+        if name.startswith(CLOSED)
+        and name.endswith(END)
+        and name[len(CLOSED) : -len(END)].isdigit()
+    )
 
 
 def _by_source(lines: Sequence[bytes], reason: str) -> list[Loss]:
@@ -162,12 +189,16 @@ def _entries(path: str) -> list[dict[str, Any]]:
         return []
 
 
-def _append(spool_dir: str, entry: Mapping[str, Any]) -> None:
+def _append(spool_dir: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    if not entries:
+        return
     # The line break before it: a record that a power cut has left half spoils only itself.
-    data = b"\n" + spool.as_record(json.dumps(entry).encode())
+    records = [spool.as_record(json.dumps(entry).encode()) for entry in entries]
+    data = b"\n" + b"".join(records)
     with _locked(spool_dir) as file:
         size = os.fstat(file).st_size
-        os.write(file, data)
+        while data:
+            data = data[os.write(file, data) :]
         os.fsync(file)
         if not size:
             spool.sync_folder(spool_dir)

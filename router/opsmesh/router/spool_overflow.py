@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from opsmesh.router import losses, spool
 from opsmesh.router.spool_room import BLOCK, DROP_NEWEST, DROP_OLDEST, Full, Gauge, blocks, limits
 
-#: How much of the limit is left when the oldest have gone: making room looks at every file, and
-#: must not be done for each event of a long outage.
+#: Down to what share of the limit the oldest go, and how many files at a time at most: making room
+#: looks at every file, and must not be done for each event of a long outage.
 LOW_WATER: Final = 0.9
+MAX_DROPS: Final = 1000
 #: Seconds for which the gauge of a full spool is believed: a person may have removed files.
 BELIEVED: Final = 5.0
 
@@ -32,7 +33,7 @@ def make_room(
     max_bytes, policy = limits(spool_dir)
     wanted = blocks(size) * BLOCK
     if policy == DROP_OLDEST and wanted <= max_bytes:
-        _drop_oldest(spool_dir, gauge, int(max_bytes * LOW_WATER) - wanted, busy)
+        _drop_oldest(spool_dir, gauge, max_bytes - wanted, int(max_bytes * LOW_WATER), busy)
         return True
     if gauge.age > BELIEVED:
         gauge.set(count(spool_dir))
@@ -50,18 +51,23 @@ def count(spool_dir: str) -> int:
     return sum(_size(f"{spool_dir}/{name}") for name in spool.names(spool_dir))
 
 
-def give_up(spool_dir: str, name: str, reason: str) -> None:
-    """Drop one file: counted first, then removed."""
-    path = f"{spool_dir}/{name}"
-    try:
-        good, corrupt = spool.read(path)
-    except FileNotFoundError:
-        return
-    except OSError:  # nobody can say what it held
-        good, corrupt = [], [b""]
-    lost = [*good, *(record for record in corrupt if not record.startswith(spool.NOTE))]
-    losses.record(spool_dir, name, lost, reason)
-    spool.remove(path)
+def give_up(spool_dir: str, names: Sequence[str], reason: str) -> None:
+    """Drop these files: counted first, then removed."""
+    losses.record_all(spool_dir, _held(spool_dir, names), reason)
+    for name in names:
+        spool.remove(f"{spool_dir}/{name}")
+
+
+def _held(spool_dir: str, names: Sequence[str]) -> Iterator[tuple[str, list[bytes]]]:
+    """What each of these files holds, one file in memory at a time."""
+    for name in names:
+        try:
+            good, corrupt = spool.read(f"{spool_dir}/{name}")
+        except FileNotFoundError:
+            continue
+        except OSError:  # nobody can say what it held
+            good, corrupt = [], [b""]
+        yield name, [*good, *(one for one in corrupt if not one.startswith(spool.NOTE))]
 
 
 def give_up_damaged(spool_dir: str, name: str, reason: str) -> None:
@@ -82,18 +88,19 @@ def give_up_damaged(spool_dir: str, name: str, reason: str) -> None:
         spool.remove(path)
 
 
-def _drop_oldest(spool_dir: str, gauge: Gauge, room: int, busy: Collection[str]) -> None:
-    """Until what is left fits into `room` bytes."""
+def _drop_oldest(spool_dir: str, gauge: Gauge, room: int, low: int, busy: Collection[str]) -> None:
+    """Until what is left fits into `room` bytes; and down to `low` where that is soon done."""
     waiting = spool.names(spool_dir)
     sizes = {name: _size(f"{spool_dir}/{name}") for name in waiting}
     used = sum(sizes.values())
+    chosen: list[str] = []
     for name in waiting:
-        if used <= max(room, 0):
+        if used <= room and (used <= low or len(chosen) >= MAX_DROPS):
             break
-        if name in busy:
-            continue
-        give_up(spool_dir, name, DROP_OLDEST)
-        used -= sizes[name]
+        if name not in busy:
+            chosen.append(name)
+            used -= sizes[name]
+    give_up(spool_dir, chosen, DROP_OLDEST)
     spool.sync_folder(spool_dir)
     gauge.set(used)
 
