@@ -61,7 +61,7 @@ def lines(spool: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[str]:
         size = sizes.text(agent["under_way_bytes"])
         limit = sizes.text(agent["under_way_limit"])
         yield (
-            f"agent  {agent['connections']} connections, {agent['paused']} held up "
+            f"agent  broker {agent['broker']}, {agent['connections']} connections, {agent['paused']} held up "
             f"({agent['pauses']} times so far), {size} of {limit} under way, "
             f"{agent['in_flight']} events at the broker, {agent['waiting']} on the way to the spool"
         )
