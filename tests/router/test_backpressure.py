@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import eventually, run
-from tests.router.agent_process import Connection, agent, until, wait_drained
+from tests.router.agent_process import Connection, agent, until
 
 from opsmesh.router import paths, server, spool_state
 from opsmesh.router.budget import Budget
@@ -100,48 +102,53 @@ def rss_mb(pid: int) -> float:
     raise AssertionError("no VmHWM")
 
 
+@pytest.fixture
+def broker(home: Path) -> Iterator[EmbeddedServer]:
+    """A running broker; it ends with the test, also when it was stopped."""
+    embedded = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
+    embedded.start()
+    yield embedded
+    embedded.kill()
+
+
+def flood(number: int, events: int) -> None:
+    """Send events of 2 kB as fast as the socket takes them; the last one asks for an answer."""
+    connection = Connection(timeout=300)
+    payload = {"text": "x" * 1900}
+    for start in range(0, events, 500):
+        ids = [f"{number}-{n}" for n in range(start, start + 500)]
+        connection.send(*({"topic": "a.b", "id": id, "payload": payload} for id in ids))
+    connection.send({"topic": "a.b", "id": f"{number}-end", "_reply": True})
+    assert connection.answer()["ok"]
+    connection.close()
+
+
+def agent_says() -> dict[str, Any]:
+    facts = spool_state.ask_agent()
+    assert facts is not None
+    return facts
+
+
 @pytest.mark.slow
-def test_a_stopped_broker_and_a_flood_cost_no_memory(home: Path) -> None:
+def test_a_stopped_broker_and_a_flood_cost_no_memory(home: Path, broker: EmbeddedServer) -> None:
     """100,000 events of 2 kB from four connections that never wait for an answer, while the broker
     is stopped: the agent's memory stays bounded, and all are stored afterwards."""
-    broker = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-    broker.start()
     total, senders = 100_000, 4
     with agent(home) as running:
         assert broker.process is not None
         broker.process.send_signal(signal.SIGSTOP)
-        try:
-            seen: list[int] = []
-
-            def flood(number: int) -> None:
-                connection = Connection(timeout=300)
-                payload = {"text": "x" * 1900}
-                for start in range(0, total // senders, 500):
-                    ids = [f"{number}-{n}" for n in range(start, start + 500)]
-                    connection.send(*({"topic": "a.b", "id": id, "payload": payload} for id in ids))
-                connection.send({"topic": "a.b", "id": f"{number}-end", "_reply": True})
-                assert connection.answer()["ok"]
-                connection.close()
-
-            threads = [threading.Thread(target=flood, args=(n,)) for n in range(senders)]
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads):
-                facts = spool_state.ask_agent()
-                assert facts is not None
+        held: list[int] = []
+        with ThreadPoolExecutor(senders) as pool:
+            floods = [pool.submit(flood, n, total // senders) for n in range(senders)]
+            while wait(floods, timeout=0.2).done != set(floods):
+                facts = agent_says()
                 assert facts["under_way_bytes"] <= facts["under_way_limit"]
-                seen.append(facts["paused"])
-                threads[0].join(0.2)
-            for thread in threads:
-                thread.join()
-        finally:
-            broker.process.send_signal(signal.SIGCONT)
-        assert max(seen) > 0  # somebody was held up, and it could be seen
+                held.append(facts["paused"])
+            for one in floods:
+                one.result()
+        broker.process.send_signal(signal.SIGCONT)
+        assert max(held) > 0  # somebody was held up, and it could be seen
         assert rss_mb(running.process.pid) < MAX_RSS
-        until(lambda: (spool_state.ask_agent() or {}).get("behind") is False, timeout=120)
-        wait_drained()
-        facts = spool_state.ask_agent()
-        assert facts is not None
-        assert facts["since_start"]["stored"] >= total + senders
+        until(lambda: not agent_says()["behind"], timeout=120)
+        assert agent_says()["since_start"]["stored"] >= total + senders
         assert rss_mb(running.process.pid) < MAX_RSS
-    broker.stop()

@@ -61,9 +61,10 @@ def lines(spool: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[str]:
         size = sizes.text(agent["under_way_bytes"])
         limit = sizes.text(agent["under_way_limit"])
         yield (
-            f"agent  broker {agent['broker']}, {agent['connections']} connections, {agent['paused']} held up "
-            f"({agent['pauses']} times so far), {size} of {limit} under way, "
-            f"{agent['in_flight']} events at the broker, {agent['waiting']} on the way to the spool"
+            f"agent  broker {agent['broker']}, {agent['connections']} connections, "
+            f"{agent['paused']} held up ({agent['pauses']} times so far), "
+            f"{size} of {limit} under way, {agent['in_flight']} events at the broker, "
+            f"{agent['waiting']} on the way to the spool"
         )
 
 

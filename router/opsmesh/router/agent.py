@@ -65,6 +65,7 @@ class Agent:
         self._known = topology.Known(_known_file())
         self._said = ""
         self._changed = asyncio.Event()
+        self._throttle = logs.Throttle()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then everything that was accepted is safe."""
@@ -140,8 +141,9 @@ class Agent:
     async def _refused(self, line: bytes, error: Exception) -> None:
         try:
             await self._outbox.dead_letter(line, error)
-        except OSError as problem:
-            log.critical("ingest.lost", error=str(error), cause=str(problem), size=len(line))
+        except OSError as problem:  # counted as lost, where even that can be written
+            if self._throttle.allows("lost"):
+                log.critical("ingest.lost", error=str(error), cause=str(problem), size=len(line))
 
     async def _announce(self, topic: str, **more: Any) -> None:
         await self._emit(topic, {"component": "agent", "pid": os.getpid(), **more})
