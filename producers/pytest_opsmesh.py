@@ -33,6 +33,8 @@ MESSAGE_HEAD = 2000
 ANSWERS = 1.0
 #: Seconds between two writes to the spool, or tries to reach an agent, during a session.
 PAUSE = 1.0
+#: The unit in which the spool is measured.
+BLOCK = 4096
 #: Bytes of answers read at once.
 CHUNK = 64 * 1024
 
@@ -328,18 +330,46 @@ class Outbox:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._files += 1
             name = f"{time.time_ns():020d}-{os.getpid()}-{self._files}.spool"
+            lines = [*self._waiting.values(), b"=%d" % len(self._waiting)]  # the end is the count
+            data = b"".join(_record(line) for line in lines)
+            used, limit, policy = _room(self._spool_dir)
+            blocks = -(-len(data) // BLOCK)
+            if used + blocks * BLOCK > limit and policy != "drop_oldest":
+                self._count_lost(name, policy)
+                self.errors.append(f"the spool is full: {used} bytes of spool.max_bytes {limit}")
+                return
             temporary = folder / f".{name}"
             with open(temporary, "xb", opener=_private) as file:
-                for line in self._waiting.values():
-                    file.write(b"%08x %s\n" % (zlib.crc32(line), line))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(folder / name)
             _sync(self._spool_dir)
+            with (
+                contextlib.suppress(OSError),
+                open(folder / ".used", "ab", opener=_private) as gauge,
+            ):
+                gauge.write(bytes(blocks))
         except OSError as error:
             self.errors.append(str(error))
             return
         self.spooled += len(self._waiting)
+        self._waiting.clear()
+
+    def _count_lost(self, name: str, policy: str) -> None:
+        """What nobody keeps is in the spool's log of losses, for the agent to tell."""
+        size, now = sum(map(len, self._waiting.values())), _now()
+        loss = {
+            "source": "pytest",
+            "events": len(self._waiting),
+            "bytes": size,
+            "reasons": [policy],
+        }
+        entry = {"name": name, "losses": [{**loss, "from_time": now, "to_time": now}]}
+        with open(f"{self._spool_dir}/dropped.log", "ab", opener=_private) as file:
+            file.write(b"\n" + _record(json.dumps(entry).encode()))
+            file.flush()
+            os.fsync(file.fileno())
         self._waiting.clear()
 
 
@@ -376,6 +406,21 @@ def _folders() -> tuple[str, str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     state += "/opsmesh"
     return state, runtime + "/opsmesh" if runtime.startswith("/") else state + "/run"
+
+
+def _record(line: bytes) -> bytes:
+    return b"%08x %s\n" % (zlib.crc32(line), line)
+
+
+def _room(spool: str) -> tuple[int, int, str]:
+    """Bytes in the spool, how many it may hold, and what happens to more (ADR 0012)."""
+    used, limit, policy = 0, 1 << 30, "refuse"
+    with contextlib.suppress(OSError):
+        used = Path(spool, ".used").stat().st_size * BLOCK
+    with contextlib.suppress(OSError, ValueError):
+        size, policy = Path(spool, ".limits").read_text().split()
+        limit = int(size)
+    return used, limit, policy
 
 
 def _private(path: str, flags: int) -> int:

@@ -25,6 +25,7 @@ HEAVY = """\
     re json json.decoder argparse socket enum pathlib typing collections dataclasses datetime
     hashlib uuid logging subprocess threading random inspect ast contextlib functools
     typer rich msgspec pydantic nats structlog yaml asyncio
+    fcntl opsmesh.router.losses opsmesh.router.spool_overflow
 """
 
 

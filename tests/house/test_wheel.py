@@ -192,3 +192,56 @@ print(*sorted(new - sys.stdlib_module_names - {{"pytest_opsmesh", "_pytest"}} - 
 """
     ran = strange.run("-c", code, cwd=tmp_path)
     assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
+
+
+def test_emit_costs_no_site(strange: Strange, brought: set[str], tmp_path: Path) -> None:
+    """The command finds its Python through a link too, and `emit` starts it without `site`."""
+    assert brought
+    link = tmp_path / "bin" / "opsmesh"
+    link.parent.mkdir()
+    link.symlink_to(strange.python.with_name("opsmesh"))
+    marker = tmp_path / "site ran"
+    custom = strange.site / "sitecustomize.py"
+    custom.write_text(f"open({str(marker)!r}, 'w').close()\n")
+    folders = {
+        "HOME": str(tmp_path),
+        "XDG_STATE_HOME": f"{tmp_path}/state",
+        "PATH": "/usr/bin:/bin",
+    }
+    try:
+        for command in (link, strange.python.with_name("opsmesh")):
+            ran = subprocess.run(
+                [command, "emit", "a.b", "k=two words", "-q"],
+                env=folders,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (ran.returncode, ran.stderr) == (0, "")
+        assert not marker.exists()
+        strange.run("-c", "pass", cwd=tmp_path)
+        assert marker.exists()  # or the check above could not have failed
+    finally:
+        custom.unlink()
+    assert len(list((tmp_path / "state/opsmesh/spool").glob("*.spool"))) == 2
+
+
+def test_the_command_takes_nothing_from_the_working_folder(
+    strange: Strange, brought: set[str], tmp_path: Path
+) -> None:
+    """A user's module in the working folder is never taken for one of ours or Python's."""
+    assert brought
+    (tmp_path / "os.py").write_text("raise SystemExit('theirs')\n")
+    (tmp_path / "opsmesh.py").write_text("raise SystemExit('theirs')\n")
+    for arguments in (["emit", "a.b", "-q"], ["--version"]):
+        ran = subprocess.run(
+            [strange.python.with_name("opsmesh"), *arguments],
+            cwd=tmp_path,
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "theirs" not in ran.stderr
+    # the others need what the wheel depends on, which this environment does not have
+    assert "No module named 'typer'" in ran.stderr

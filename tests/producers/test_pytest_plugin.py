@@ -15,6 +15,7 @@ import pytest
 from tests.producers.agent import StandInAgent, spooled, standing_in
 
 import pytest_opsmesh
+from opsmesh.router import losses, spool_overflow, spool_room
 from opsmesh.schemas import envelope, registry
 
 FAILING = """
@@ -179,6 +180,26 @@ def test_a_refused_event_is_neither_spooled_nor_shown(home: Path, project: Path)
     assert spooled(home) == []
     assert "opsmesh:" not in quiet.stdout
     assert "opsmesh: 0 sent, 0 spooled, 3 lost: no such topic" in asked.stdout
+
+
+def test_a_full_spool_is_respected_and_what_is_lost_is_counted(home: Path, project: Path) -> None:
+    """The run's result is its own, the spool does not grow, and the agent can tell of the loss."""
+    folder = home / "state/opsmesh/spool"
+    folder.mkdir(parents=True)
+    spool_room.set_limits(str(folder), 1, "refuse")
+    done = run_pytest(project, "--opsmesh-verbose")
+    assert done.returncode == 1
+    assert "3 lost" in done.stdout or "the spool is full" in done.stdout
+    assert spooled(home) == []
+    (loss,) = losses.total(str(folder))
+    assert (loss.source, loss.events, loss.reasons) == ("pytest", 3, ("refuse",))
+
+
+def test_what_it_spools_is_seen_by_the_gauge(home: Path, project: Path) -> None:
+    """The agent knows at once that something was written."""
+    run_pytest(project)
+    folder = str(home / "state/opsmesh/spool")
+    assert spool_room.Gauge(folder).used == spool_overflow.count(folder) > 0
 
 
 def test_a_state_folder_that_cannot_be_made_changes_nothing(tmp_path: Path, project: Path) -> None:

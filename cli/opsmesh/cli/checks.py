@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from opsmesh.cli import components, config
-from opsmesh.router import paths, probes, server, supervisor_state
+from opsmesh.cli import components, config, spool_words
+from opsmesh.router import paths, probes, server, spool_state, supervisor_state
 from opsmesh.router.settings import Settings
 
 #: Free bytes below which the store and the archive are at risk.
@@ -60,6 +60,7 @@ def machine() -> Iterator[Check]:
     yield from _guard("journal", _journal)
     yield from _guard("clock", _clock)
     yield from _guard("ingest socket", _socket)
+    yield from _guard("spool", _spool)
     if settings is not None:
         yield from _guard("producers", lambda: _producers(settings))
     yield from _plugins()
@@ -138,6 +139,16 @@ def _disk() -> Check:
         detail=f"{free / 2**30:.1f} GiB free at {there}",
         fix="make room, or set events.max_bytes and XDG_STATE_HOME",
     )
+
+
+def _spool() -> Iterator[Check]:
+    state = spool_state.look(paths.spool_dir())
+    detail = spool_words.summary(asdict(state))
+    problems = list(spool_words.problems(state))
+    if not problems:
+        yield Check(check="spool", ok=True, detail=detail)
+    for what, fix in problems:
+        yield Check(check="spool", ok=False, detail=what, fix=fix)
 
 
 def _inotify() -> Check:

@@ -15,7 +15,7 @@ from opsmesh.router import client
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
 try:
     from _json import encode_basestring_ascii as quote
@@ -101,6 +101,15 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
+def run(argv: Sequence[str]) -> NoReturn:
+    """Run `opsmesh emit`, and end the process.
+
+    Everything is written unbuffered: nothing is lost by skipping the interpreter's tear-down, which
+    costs as much as the imports.
+    """
+    os._exit(main(argv))
+
+
 def _emit(argv: Sequence[str]) -> int:
     call = parse(argv)
     if call.help:
@@ -116,6 +125,8 @@ def _emit(argv: Sequence[str]) -> int:
         raise Refused(
             f"the event could not be kept: {error}", code=IOERR, hint=f"spool: {mesh.spool_dir}"
         ) from error
+    if b'"dropped":true' in answer and answer.startswith(b'{"ok":false'):
+        return _dropped(call, answer)
     if answer.startswith(b'{"ok":false'):
         raise Refused(_error_in(answer))
     if call.json:
@@ -130,6 +141,16 @@ def _emit(argv: Sequence[str]) -> int:
     if not call.quiet:
         _say(2, "spooled: safe on disk, sent as soon as the broker can be reached\n")
     return 0
+
+
+def _dropped(call: Call, answer: bytes) -> int:
+    """The user has chosen that new events go when the spool is full: no error, unless it is asked
+    whether the event is stored."""
+    if call.json:
+        _say(1, answer.decode(errors="replace") + "\n")
+    if not call.quiet:
+        _say(2, _error_in(answer) + "\n")
+    return 0 if call.wait is None else IOERR
 
 
 def parse(argv: Sequence[str]) -> Call:

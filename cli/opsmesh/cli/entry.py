@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 
 def main() -> int:
     """Run the command line of this process; the exit code."""
     if sys.argv[1:2] == ["emit"]:
-        from opsmesh.cli.emit import main as emit
+        from opsmesh.cli.emit import run
 
-        # Everything is written unbuffered: nothing is lost by skipping the interpreter's tear-down,
-        # which costs as much as the imports.
-        os._exit(emit(sys.argv[2:]))
+        run(sys.argv[2:])
     from opsmesh.cli.main import main as app
 
     return app()

@@ -16,10 +16,11 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
+from opsmesh.cli import sizes, spool_words
 from opsmesh.cli.broker_checks import RESTORE
 from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.profiles import health as profile_health
-from opsmesh.router import connection, paths, server, spool, supervisor_state, topology
+from opsmesh.router import connection, paths, server, spool_state, supervisor_state, topology
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
 from opsmesh.router.settings import Settings
 
@@ -37,7 +38,8 @@ class Health:
     started: str | None = None
     components: list[dict[str, Any]] = field(default_factory=list)
     problems: list[dict[str, str]] = field(default_factory=list)
-    spool: dict[str, int] = field(default_factory=dict)
+    spool: dict[str, Any] = field(default_factory=dict)
+    agent: dict[str, Any] = field(default_factory=dict)
     streams: dict[str, dict[str, int]] = field(default_factory=dict)
     consumers: list[dict[str, Any]] = field(default_factory=list)
     profiles: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +61,7 @@ async def check(settings: Settings) -> Health:
     if alive or settings.nats.url:
         await _broker(health, settings, profiles, alive=alive)
     _spool(health)
+    _agent(health)
     if not alive:
         health.verdict = "down"
         health.problems.insert(0, {"what": "no mesh runs here", "fix": "opsmesh up --detach"})
@@ -110,17 +113,24 @@ def _profiles(health: Health) -> set[str] | None:
 
 
 def _spool(health: Health) -> None:
-    folder = Path(paths.spool_dir())
-    sizes = []
-    for name in spool.names(str(folder)):
-        try:
-            sizes.append((folder / name).stat().st_size)
-        except FileNotFoundError:  # sent since
-            continue
-    health.spool = {"files": len(sizes), "bytes": sum(sizes)}
-    if sizes:
-        what = f"{len(sizes)} files wait in the spool: the broker has not stored their events yet"
-        health.problem(what, "none needed: the agent sends them once the broker answers")
+    state = spool_state.look(paths.spool_dir())
+    health.spool = asdict(state)
+    for what, fix in spool_words.problems(state):
+        health.problem(what, fix)
+
+
+def _agent(health: Health) -> None:
+    """The agent's own figures; it says them itself, so that one that hangs is found."""
+    log = next((one["log"] for one in health.components if one["name"] == "agent"), "its log")
+    try:
+        health.agent = spool_state.ask_agent() or {}
+    except TimeoutError:
+        what = "the agent hangs; who has events writes them into the spool itself"
+        health.problem(what, f"tail {log}; then: opsmesh down, opsmesh up --detach")
+    if held := health.agent.get("paused"):
+        size = sizes.text(health.agent["under_way_bytes"])
+        what = f"{held} senders are held up: {size} of events are under way"
+        health.problem(what, "the broker or the disk is slow: opsmesh doctor")
 
 
 async def _broker(

@@ -48,6 +48,7 @@ COMMANDS = {
     "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq:app", "Events that no attempt could handle.", _PROFILES),
+    "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),
     "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),
     "evidence": Lazy("opsmesh.cli.evidence:app", "The hash-chained archive.", _EVIDENCE),
     "redact": Lazy("opsmesh.cli.redact:app", "What is taken out of events.", _EVIDENCE),

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import health, output
+from opsmesh.cli import health, output, spool_words
 from opsmesh.router.settings import Settings
 
 EXIT = {"ok": 0, "degraded": output.FAILED, "down": output.UNAVAILABLE}
@@ -67,6 +67,10 @@ def _print(found: health.Health) -> None:
         rows = [{**c, "since": output.local(c["since"])} for c in found.components]
         shown = ("name", "state", "pid", "restarts", "since", "last_exit")
         output.table(rows, shown, empty="", style=_style)
+    if found.spool:
+        console.print()
+        for line in spool_words.lines(found.spool, found.agent):
+            console.print(escape(line))
     if found.streams:
         console.print()
         rows = [{"stream": name, **facts} for name, facts in found.streams.items()]

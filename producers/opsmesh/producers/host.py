@@ -115,7 +115,7 @@ class Host:
             **{name: value for name, value in optional.items() if value is not None},
         }
         answer = self._deliver(event)
-        if not answer.get("ok"):
+        if not answer.get("ok") and not answer.get("dropped"):
             self._refused += 1
             raise Refused(topic, str(event["id"]), str(answer.get("error", "no reason given")))
         self._note(event)

@@ -20,17 +20,24 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import connection, logs, paths, redaction, tasks, topology
-from opsmesh.router.errors import AlreadyRunning, BrokerUnavailable, StreamVanished
-from opsmesh.router.ingest import HANG_UP, MAX_LINE, Ingest
-from opsmesh.router.intake import Intake, asks_reply
+from opsmesh.router import connection, logs, loss_report, paths, redaction, tasks, topology
+from opsmesh.router.errors import (
+    AlreadyRunning,
+    BrokerUnavailable,
+    SpoolDropped,
+    StreamVanished,
+)
+from opsmesh.router.ingest import ASKS_STATUS, HANG_UP, MAX_LINE, Ingest
+from opsmesh.router.intake import REPLY, Intake, asks_reply
 from opsmesh.router.outbox import Outbox
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.errors import EnvelopeError, SchemaError
 from opsmesh.schemas.registry import load_registry
 
-#: Seconds between looks at the connection.
+#: Seconds before the streams are looked at again when that failed.
 LOOK: Final = 0.1
+#: Seconds between looks at a connection that tells of its changes itself.
+IDLE: Final = 60.0
 #: Seconds between attempts when no broker is known, refuses us, or cannot make the streams.
 RETRY: Final = 1.0
 #: Seconds between looks whether the loss of a stream was accepted.
@@ -57,10 +64,17 @@ class Agent:
         self._client: Client | None = None
         self._known = topology.Known(_known_file())
         self._said = ""
+        self._changed = asyncio.Event()
+        self._throttle = logs.Throttle()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then everything that was accepted is safe."""
         paths.private_dir(paths.state_dir())
+        spool = self._settings.spool
+        try:
+            self._outbox.prepare(max_bytes=spool.max_bytes, when_full=spool.when_full)
+        except OSError as error:  # events can still go directly, or be refused
+            log.critical("spool.unusable", error=str(error))
         await self._ingest.start()
         log.info("agent.started", socket=self._ingest.path, pid=os.getpid())
         try:
@@ -69,6 +83,7 @@ class Agent:
                     group.create_task(self._keep_broker()),
                     group.create_task(self._outbox.drain()),
                     group.create_task(self._remember()),
+                    group.create_task(self._report()),
                     group.create_task(self._announce("mesh.component.started")),
                 ]
                 await stop.wait()
@@ -85,6 +100,8 @@ class Agent:
 
     async def handle(self, line: bytes, too_long: bool) -> bytes | None:
         """Take one line in; the answer to it, where one is asked for."""
+        if line == ASKS_STATUS:
+            return self._status()
         if too_long:  # whether it asks for an answer stands, perhaps, in what was skipped
             error: Exception = EnvelopeError(f"line exceeds {MAX_LINE} bytes, and was skipped")
             await self._refused(line[:KEPT_OF_TOO_LONG], error)
@@ -97,6 +114,9 @@ class Agent:
                 return _refusal(wrong)
             await self._refused(line, wrong)
             return None
+        except SpoolDropped as dropped:
+            answer = {"ok": False, "id": dropped.id, "dropped": True, "error": str(dropped)}
+            return msgspec.json.encode(answer) if asks_reply(line) else None
         except OSError:
             return HANG_UP
         if not message.reply:
@@ -104,34 +124,53 @@ class Agent:
         where = {"spooled": True} if seq is None else {"seq": seq}
         return msgspec.json.encode({"ok": True, "id": message.id, **where})
 
+    def _status(self) -> bytes:
+        """How the agent is just now, for `opsmesh status`: what waits where, and who is held up."""
+        budget = self._ingest.budget
+        facts = {
+            "pid": os.getpid(),
+            "connections": self._ingest.connections,
+            "paused": self._ingest.paused,
+            "pauses": self._ingest.pauses,
+            "under_way_bytes": budget.used,
+            "under_way_limit": budget.limit,
+            **self._outbox.facts(),
+        }
+        return msgspec.json.encode({"ok": True, "agent": facts})
+
     async def _refused(self, line: bytes, error: Exception) -> None:
         try:
             await self._outbox.dead_letter(line, error)
-        except OSError as problem:
-            log.critical("ingest.lost", error=str(error), cause=str(problem), size=len(line))
+        except OSError as problem:  # counted as lost, where even that can be written
+            if self._throttle.allows("lost"):
+                log.critical("ingest.lost", error=str(error), cause=str(problem), size=len(line))
 
     async def _announce(self, topic: str, **more: Any) -> None:
         await self._emit(topic, {"component": "agent", "pid": os.getpid(), **more})
 
-    async def _emit(self, topic: str, payload: Mapping[str, Any]) -> None:
-        """An event of our own, by the road of all others."""
+    async def _emit(self, topic: str, payload: Mapping[str, Any], **more: Any) -> bool:
+        """An event of our own, by the road of all others; whether it is safe."""
         event = {"topic": topic, "source": "opsmesh", "component": "agent", "payload": payload}
-        await self.handle(msgspec.json.encode(event), False)
+        answer = await self.handle(msgspec.json.encode({**event, **more, REPLY: True}), False)
+        return answer is not None and answer.startswith(b'{"ok":true')
 
     async def _keep_broker(self) -> None:
         """Be connected, and let nothing through before the streams have been checked."""
         while True:
+            self._changed.clear()
             if self._client is None or self._client.is_closed:
                 await self._connect()
             elif self._client.is_connected and not self._outbox.is_open:
                 await self._check_streams(self._client)
             else:
-                await asyncio.sleep(LOOK)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE):
+                        await self._changed.wait()
 
     async def _connect(self) -> None:
         try:
             where = connection.endpoint(self._settings)
-            self._client = await connection.connect(where, name="agent")
+            self._client = await connection.connect(where, name="agent", changed=self._changed.set)
         except BrokerUnavailable as error:
             self._say_once("broker.unavailable", error)
             await asyncio.sleep(RETRY)
@@ -167,6 +206,13 @@ class Agent:
         if text != self._said:
             self._said = text
             getattr(log, level)(event, error=str(error), hint=getattr(error, "hint", ""))
+
+    async def _report(self) -> None:
+        """Tell what the spool had to drop, once the broker has all that it had not."""
+        while True:
+            await self._outbox.rested.wait()
+            self._outbox.rested.clear()
+            await loss_report.tell(paths.spool_dir(), self._emit)
 
     async def _remember(self) -> None:
         while True:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: Seconds to wait for the agent's answer. The agent itself spools what the broker does not
 #: acknowledge in less, so that only an agent that hangs is given up.
 TIMEOUT = 2.0
+#: What is said of an event that was let go of; as `errors.SpoolDropped` says it.
+DROPPED = b"dropped, and counted: the spool is full (spool.when_full: drop_newest)"
 #: The longest path that fits into a UNIX socket's address (Linux: 108 bytes with the final zero).
 MAX_ADDRESS = 107
 
@@ -46,9 +48,11 @@ class Client:
     def deliver(self, line: bytes, id: str) -> bytes:
         """The answer to one event, a JSON object with `id` and `"_reply":true`.
 
-        It is the agent's, or `{"ok":true,"id":…,"spooled":true}` once the event is in the spool.
+        It is the agent's, or `{"ok":true,"id":…,"spooled":true}` once the event is in the spool, or
+        `{"ok":false,"id":…,"dropped":true,"error":…}`: the spool is full, and the user lets go of
+        new events (`spool.when_full: drop_newest`), which are counted.
         An event that the agent has taken but not answered is spooled as well: its id makes the
-        broker drop the second one. OSError when the spool cannot be written either.
+        broker drop the second one. OSError when the spool cannot be written either, or is full.
         """
         # A raw line break inside JSON is white space, never part of a value.
         line = line.strip().replace(b"\r", b" ").replace(b"\n", b" ")
@@ -57,7 +61,8 @@ class Client:
             return answer
         from opsmesh.router import spool  # a fifth of emit's own time, and rarely needed
 
-        spool.write(self.spool_dir, [line])
+        if not spool.write(self.spool_dir, [line]):
+            return b'{"ok":false,"id":"%s","dropped":true,"error":"%s"}' % (id.encode(), DROPPED)
         return b'{"ok":true,"id":"%s","spooled":true}' % id.encode()
 
     def close(self) -> None:

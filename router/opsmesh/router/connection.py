@@ -6,6 +6,7 @@ A broker that is away is said once when it goes and once when it is back, not on
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,19 @@ def endpoint(settings: Settings) -> Endpoint:
     return Endpoint(url=broker.url, user=broker.user, password=broker.password)
 
 
-async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client:
+async def connect(
+    where: Endpoint,
+    *,
+    name: str,
+    patient: bool = True,
+    changed: Callable[[], None] = lambda: None,
+) -> Client:
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
-    an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line)."""
+    an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line). `changed` is
+    called when the broker goes or comes back, and when the connection has ended for good."""
     client = Client()
     wire.install(client)
-    quiet = _Quiet(name, client, speaks=patient)
+    quiet = _Quiet(name, client, speaks=patient, changed=changed)
     options: dict[str, Any] = {
         **where.options(),
         "name": f"opsmesh-{name}",
@@ -76,6 +84,7 @@ async def connect(where: Endpoint, *, name: str, patient: bool = True) -> Client
         "error_cb": quiet.error,
         "disconnected_cb": quiet.disconnected,
         "reconnected_cb": quiet.reconnected,
+        "closed_cb": quiet.closed,
     }
     try:
         if patient:
@@ -92,7 +101,10 @@ class _Quiet:
     """Callbacks of one connection that do not log the same thing over and over; and nothing at all
     on the command line: its errors are exceptions, and its output is a program's."""
 
-    def __init__(self, name: str, client: Client, *, speaks: bool) -> None:
+    def __init__(
+        self, name: str, client: Client, *, speaks: bool, changed: Callable[[], None]
+    ) -> None:
+        self._changed = changed
         self._client = client
         self._speaks = speaks
         self._log = log.bind(connection=name)
@@ -110,8 +122,13 @@ class _Quiet:
         if self._speaks and not self._away and not self._client.is_closed:
             self._away = True
             self._log.warning("broker.disconnected")
+        self._changed()
 
     async def reconnected(self) -> None:
         self._away = False
         if self._speaks:
             self._log.info("broker.reconnected")
+        self._changed()
+
+    async def closed(self) -> None:
+        self._changed()

@@ -5,6 +5,7 @@ RouterError
 ├── BrokerMisconfigured  it answers, but does not keep our promises
 ├── StreamVanished       a stream that held messages is not there
 ├── NotAcknowledged      the broker did not confirm a publish
+├── SpoolDropped         the spool is full, and the user lets go of new events
 └── AlreadyRunning       another process holds what only one may hold
 """
 
@@ -47,6 +48,14 @@ class StreamVanished(RouterError):
 
 class NotAcknowledged(RouterError):
     """The broker did not confirm that it stored a message; it may have stored it all the same."""
+
+
+class SpoolDropped(RouterError):
+    """Event `id` was let go of, and counted: the spool is full, with `when_full: drop_newest`."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("dropped, and counted: the spool is full (spool.when_full: drop_newest)")
+        self.id = id
 
 
 class AlreadyRunning(RouterError):

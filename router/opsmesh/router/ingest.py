@@ -1,7 +1,8 @@
 """The ingest socket: one JSON object a line in, one line of answer out where it is asked for.
 
-The one rule: answers come in the order of the requests on their connection. Nobody's slowness or
-mistake reaches another connection.
+The one rule: answers come in the order of the requests on their connection. Nobody's mistake
+reaches another connection. All share one budget of memory: while it is spent nothing is read, and
+who sends feels it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 import structlog
 
 from opsmesh.router import paths
+from opsmesh.router.budget import OVERHEAD, Budget
 from opsmesh.router.client import with_address
 
 #: Longest line, in bytes; a longer one is answered with an error and skipped.
@@ -29,6 +31,8 @@ BACKLOG: Final = 256
 GRACE, FAREWELL = 0.1, 3.0
 #: Bytes read at a time.
 CHUNK: Final = 256 * 1024
+#: The line that asks how the agent is; it never waits for room.
+ASKS_STATUS: Final = b'{"_status":true}'
 
 #: An answer that is none: the connection is closed, so that its client keeps the event itself.
 HANG_UP: Final = b""
@@ -43,8 +47,11 @@ log = structlog.get_logger()
 class Ingest:
     """Listens on one path while the agent runs."""
 
-    def __init__(self, path: str, handle: Handle) -> None:
+    def __init__(self, path: str, handle: Handle, *, budget: Budget | None = None) -> None:
         self.path = path
+        self.budget = budget or Budget()
+        #: Connections that are not read from just now, and how often that has been.
+        self.paused = self.pauses = 0
         self._handle = handle
         self._server: asyncio.Server | None = None
         self._readers: dict[asyncio.StreamReader, asyncio.StreamWriter] = {}
@@ -93,7 +100,7 @@ class Ingest:
         answering = asyncio.create_task(_answer(answers, writer))
         try:
             async for line, too_long in _lines(reader):
-                await answers.put(asyncio.create_task(self._take(line, too_long)))
+                await self._begin(line, too_long, answers)
         except OSError as error:  # reset by the other side; what was read is under way
             log.debug("ingest.connection_lost", error=str(error))
         finally:
@@ -102,12 +109,32 @@ class Ingest:
             await answering
             writer.close()
 
-    async def _take(self, line: bytes, too_long: bool) -> bytes | None:
+    async def _begin(self, line: bytes, too_long: bool, answers: _Answers) -> None:
+        """Nothing more is read from a connection until there is room: its sender feels it."""
+        size = 0 if line == ASKS_STATUS else len(line) + OVERHEAD
+        if answers.full() or (size and not self.budget.has(size)):
+            self.pauses += 1
+        self.paused += 1
+        try:
+            if size:
+                await self.budget.take(size)
+            await answers.put(asyncio.create_task(self._take(line, too_long, size)))
+        finally:
+            self.paused -= 1
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._readers)
+
+    async def _take(self, line: bytes, too_long: bool, size: int) -> bytes | None:
         try:
             return await self._handle(line, too_long)
         except Exception:
             log.exception("ingest.failed")
             return b'{"ok":false,"error":"the agent failed on this line; see its log"}'
+        finally:
+            self.budget.give(size)
 
 
 async def _answer(answers: _Answers, writer: asyncio.StreamWriter) -> None:

@@ -1,25 +1,28 @@
 """The outbox: an accepted event goes to the broker, or to the spool and from there to the broker.
 
 The one rule: order. While the spool holds anything, new events go behind it; a file is removed
-only after the broker has acknowledged all of it.
+only after the broker has acknowledged all of it. Who else writes to the spool (a client that the
+agent did not answer) changes its gauge, which is looked at before each event that goes directly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import deadletter, spool
-from opsmesh.router.errors import NotAcknowledged
+from opsmesh.router import deadletter, logs, spool
+from opsmesh.router.errors import NotAcknowledged, SpoolDropped
 from opsmesh.router.intake import Intake, Message
 from opsmesh.router.publish import Publisher
+from opsmesh.router.spool_reader import File, SpoolReader
+from opsmesh.router.spool_writer import SpoolWriter
 from opsmesh.schemas import ids, times
 
 #: Seconds until an event that the broker does not acknowledge is spooled. Less than a client waits
@@ -27,21 +30,18 @@ from opsmesh.schemas import ids, times
 ACK_TIMEOUT: Final = 1.5
 #: Seconds that new events wait for the last of the spooled ones before they are spooled, too.
 HOLD: Final = 0.1
-#: Seconds between looks into an empty spool: a client that found no agent writes there.
+#: Seconds between looks into an empty spool, for a file whose writer does not know the gauge.
 SCAN: Final = 2.0
-#: Seconds between attempts to send what is spooled: first and longest wait.
+#: Seconds between attempts to send what a broker that answers does not take: first, longest.
 RETRY_FIRST, RETRY_LONGEST = 0.25, 5.0
-#: Most events and bytes in one spool file.
-MAX_FILE_EVENTS, MAX_FILE_BYTES = 1000, 4 * 1024 * 1024
+#: Seconds between looks at the connection while a broker that hangs is waited for.
+LOOK: Final = 0.5
+#: Seconds that nobody waits.
+NEVER: Final = 10**8
 #: Events that are read from a file before other work gets its turn.
 SLICE: Final = 100
 
 log = structlog.get_logger()
-
-
-class _File(NamedTuple):
-    name: str
-    lines: list[bytes]
 
 
 class Outbox:
@@ -49,7 +49,13 @@ class Outbox:
 
     def __init__(self, spool_dir: str, intake: Intake, *, host: str) -> None:
         self.last_seq = 0
+        #: Set when the broker has all that was spooled.
+        self.rested = asyncio.Event()
+        #: What became of events since the start: stored, spooled, drained, dropped, not_kept.
+        self.counts: Counter[str] = Counter()
         self._dir = spool_dir
+        self._files = SpoolReader(spool_dir)
+        self._throttle = logs.Throttle()
         self._intake = intake
         self._host = host
         self._client: Client | None = None
@@ -61,9 +67,22 @@ class Outbox:
         self._held: deque[asyncio.Future[None]] = deque()
         self._in_flight = 0
         self._landed = asyncio.Event()
-        self._to_spool: list[tuple[int, bytes, asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._sending: set[str] = set()
+        self._writer = SpoolWriter(
+            spool_dir,
+            self.counts,
+            before=self._landed_all,
+            after=self._written,
+            busy=lambda: self._sending,
+        )
         self._wake = asyncio.Event()
+        self._ping: asyncio.Task[None] | None = None
+        self._pinged = -1
+        self._hangs = False
+
+    def prepare(self, *, max_bytes: int, when_full: str) -> None:
+        """Put the spool in order before the first event; OSError when that cannot be done."""
+        self._files.open(max_bytes, when_full)
 
     def open(self, client: Client, *, connection: int) -> None:
         """Send through this client until its connection breaks.
@@ -87,22 +106,42 @@ class Outbox:
             and client.stats["reconnects"] == self._connection
         )
 
+    def facts(self) -> dict[str, Any]:
+        """For `status`: where events are just now."""
+        return {
+            "broker": ("hangs" if self._hangs else "open") if self.is_open else "away",
+            "in_flight": self._in_flight,
+            "waiting": len(self._held) + len(self._writer),
+            "behind": self._behind,
+            "spool": self._files.facts(),
+            "since_start": dict(self.counts),
+        }
+
     async def deliver(self, message: Message) -> int | None:
-        """The sequence at the broker, or None: safe in the spool. OSError when it is neither."""
+        """The sequence at the broker, or None: safe in the spool.
+
+        OSError when it is neither: then its sender still has to keep it. SpoolDropped when the
+        spool is full and the user lets go of new events: it was counted.
+        """
         arrival = next(self._arrivals)
         if self._holding or self._held:
             await self._hold()
         if self.is_open and not self._behind:
-            self._in_flight += 1
-            try:
-                return await self._publish(message)
-            except NotAcknowledged:
+            if self._files.untouched:
+                self._in_flight += 1
+                try:
+                    return await self._publish(message)
+                except NotAcknowledged:
+                    self._behind = True
+                finally:
+                    self._in_flight -= 1
+                    self._landed.set()
+            else:  # somebody has written to the spool, and goes first
                 self._behind = True
-            finally:
-                self._in_flight -= 1
-                self._landed.set()
+                self._wake.set()
         self._behind = True
-        await self._spool(arrival, message.data)
+        if not await self._writer.keep(arrival, message.data, asked=message.reply):
+            raise SpoolDropped(message.id)
         return None
 
     async def dead_letter(self, line: bytes, error: Exception) -> None:
@@ -112,18 +151,22 @@ class Outbox:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 return await self._write_letter(self._client, line, error, ids.uuid7())
         # As it stands: when it is read from the spool it is found to be no event again.
-        await self._spool(next(self._arrivals), line)
+        await self._writer.keep(next(self._arrivals), line, asked=False)
         return None
 
     async def drain(self) -> None:
         """Send what is spooled, for ever."""
-        spool.sweep(self._dir)
         wait = RETRY_FIRST
         while True:
             self._wake.clear()
             if await self.catch_up():
                 wait = RETRY_FIRST
                 await self._pause(SCAN)
+            elif not self.is_open:
+                wait = RETRY_FIRST
+                await self._pause(NEVER)  # `open` ends it
+            elif await self._hung():
+                wait = RETRY_FIRST
             else:
                 await self._pause(wait)
                 wait = min(wait * 2, RETRY_LONGEST)
@@ -132,23 +175,21 @@ class Outbox:
         """Send every file, the oldest first; False when the broker did not take all of it."""
         try:
             while True:
-                waiting = spool.names(self._dir)
-                if not waiting and self._writer is None:
+                if not self._writer.writes and self._files.rest():
+                    if self._behind and self.is_open:
+                        self.rested.set()
                     self._behind = False
                     return True
                 self._behind = True
                 if not self.is_open:
                     return False
-                files = await asyncio.to_thread(self._read_some, waiting)
-                # The last stretch: new events wait for its end, a moment. Under a steady load they
-                # would take the way through the spool for ever.
-                self._holding = len(files) == len(waiting)
-                if not await self._send_files(files):
+                if not await self._send_all(await asyncio.to_thread(self._files.names)):
                     return False
-                if self._holding and self._writer is not None:
-                    await self._writer
+                if self._holding:
+                    await self._writer.done()
         except OSError as error:
-            log.error("spool.unreadable", error=str(error))  # noqa: TRY400
+            if self._throttle.allows("unreadable"):
+                log.error("spool.unreadable", error=str(error))  # noqa: TRY400
             return False
         finally:
             self._holding = False
@@ -156,9 +197,9 @@ class Outbox:
 
     async def close(self) -> None:
         """Wait until everything that was accepted is at the broker or in the spool."""
-        while self._in_flight or self._held or self._writer is not None:
-            if self._writer is not None:
-                await self._writer
+        while self._in_flight or self._held or self._writer.writes:
+            if self._writer.writes:
+                await self._writer.done()
             else:
                 await self._landing()
 
@@ -190,6 +231,15 @@ class Outbox:
         self._landed.clear()
         await self._landed.wait()
 
+    async def _landed_all(self) -> None:
+        """An earlier event that is still in flight may have to go into the spool first."""
+        while self._in_flight:
+            await self._landing()
+
+    def _written(self) -> None:
+        if self.is_open:
+            self._wake.set()
+
     async def _publish(self, message: Message) -> int:
         if self._publisher is None:
             raise NotAcknowledged("no broker yet")
@@ -197,66 +247,50 @@ class Outbox:
             message.subject, message.data, msg_id=message.id, headers=message.headers
         )
         self.last_seq = max(self.last_seq, ack.seq)
+        self.counts["stored"] += 1
         return ack.seq
 
-    async def _spool(self, arrival: int, line: bytes) -> None:
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._to_spool.append((arrival, line, kept))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write_spool())
-        await kept
+    async def _hung(self) -> bool:
+        """Whether the broker had stopped answering; returns once it answers again, or is gone.
 
-    async def _write_spool(self) -> None:
-        """Write what waits, one file and one sync for many events."""
+        One PING, however long it takes: neither is it asked again and again (each attempt would
+        stay in our memory and in its), nor is time lost once it goes on.
+        """
+        client, connection = self._client, self._connection
+        if client is None:
+            return False
+        if self._ping is None or self._ping.done() or self._pinged != connection:
+            self._pinged = connection
+            # Never cancelled while its connection lives: nats-py stumbles over the late PONG.
+            self._ping = asyncio.create_task(_answered(client))
+        hung = False
         try:
-            while self._to_spool:
-                # An earlier event that is still in flight may have to go first.
-                while self._in_flight:
-                    await self._landing()
-                self._to_spool.sort(key=lambda waiting: waiting[0])
-                group = self._to_spool[: _fitting([line for _, line, _ in self._to_spool])]
-                del self._to_spool[: len(group)]
-                await self._write_file(group)
+            while self.is_open and not self._ping.done():
+                await asyncio.wait((self._ping,), timeout=LOOK)
+                self._hangs = not self._ping.done()
+                hung = hung or self._hangs
         finally:
-            self._writer = None
-            if self.is_open:
-                self._wake.set()
+            self._hangs = False
+        if client.stats["reconnects"] != connection:
+            self._ping.cancel()
+        return hung
 
-    async def _write_file(self, group: list[tuple[int, bytes, asyncio.Future[None]]]) -> None:
-        problem: OSError | None = None
-        try:
-            await asyncio.to_thread(spool.write, self._dir, [line for _, line, _ in group])
-        except OSError as error:
-            problem = error
-            log.critical("spool.not_written", events=len(group), error=str(error))
-        for _, _, kept in group:
-            if kept.done():
-                continue
-            if problem is None:
-                kept.set_result(None)
-            else:
-                kept.set_exception(problem)
+    async def _send_all(self, waiting: list[str]) -> bool:
+        """Every one of these files; False when the broker did not take all of it."""
+        left: Any = waiting
+        while left:
+            if not self.is_open:
+                return False
+            files, left = await asyncio.to_thread(self._files.read, left)
+            # The last stretch: new events wait for its end, a moment. Under a steady load they
+            # would take the way through the spool for ever.
+            self._holding = not left
+            if not await self._send_files(files):
+                return False
+        return True
 
-    def _read_some(self, names: list[str]) -> list[_File]:
-        """The first files, together about as much as one batch of the publisher."""
-        files: list[_File] = []
-        events = 0
-        for name in names:
-            try:
-                good, corrupt = spool.read(f"{self._dir}/{name}")
-            except FileNotFoundError:  # a person has removed it
-                good, corrupt = [], []
-            if corrupt:
-                kept = spool.set_aside(self._dir, name, corrupt)
-                spool.rewrite(f"{self._dir}/{name}", good)
-                log.error("spool.corrupt", records=len(corrupt), kept=kept)
-            files.append(_File(name, good))
-            events += len(good)
-            if events >= MAX_FILE_EVENTS:
-                break
-        return files
-
-    async def _send_files(self, files: list[_File]) -> bool:
+    async def _send_files(self, files: list[File]) -> bool:
+        self._sending = {file.name for file in files}
         sending: list[list[asyncio.Task[bool]]] = []
         for file in files:
             sending.append([])
@@ -267,14 +301,15 @@ class Outbox:
         complete = True
         for file, tasks in zip(files, sending, strict=True):
             sent = [await task for task in tasks]
-            path = f"{self._dir}/{file.name}"
+            self.counts["drained"] += sum(sent)
             if all(sent):
-                spool.remove(path)
+                self._files.remove(file.name)
                 continue
             complete = False
             if any(sent):  # what is safe is not sent again: by then its id may be forgotten
                 rest = [line for line, safe in zip(file.lines, sent, strict=True) if not safe]
-                await asyncio.to_thread(spool.rewrite, path, rest)
+                await asyncio.to_thread(self._files.keep, file.name, rest)
+        self._sending = set()
         return complete
 
     async def _send_spooled(self, name: str, n: int, line: bytes) -> bool:
@@ -319,11 +354,7 @@ class Outbox:
         log.warning("ingest.invalid", error=str(error), size=len(line))
 
 
-def _fitting(lines: list[bytes]) -> int:
-    """How many of these go into one file."""
-    size = 0
-    for n, line in enumerate(lines[:MAX_FILE_EVENTS]):
-        size += len(line)
-        if n and size > MAX_FILE_BYTES:
-            return n
-    return min(len(lines), MAX_FILE_EVENTS)
+async def _answered(client: Client) -> None:
+    """Returns when the broker has answered a PING, or cannot any more."""
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        await client.flush(timeout=NEVER)

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import (
@@ -20,7 +20,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from opsmesh.router import paths
+from opsmesh.router import paths, spool_room
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
@@ -64,6 +64,19 @@ class Events(_Section):
     max_bytes: Bytes = 8 * 2**30
     duplicate_window: Seconds = 900.0
     replicas: int = Field(default=1, ge=1, le=5)
+
+
+class Spool(_Section):
+    """Events that the broker has not stored yet."""
+
+    max_bytes: Bytes = Field(
+        default=spool_room.MAX_BYTES, description="what the spool may take on disk"
+    )
+    when_full: Literal["refuse", "drop_oldest", "drop_newest"] = Field(
+        default="refuse",
+        description="refuse: the caller gets an error and keeps its event; drop_*: one is dropped, "
+        "counted and reported",
+    )
 
 
 class Evidence(_Section):
@@ -151,6 +164,7 @@ class Settings(BaseSettings):
     host: str = Field(default_factory=socket.gethostname, min_length=1)
     nats: Nats = Nats()
     events: Events = Events()
+    spool: Spool = Spool()
     evidence: Evidence = Evidence()
     producers: Producers = Producers()
     redact: Redact = Redact()

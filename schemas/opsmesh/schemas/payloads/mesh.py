@@ -15,6 +15,7 @@ class MeshGapDetected(Payload, frozen=True, kw_only=True):
     last_known: Annotated[str | int | None, doc("last position before the gap")] = None
     first_known: Annotated[str | int | None, doc("first position after the gap")] = None
     lost: Annotated[int | None, doc("number of entries lost, where it can be known")] = None
+    lost_bytes: Annotated[int | None, doc("their size, where it can be known")] = None
     from_time: Annotated[str | None, doc("time of the last known entry, RFC 3339")] = None
     to_time: Annotated[str | None, doc("time of the first known entry, RFC 3339")] = None
     message: Annotated[str | None, doc("more for people")] = None
