@@ -29,6 +29,8 @@ FIGURES = {
     "dispatch_runner": ["dispatch_runner"],
     "sink": ["sink"],
     "latency": ["latency_p50", "latency_p99"],
+    "growth_profiles": ["latency_profiles_1"],
+    "growth_stored": ["latency_stored_100"],
     "emit": ["emit", "emit_spool"],
     "replay": ["replay_stream", "replay_jsonl"],
     "backtest": ["backtest"],

@@ -240,7 +240,7 @@ class Real:
         msg_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> PubAck:
-        own = {"Nats-Received-Id": msg_id} if msg_id else {}
+        own = {"Nats-Msg-Id": msg_id} if msg_id else {}
         ack = self.run(self.js.publish(subject, data, headers={**(headers or {}), **own} or None))
         return PubAck(ack.seq, bool(ack.duplicate))
 

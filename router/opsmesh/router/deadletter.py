@@ -104,7 +104,7 @@ async def write(
     ack = await client.jetstream(timeout=TIMEOUT).publish(
         subject(profile, host, topic),
         data,
-        headers={**kept, **own, "Nats-Received-Id": msg_id},
+        headers={**kept, **own, "Nats-Msg-Id": msg_id},
     )
     return ack.seq
 
