@@ -70,7 +70,7 @@ clean: ## remove what make made here: .venv, caches, builds; events and evidence
 
 .venv/.dev: pyproject.toml .venv/.runtime
 	@echo "Installing what its tests and checks need …"
-	@$(call install,.[dev])
+	@$(call install,.[dev,query])
 	@touch $@
 
 # pip may be missing from a .venv that an uv made which has gone from the PATH since.

@@ -17,6 +17,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from opsmesh.cli import output
 from opsmesh.cli.events import moment
+from opsmesh.cli.evidence_export import export
+from opsmesh.cli.evidence_query import query
 from opsmesh.handlers.evidence import reader, segments
 from opsmesh.handlers.evidence.reader import Archived
 from opsmesh.handlers.evidence.report import Report
@@ -30,6 +32,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="The hash-chained archive of every stored event; needs no broker.",
 )
+
+app.command("query")(query)
+app.command("export")(export)
 
 #: Problems that are shown to people; JSON has them all.
 SHOWN = 50

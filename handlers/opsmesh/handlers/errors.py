@@ -6,10 +6,14 @@ HandlersError
 ├── Unstartable     a program cannot be started at all
 ├── Retry           an action asks for another attempt of its run
 ├── TakenOver       another handler has gone on with this step
-└── ArchiveDamaged  the evidence archive cannot be continued where it ends
+├── ArchiveDamaged  the evidence archive cannot be continued where it ends
+├── ExtraMissing    something was asked for that an extra of the package brings
+└── QueryError      a question to the archive that has no answer
 """
 
 from __future__ import annotations
+
+import sys
 
 
 class HandlersError(Exception):
@@ -75,3 +79,22 @@ class ArchiveDamaged(HandlersError):
         )
         self.file = file
         self.reason = reason
+
+
+class ExtraMissing(HandlersError):
+    """The `extra` of the package is not installed."""
+
+    def __init__(self, extra: str, reason: str) -> None:
+        super().__init__(
+            f"this needs the extra {extra!r}, which is not installed here ({reason}); "
+            f"install it: {sys.executable} -m pip install 'opsmesh[{extra}]'"
+        )
+        self.extra = extra
+
+
+class QueryError(HandlersError):
+    """The database refuses the question, or cannot answer it; `hint` is what a person can do."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint

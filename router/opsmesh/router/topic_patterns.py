@@ -8,12 +8,17 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 
-@functools.cache
-def _compiled(pattern: str) -> re.Pattern[str]:
+def expression(pattern: str) -> str:
+    """The pattern as a regular expression that a whole topic matches."""
     tokens = [
         {"*": r"[^.]+", ">": r".+"}.get(token, re.escape(token)) for token in pattern.split(".")
     ]
-    return re.compile(r"\.".join(tokens))
+    return r"\.".join(tokens)
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(expression(pattern))
 
 
 def topic_matches(pattern: str, topic: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from opsmesh.schemas.envelope import REQUIRED, SCHEMA_VERSION, Event
-from opsmesh.schemas.topics import VERSION_KEY, Topic
+from opsmesh.schemas.topics import VERSION_KEY, Topic, schema_name
 
 #: The dialect that every exported schema names.
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -17,8 +17,8 @@ _REF: Final = "#/$defs/{name}"
 
 
 def schema_id(topic: Topic) -> str:
-    """The schema's name: `urn:opsmesh:schema:<topic>:<version>`."""
-    return f"urn:opsmesh:schema:{topic.name}:{topic.version}"
+    """The name of the schema that this topic has today."""
+    return schema_name(topic.name, topic.version)
 
 
 def example_event(topic: Topic) -> dict[str, Any]:

@@ -19,6 +19,12 @@ from opsmesh.schemas.envelope import SEVERITIES, Severity, check_topic
 #: may have a field of this name.
 VERSION_KEY: Final = "v"
 
+
+def schema_name(topic: str, version: int) -> str:
+    """The name of the schema of a topic's events: `urn:opsmesh:schema:<topic>:<version>`."""
+    return f"urn:opsmesh:schema:{topic}:{version}"
+
+
 #: Brings a payload from one version to the next; it must not change the payload it is given.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
