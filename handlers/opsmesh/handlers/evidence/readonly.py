@@ -28,7 +28,7 @@ def filesystem(folder: Path, names: Iterable[str], *, progress: Progress | None 
 
     ImportError without fsspec, which DuckDB needs for a file system of somebody else's.
     """
-    from fsspec import AbstractFileSystem
+    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
     held = {url(name): folder / name for name in names}
 
