@@ -168,7 +168,7 @@ def dead_letter(tour: Tour) -> None:
     check(f"attempts were {' s and '.join(map(str, delays))} s apart", delays == [0.3, 0.6])
     tour.flag.write_text("mended\n")
     print(f"   \033[36m$ echo mended > {tour.flag.name}\033[0m")
-    tour.run("dlq", "retry", "--all")
+    tour.run("dlq", "retry", "--all", "--yes")
     tour.wait("the redriven run succeeded", lambda: len(tour.events("automation.run.*")) >= 5)
     check("mended and redriven, it succeeded, and the DLQ is empty", not tour.read("dlq", "ls"))
 

@@ -123,7 +123,9 @@ def test_dead_letters_and_consumers_are_told(cli: Cli, stand_ins: dict[str, str]
 
     run(use())
     found = json.loads(cli("status", "--json").stdout)
-    assert "1 dead letters" in problems(cli)
+    assert "1 dead letters: events that no attempt could handle -> opsmesh dlq ls --group" in (
+        problems(cli)
+    )
     consumers = {c["profile"]: c for c in found["consumers"]}
     assert consumers.keys() == {"triage", "evidence-sink"}
     assert consumers["triage"]["pending"] == 1

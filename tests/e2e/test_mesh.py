@@ -196,7 +196,7 @@ def test_drop_is_recorded(person: Person) -> None:
     """A dropped letter is gone, and the drop is an event that says why."""
     person.types("emit", "my.deploy")
     (letter,) = person.waits(lambda: person.reads("dlq", "ls"))
-    person.types("dlq", "drop", "--all", "--reason", "not needed")
+    person.types("dlq", "drop", "--all", "--comment", "not needed")
     assert person.reads("dlq", "ls") == []
     dropped = person.event("automation.deadletter.dropped")
     assert dropped["payload"]["dlq_seq"] == letter["seq"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from opsmesh.handlers.evidence import query, tables
 from opsmesh.handlers.evidence.verify import verify
 from tests.evidence.made import DAY, MORNING, archive, change, opened
 
@@ -66,3 +67,32 @@ def test_question_with_jq(folder: Path) -> None:
     assert by_hand(folder, 1).stdout == (
         '{"seq":13,"time":"2026-11-23T09:00:00.000000Z","payload":{"n":1}}\n'
     )
+
+
+def sql() -> list[str]:
+    """The questions that the page shows."""
+    return re.findall(r"```sql\n(.+?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("question", sql())
+def test_question_in_sql(tmp_path: Path, question: str) -> None:
+    """Each question of the page has an answer in an archive that holds such events."""
+    pytest.importorskip("duckdb", reason="the extra 'query' is not installed")
+    envelope = (
+        '{"topic":"%s","ts_utc":"2026-11-23T09:00:00Z","source":"ci","component":"make",'
+        '"severity":"error","correlation_id":"build-42","host":"laptop","session_id":"",'
+        '"workspace":"","payload":{"nodeid":"test_a.py::test_a"},"duration_ms":52.0,"id":"%s"%s}'
+    )
+    with opened(tmp_path) as made:
+        cause = envelope % ("python.test.failed", "one", "")
+        effect = envelope % ("automation.run.succeeded", "two", ',"causation_id":"one"')
+        for seq, text in enumerate((cause, effect), 1):
+            made.event(seq, MORNING + seq, text.encode())
+        made.commit()
+    with tables.connect(tmp_path, tables.files(tmp_path)) as connection:
+        assert list(query.ask(connection, question).rows)
+
+
+def test_there_are_questions() -> None:
+    """The page has the questions that the test above is about."""
+    assert len(sql()) == 4

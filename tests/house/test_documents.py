@@ -40,7 +40,10 @@ def test_links() -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize(("heading", "extra"), [("At run time", None), ("For development", "dev")])
+@pytest.mark.parametrize(
+    ("heading", "extra"),
+    [("At run time", None), ("SQL over the evidence", "query"), ("For development", "dev")],
+)
 def test_dependencies(heading: str, extra: str | None) -> None:
     """Each dependency has its line in docs/dependencies.md, and no line is left of one gone."""
     project = pyproject()["project"]

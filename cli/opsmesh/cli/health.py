@@ -183,7 +183,7 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
         health.problem(what, "the agent creates streams once it runs: opsmesh doctor")
     if letters := health.streams.get(topology.DLQ, {}).get("messages"):
         what = f"{letters} dead letters: events that no attempt could handle"
-        health.problem(what, "opsmesh dlq ls, then opsmesh dlq retry or opsmesh dlq drop")
+        health.problem(what, "opsmesh dlq ls --group, then opsmesh dlq retry or opsmesh dlq drop")
 
 
 async def _consumers(

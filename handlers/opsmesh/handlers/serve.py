@@ -24,11 +24,16 @@ from opsmesh.handlers.live.owner import GRACE, Owner
 from opsmesh.handlers.live.position import Positions
 from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.profiles import candidates, overrides
-from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
+from opsmesh.handlers.profiles.profile import (
+    Profile,
+    ProfileSet,
+    load_profiles,
+    profile_files,
+)
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.handlers.runs.takeover import STEPS
-from opsmesh.router import connection, deadletter, logs, notify, paths, redaction, tasks
+from opsmesh.router import connection, logs, notify, paths, redaction, tasks
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import Publisher
@@ -58,6 +63,11 @@ PUBLISH_RETRY = 1.0
 SETTLE = 5.0
 #: Seconds after which a trigger is offered again to whoever decides for its profile.
 TRIGGER_RETRY = 1.0
+#: Seconds after which a trigger for a profile that nobody knows is looked at again while the
+#: profile files are broken.
+REJECTED_RETRY = 5.0
+#: Path, inode, modification time and size of each profile file.
+Versions = tuple[tuple[str, int, int, int], ...]
 #: The streams that handlers write to.
 NEEDED = (EVENTS, DECISIONS, FIRINGS, VERSIONS, TRIGGERS, f"KV_{RUNS}", f"KV_{WINDOWS}")
 
@@ -101,6 +111,7 @@ class Server:
         self._background: list[asyncio.Task[None]] = []
         self._rejections: list[str] = []
         self._reloading = asyncio.Lock()
+        self._read: Versions = ()
 
     async def publish(self, event: Event) -> None:
         """Store an event; returns when the broker has it, however long it is away."""
@@ -149,6 +160,7 @@ class Server:
 
     async def reload(self) -> None:
         """Bring consumers in step with the files; a broken set changes nothing."""
+        self._read = _versions(self._config)
         found = await asyncio.to_thread(load_profiles, self._config)
         for problem in found.problems:
             log.warning("plugin.skipped", problem=str(problem))
@@ -279,6 +291,7 @@ class Server:
 
     async def _trigger(self, message: Message) -> Outcome | Work:
         name = message.subject.removeprefix("trg.")
+        await self._up_to_date()
         active = self._active.get(name)
         if active is not None:
             if active.owner is not None and not active.owner.owned:
@@ -291,19 +304,18 @@ class Server:
                 recorder=self._recorder,
                 runs=active.runs,
             )
-        await deadletter.write(
-            self._client,
-            profile=name,
-            host=self._host,
-            topic="trigger",
-            data=message.data,
-            headers=message.headers,
-            reason=f"no profile {name!r} is in force",
-            msg_id=f"dlq:{name}:{TRIGGERS}:{message.seq}",
-            origin=(TRIGGERS, message.seq, message.stored_us),
-            redactor=self._services.redactor,
-        )
+        if self._rejections:  # it may stand in the file that cannot be read
+            return Retry(REJECTED_RETRY)
+        reason = f"no profile {name!r} is in force"
+        await triggering.refuse(self._services, message, name, reason)
         return Reject("no such profile")
+
+    async def _up_to_date(self) -> None:
+        """Take files up that were saved since: who mends a profile and asks for a run at once means
+        the mended one, and the watcher may not have spoken yet."""
+        if _versions(self._config) != self._read:
+            async with self._reloading:
+                await self.reload()
 
     async def _look_again(self) -> None:
         await asyncio.sleep(SECOND_LOOK)
@@ -346,6 +358,16 @@ class Server:
 
 def _is_profile_file(_: watchfiles.Change, path: str) -> bool:
     return path.endswith(".yaml") or path == str(overrides.path())
+
+
+def _versions(config: Path) -> Versions:
+    """What the profile files are like now, without reading them."""
+    found = []
+    for path in (*(path for path, _ in profile_files(config)), overrides.path()):
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            found.append((str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
 
 
 async def wait_for_streams(client: Client) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from nats.aio.client import Client
 
 from opsmesh.router.decide import EventRef
+from opsmesh.router.publish import Publisher
 
 Kind = Literal["manual", "redrive", "replay"]
 
@@ -57,3 +58,9 @@ async def send(client: Client, profile: str, data: bytes, trigger: Trigger) -> i
         f"trg.{profile}", data, headers=trigger.headers()
     )
     return ack.seq
+
+
+async def publish(publisher: Publisher, profile: str, data: bytes, trigger: Trigger) -> None:
+    """The same through a publisher of TRIGGERS, for many: they go in batches."""
+    headers = {k: v for k, v in trigger.headers().items() if k != "Nats-Msg-Id"}
+    await publisher.publish(f"trg.{profile}", data, msg_id=trigger.id, headers=headers)

@@ -39,19 +39,7 @@ async def handle(
         event = services.registry.upcast(decode(message.data, stored=stored))
     except SchemaError as error:
         reason = f"undecodable: {error}"
-        await deadletter.write(
-            services.client,
-            profile=profile.name,
-            profile_hash=profile.hash,
-            host=services.host,
-            topic="undecodable",
-            data=message.data,
-            headers=message.headers,
-            reason=reason,
-            msg_id=f"dlq:{profile.name}:{stored[0]}:{stored[1]}",
-            origin=stored,
-            redactor=services.redactor,
-        )
+        await refuse(services, message, profile.name, reason)
         return Reject("undecodable")
     decision = _decision(profile.rule, event, asked, stored, host=services.host)
     if decision.outcome == "fire":
@@ -77,6 +65,30 @@ async def handle(
         runs.begin(held, [] if asked.events else [main])
     await recorder.write(consumer, [(decision, 0.0)])
     return Ack()
+
+
+async def refuse(services: Services, message: Message, profile: str, reason: str) -> None:
+    """Keep a trigger that cannot become a run, with all that is known of its event: it can be sent
+    again like any other dead letter."""
+    asked = trigger.read(message.headers)
+    stored = asked.origin or (TRIGGERS, message.seq, message.stored_us)
+    try:
+        event = decode(message.data, stored=stored)
+        facts = {"host": event.host, "topic": event.topic, "event_id": event.id}
+    except SchemaError:
+        facts = {"host": host, "topic": "undecodable"}
+    await deadletter.write(
+        client,
+        profile=profile,
+        data=message.data,
+        headers=message.headers,
+        reason=reason,
+        # not the event's own place: its first letter may be in the broker's duplicate window still
+        msg_id=f"dlq:{profile}:{TRIGGERS}:{message.seq}",
+        origin=stored,
+        events=asked.events,
+        **facts,
+    )
 
 
 def _decision(

@@ -109,7 +109,7 @@ def load_profiles(config_dir: Path) -> ProfileSet:
     """
     found = registry.discover()
     result = ProfileSet(problems=list(found.problems.values()))
-    for path, name in _files(config_dir):
+    for path, name in profile_files(config_dir):
         try:
             document = yamlfile.load(path, name=name)
         except ConfigError as error:
@@ -186,7 +186,8 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _files(config_dir: Path) -> list[tuple[Path, str]]:
+def profile_files(config_dir: Path) -> list[tuple[Path, str]]:
+    """The files that profiles are read from, in their order, and what people call each."""
     folder = config_dir / FOLDER
     parts = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
     files = [(config_dir / FILE, FILE), *((path, f"{FOLDER}/{path.name}") for path in parts)]

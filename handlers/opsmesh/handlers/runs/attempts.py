@@ -282,6 +282,7 @@ class Attempts:
             errors=[msgspec.to_builtins(error) for error in run.errors],
             run_id=run.run_id,
             origin=(EVENTS, run.stream_seq, run.stored_us),
+            events=run.events,
             redactor=self._services.redactor,
         )
 

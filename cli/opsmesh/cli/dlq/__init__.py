@@ -1,0 +1,1 @@
+"""`opsmesh dlq`: dead letters, found, grouped, sent again, given up."""
