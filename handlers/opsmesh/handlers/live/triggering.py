@@ -74,9 +74,9 @@ async def refuse(services: Services, message: Message, profile: str, reason: str
     stored = asked.origin or (TRIGGERS, message.seq, message.stored_us)
     try:
         event = decode(message.data, stored=stored)
-        facts = {"host": event.host, "topic": event.topic, "event_id": event.id}
+        host, topic, event_id = event.host, event.topic, event.id
     except SchemaError:
-        facts = {"host": host, "topic": "undecodable"}
+        topic, event_id = "undecodable", ""
     await deadletter.write(
         client,
         profile=profile,
@@ -87,7 +87,9 @@ async def refuse(services: Services, message: Message, profile: str, reason: str
         msg_id=f"dlq:{profile}:{TRIGGERS}:{message.seq}",
         origin=stored,
         events=asked.events,
-        **facts,
+        host=host,
+        topic=topic,
+        event_id=event_id,
     )
 
 
