@@ -6,6 +6,8 @@
 .PHONY: help up down status demo test test-all lint format bench docs clean
 
 BIN := .venv/bin
+# what the tests and checks need: a name, because `call` would take a comma for its own
+CHECKED := .[dev,query]
 UV ?= uv
 #: One interpreter instead of the search: `make PYTHON=/opt/python3.12/bin/python3 test`
 PYTHON ?=
@@ -70,7 +72,7 @@ clean: ## remove what make made here: .venv, caches, builds; events and evidence
 
 .venv/.dev: pyproject.toml .venv/.runtime
 	@echo "Installing what its tests and checks need …"
-	@$(call install,.[dev,query])
+	@$(call install,$(CHECKED))
 	@touch $@
 
 # pip may be missing from a .venv that an uv made which has gone from the PATH since.

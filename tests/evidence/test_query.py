@@ -13,6 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.main import app
+from opsmesh.handlers.errors import QueryError
+from opsmesh.handlers.evidence import query as questions
+from opsmesh.handlers.evidence import tables
 from opsmesh.router import paths as places
 from opsmesh.schemas.envelope import decode
 from tests.evidence.made import DAY, MORNING, archive, opened, paths
@@ -114,6 +117,14 @@ def test_sealed_segments(made: Path) -> None:
     after = rows("FROM events ORDER BY seq")
     assert [{**row, "file": ""} for row in after] == [{**row, "file": ""} for row in before]
     assert after[0]["file"].endswith(".jsonl.zst")
+
+
+def test_a_segment_that_goes_meanwhile(made: Path) -> None:
+    """A segment that is sealed between the listing and the reading is a message to ask again."""
+    chosen = tables.files(made)
+    paths(made)[0].unlink()
+    with tables.connect(made, chosen) as connection, pytest.raises(QueryError, match="ask again"):
+        list(questions.ask(connection, "FROM events").rows)
 
 
 def test_days_that_are_left_out_are_not_opened(home: Path) -> None:

@@ -39,7 +39,10 @@ def filesystem(folder: Path, names: Iterable[str], *, progress: Progress | None 
         def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
             if mode != "rb" or path not in held:
                 raise PermissionError("the archive is only read")
-            return _Reading(held[path], progress)
+            try:
+                return _Reading(held[path], progress)
+            except FileNotFoundError as error:
+                raise _changed(path) from error
 
         def glob(self, path: str, **_: Any) -> list[str]:
             return [path] if path in held else []
@@ -50,9 +53,16 @@ def filesystem(folder: Path, names: Iterable[str], *, progress: Progress | None 
         isfile = exists
 
         def size(self, path: str) -> int:
-            return held[path].stat().st_size
+            try:
+                return held[path].stat().st_size
+            except FileNotFoundError as error:
+                raise _changed(path) from error
 
     return Archive()
+
+
+def _changed(path: str) -> OSError:
+    return OSError(f"{path} was sealed or moved meanwhile; ask again")
 
 
 class _Reading(io.FileIO):
