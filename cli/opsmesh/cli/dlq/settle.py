@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from nats.aio.client import Client
 
 from opsmesh.cli.said import new_event, person
-from opsmesh.router import deadletter, trigger
+from opsmesh.router import deadletter, redaction, trigger
 from opsmesh.router.deadletter import Letter
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
@@ -115,6 +115,7 @@ class _Work:
         self._act: Act = act
         self._comment = comment
         self._person = person()
+        self._redactor = redaction.load(settings)
         self._events = Publisher(client, stream=EVENTS)
         self._triggers = Publisher(client, stream=TRIGGERS)
 
@@ -141,7 +142,8 @@ class _Work:
             cause=_event(letter),
             event_id=ids.derived(letter.stored_us // 1000, topic, str(letter.seq)),
         )
-        await self._events.publish(subject(event.host, event.topic), encode(event), msg_id=event.id)
+        data, _ = self._redactor.event(encode(event))
+        await self._events.publish(subject(event.host, topic), data, msg_id=event.id)
 
     async def _trigger(self, letter: Letter) -> None:
         origin = (letter.origin, letter.origin_seq, letter.origin_us) if letter.origin else None

@@ -76,9 +76,9 @@ async def refuse(services: Services, message: Message, profile: str, reason: str
         event = decode(message.data, stored=stored)
         host, topic, event_id = event.host, event.topic, event.id
     except SchemaError:
-        topic, event_id = "undecodable", ""
+        host, topic, event_id = services.host, "undecodable", ""
     await deadletter.write(
-        client,
+        services.client,
         profile=profile,
         data=message.data,
         headers=message.headers,
@@ -90,6 +90,7 @@ async def refuse(services: Services, message: Message, profile: str, reason: str
         host=host,
         topic=topic,
         event_id=event_id,
+        redactor=services.redactor,
     )
 
 
