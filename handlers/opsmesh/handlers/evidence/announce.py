@@ -44,26 +44,37 @@ async def announce(client: Client, folder: Path, seal: Seal, *, host: str) -> bo
 
     Raises what the client raises when the broker is away.
     """
-    js = client.jetstream()
     event = of(seal, host=host)
+    last_seq, stored = await last(client, envelope.subject(event.host, event.topic))
+    if stored != seal.hash and not await publish(client, event, last_seq=last_seq):
+        return False
+    disk.replace(folder / NOTE, f"{seal.hash}\n".encode())
+    return True
+
+
+async def last(client: Client, subject: str) -> tuple[int, str]:
+    """The sequence of the subject's last message, and the hash of the seal that it tells of; 0
+    where there is none."""
+    try:
+        found = await client.jetstream().get_last_msg(EVENTS, subject)
+    except NotFoundError:
+        return 0, ""
+    return found.seq or 0, _seal_hash(found.data or b"")
+
+
+async def publish(client: Client, event: Event, *, last_seq: int) -> bool:
+    """Whether the broker took it: only behind the message `last_seq` of its subject."""
+    headers = {
+        Header.MSG_ID.value: event.id,
+        Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(last_seq),
+    }
     subject = envelope.subject(event.host, event.topic)
     try:
-        last = await js.get_last_msg(EVENTS, subject)
-        last_seq, stored = last.seq or 0, _payload(last.data or b"")
-    except NotFoundError:
-        last_seq, stored = 0, {}
-    if stored.get("seal_hash") != seal.hash:
-        headers = {
-            Header.MSG_ID.value: event.id,
-            Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(last_seq),
-        }
-        try:
-            await js.publish(subject, envelope.encode(event), headers=headers)
-        except APIError as error:
-            if error.err_code != WRONG_LAST:
-                raise
-            return False
-    disk.replace(folder / NOTE, f"{seal.hash}\n".encode())
+        await client.jetstream().publish(subject, envelope.encode(event), headers=headers)
+    except APIError as error:
+        if error.err_code != WRONG_LAST:
+            raise
+        return False
     return True
 
 
@@ -106,8 +117,8 @@ class _Stored(msgspec.Struct):
     payload: dict[str, Any] = {}
 
 
-def _payload(data: bytes) -> dict[str, Any]:
+def _seal_hash(data: bytes) -> str:
     try:
-        return msgspec.json.decode(data, type=_Stored).payload
+        return str(msgspec.json.decode(data, type=_Stored).payload.get("seal_hash", ""))
     except (msgspec.DecodeError, ValueError):
-        return {}
+        return ""

@@ -28,13 +28,6 @@ class SealBook:
         self._bad: set[int] = set()
         entries = self._entries(folder)
         self.authority = Authority(entries, key)
-        for segment in self._segments:
-            self._read(segment)
-        self._numbers = sorted({s.number for s in self._segments})
-        #: up to here every segment has been sealed
-        self._sealed_to = max([0, *self._numbers, *(e.statement.from_segment - 1 for e in entries)])
-        if pin is not None:
-            self._sealed_to = max(self._sealed_to, pin.segment)
         if entries and key is not None and not self.authority.trusted:
             message = f"the trusted key {key[:16]}… is not among the archive's keys"
             found = entries[-1].statement.key
@@ -43,6 +36,16 @@ class SealBook:
             message = "this is another archive than the one that was here"
             found = entries[0].statement.archive
             self._add(keychain.NAME, 1, "extra segment", message, pin.archive, found)
+        for segment in self._segments:
+            self._read(segment)
+        self._numbers = sorted({s.number for s in self._segments})
+        #: up to here every segment has been sealed
+        self._sealed_to = max(
+            0,
+            *self._numbers,
+            *(entry.statement.from_segment - 1 for entry in entries),
+            pin.segment if pin is not None else 0,
+        )
         self._check_rotations(entries)
 
     def _entries(self, folder: Path) -> list[Entry]:
@@ -115,17 +118,11 @@ class SealBook:
         return seal.manifest
 
     def _check_previous(self, number: int, seal: Seal) -> None:
-        before = [n for n in self._numbers if n < number]
-        previous = seal.manifest.previous
-        if not before or before[-1] in self._bad:
-            return
-        known = self._seals.get(before[-1])
-        # a seal that is missing between the two is told of by its own segment
-        if known is None or set(range(before[-1] + 1, number)) & self._bad:
-            return
-        if known.hash != previous:
+        # a segment or a seal that is missing between the two is told of by itself
+        known, previous = self._seals.get(number - 1), seal.manifest.previous
+        if known is not None and known.hash != previous:
             message = f"the seal of segment {number} knows another seal of this segment"
-            self._add(self._name(before[-1]), 1, "resealed", message, previous, known.hash)
+            self._add(self._name(number - 1), 1, "resealed", message, previous, known.hash)
 
     def finish(self) -> None:
         """Compare the newest seal with the one that is remembered."""

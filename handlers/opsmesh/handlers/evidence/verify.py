@@ -21,6 +21,8 @@ from opsmesh.handlers.evidence.sealbook import SealBook
 from opsmesh.handlers.evidence.seals import Manifest, content
 from opsmesh.handlers.evidence.segments import Head, Segment
 
+#: Bytes that are compared at once.
+BLOCK = 128 * 1024
 #: Called now and then with the bytes on disk that are done, and all of them.
 Progress = Callable[[int, int], None]
 
@@ -98,6 +100,9 @@ class _Walk:
             self._take(segment, found)
         else:
             self._examine(segment, missing, manifest, last=last)
+        if segment.path.exists() and segment.compressed.exists() and not _alike(segment):
+            message = "a plain file lies beside the compressed one, and holds something else"
+            self._add(segment.name, 1, "extra segment", message)
 
     def _links(self, found: Scan) -> bool:
         if not found.lines:
@@ -280,6 +285,18 @@ class _Walk:
             return segments.size(last) if last is not None else 0
         except SegmentDamaged:
             return 0
+
+
+def _alike(segment: Segment) -> bool:
+    """Whether the plain file, which goes when its compressed form is whole, holds the same."""
+    try:
+        with segment.path.open("rb") as plain, segments.opened(segment) as packed:
+            while block := plain.read(BLOCK):
+                if packed.read(len(block)) != block:
+                    return False
+            return not packed.read(1)
+    except (FileNotFoundError, SegmentDamaged):  # it has just gone; or it is told already
+        return True
 
 
 def _shown(segment: Segment) -> str:
