@@ -162,7 +162,7 @@ def test_exactly_once_across_kill_9(nats_server: EmbeddedServer) -> None:
         async with mesh_client() as client:
             await publish(client, *(event(n) for n in range(count)))
             # small segments, so that there is a middle to be killed in
-            env = {"OPSMESH_EVIDENCE__SEGMENT_BYTES": "20KiB"}
+            env = {"OPSMESH_EVIDENCE__SEGMENT_BYTES": "100KiB"}
             for _ in range(2):
                 before = written()
                 with sink(**env) as process:
@@ -308,10 +308,8 @@ def test_rotation_under_the_sink(nats_server: EmbeddedServer) -> None:
 
 async def announced(client: Client) -> list[str]:
     """The hashes of the seals that the stream tells of, in its order."""
-    found = []
-    async for msg in scan(client, EVENTS, subjects=[f"evt.*.{seals.TOPIC}"]):
-        found.append(decode(msg.data).payload["seal_hash"])
-    return found
+    messages = scan(client, EVENTS, subjects=[f"evt.*.{seals.TOPIC}"])
+    return [decode(msg.data).payload["seal_hash"] async for msg in messages]
 
 
 async def settled(client: Client) -> bool:
