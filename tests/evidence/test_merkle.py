@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import pytest
 
@@ -12,7 +13,7 @@ from opsmesh.handlers.evidence import merkle
 def defined(entries: Sequence[bytes]) -> bytes:
     """Section 2.1.1, word for word."""
     if not entries:
-        return merkle.sha256(b"").digest()
+        return sha256(b"").digest()
     if len(entries) == 1:
         return merkle.leaf(entries[0])
     split = 1

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.errors import SegmentDamaged
@@ -170,7 +169,7 @@ class _Against:
         subjects = [f"evt.*.{seals.TOPIC}"]
         async with contextlib.aclosing(scan(client, EVENTS, subjects=subjects)) as messages:  # type: ignore[type-var]
             async for msg in messages:
-                seal = _announced(msg)
+                seal = _announced(msg.data)
                 mine = msg.subject.split(".")[1] == envelope.host_token(host)
                 if seal is None or not (mine or seal.manifest.archive == archive):
                     continue
@@ -261,10 +260,10 @@ class _Sealed(msgspec.Struct):
     payload: dict[str, Any] = {}
 
 
-def _announced(msg: Msg) -> Seal | None:
+def _announced(data: bytes) -> Seal | None:
     """The seal in an event; None when there is none that can be read."""
     try:
-        text = msgspec.json.decode(msg.data, type=_Sealed).payload.get("seal")
+        text = msgspec.json.decode(data, type=_Sealed).payload.get("seal")
         return seals.parse(f"{text}\n".encode())
     except (ValueError, msgspec.DecodeError):
         return None
