@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,20 @@ def test_segments_of_an_older_version_are_sealed(folder: Path, own_keys: Path) -
     assert [s.number for s in segments.sealed(folder)] == [1, 2, 3]
     assert found(here(folder, own_keys)) == []
     assert here(folder, own_keys).sealed == 3
+
+
+def test_since_checks_the_seals_of_later_days(folder: Path, own_keys: Path) -> None:
+    """With `since`, sealed files of earlier days are not read; what is wrong later is found."""
+    archive(folder, 60, step_us=DAY // 20)
+    seal(folder, own_keys)
+    first, second, third, _ = segments.listing(folder)
+    first.compressed.write_bytes(b"")
+    since = date(2026, 11, 24)
+    report = verify(folder, since=since)
+    assert (report.intact, report.segments, report.sealed) == (True, 3, 2)
+    assert not verify(folder).intact
+    third.compressed.write_bytes(second.compressed.read_bytes())
+    assert found(verify(folder, since=since)) == [("swapped segment", "3.jsonl", 1)]
 
 
 @pytest.mark.parametrize("stopped_after", range(len(STEPS)), ids=NAMES)

@@ -24,8 +24,8 @@ from opsmesh.schemas import times
 
 #: Times its size that a segment may grow before an event of a seal ends it, too.
 GROWTH: Final = 16
-#: How the event of a seal begins.
-_SEAL_EVENT: Final = b'{"topic":"%s",' % seals.TOPIC.encode()
+#: How the line of a seal's event goes on behind its hash.
+_SEAL_EVENT: Final = b'","event":{"topic":"%s",' % seals.TOPIC.encode()
 
 log = structlog.get_logger()
 
@@ -117,8 +117,7 @@ class Archive:
             self.note({"kind": lines.MISSING, "from": self.seq + 1, "to": seq - 1}, seq=seq - 1)
         time = times.format_us(time_us)
         line, made = lines.of_event(self.stream, seq, time, self.hash, data)
-        # what tells of a seal stays where it falls: it must not be the cause of another one
-        self._stage(line, seq, made, time[:10], rotates=not data.startswith(_SEAL_EVENT))
+        self._stage(line, seq, made, time[:10], by_day=True)
         self.data = data
 
     def note(self, facts: dict[str, Any], *, seq: int) -> None:
@@ -128,21 +127,11 @@ class Archive:
         self._stage(line, seq, made, now[:10], by_day=False)
         self.data = None
 
-    def _stage(
-        self,
-        line: bytes,
-        seq: int,
-        made: str,
-        day: str,
-        *,
-        by_day: bool = True,
-        rotates: bool = True,
-    ) -> None:
+    def _stage(self, line: bytes, seq: int, made: str, day: str, *, by_day: bool) -> None:
         segment = self._segment
         full = self._size > 0 and self._size + len(line) > self._limit
-        rotates = rotates or self._size > GROWTH * self._limit
-        other_day = by_day and segment is not None and day != segment.day
-        if segment is None or (rotates and (full or other_day)):
+        ends = segment is None or full or (by_day and day != segment.day)
+        if segment is None or (ends and not self._stays(line)):
             segment = self._segment = self._last = Segment(
                 folder=self.folder,
                 day=day,
@@ -159,6 +148,11 @@ class Archive:
         chunk.seq, chunk.hash = seq, made
         self._size += len(line)
         self.seq, self.hash = seq, made
+
+    def _stays(self, line: bytes) -> bool:
+        """Whether the line goes where it falls: what tells of a seal must not be the cause of
+        another one."""
+        return _SEAL_EVENT in line[:512] and self._size < GROWTH * self._limit
 
     @property
     def uncommitted(self) -> bool:

@@ -80,7 +80,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 def public(keys: Path) -> bytes | None:
     """The public key of this machine, 32 bytes; None before there is one."""
     for name in (PRIVATE, PUBLIC):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             return _read(keys / name)
     return None
 
