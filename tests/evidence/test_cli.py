@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.evidence import app
+from opsmesh.cli.main import app as main
 from opsmesh.handlers.evidence import keys, segments
 from opsmesh.router import paths
 from opsmesh.schemas.envelope import decode
@@ -129,6 +130,20 @@ def test_ls_says_what_is_sealed(home: Path) -> None:
     assert (second["state"], second["lines"]) == ("open", 5)
     assert second["on_disk"] == last.path.stat().st_size
     assert "sealed" in evidence("ls").stdout
+
+
+def test_damaged_file_is_told_and_listed(home: Path) -> None:
+    """A compressed file that cannot be read is named by verify and still listed; what has to read
+    it ends with an error, never in silence."""
+    sealed, _ = made(folder(), Path(paths.keys_dir()), 15)
+    sealed.compressed.write_bytes(b"no zstd")
+    result = evidence("verify")
+    assert result.exit_code == 1
+    assert f"{sealed.compressed}:1: damaged: " in result.stdout
+    first, _ = json.loads(evidence("ls", "--json").stdout)
+    assert (first["state"], first["lines"], first["on_disk"]) == ("sealed", None, 7)
+    result = CliRunner().invoke(main, ["evidence", "find", "x"])
+    assert (result.exit_code, "is damaged" in result.stderr) == (1, True)
 
 
 def test_verify_under_another_key(home: Path, tmp_path: Path) -> None:

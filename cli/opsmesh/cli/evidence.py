@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from opsmesh.cli import evidence_proofs, evidence_seals, output
 from opsmesh.cli.events import moment
 from opsmesh.cli.session import with_client
+from opsmesh.handlers.errors import SegmentDamaged
 from opsmesh.handlers.evidence import against, keys, reader, seals, segments
 from opsmesh.handlers.evidence.locate import event_of, locate
 from opsmesh.handlers.evidence.reader import Archived
@@ -138,17 +139,20 @@ def ls(as_json: AsJson = False) -> None:
 
 
 def _row(segment: Segment, *, closed: bool) -> dict[str, Any]:
-    try:
+    seal, size, lines = None, None, None
+    # what is wrong with a file is for `verify` to say
+    with contextlib.suppress(ValueError):
         seal = seals.read(segment)
-    except ValueError:
-        seal = None
+    with contextlib.suppress(SegmentDamaged):
+        size = segments.size(segment)
+        lines = _count(segment) if seal is None else seal.manifest.lines
     state = "sealed" if seal is not None else "closed" if closed else "open"
     return {
         "file": segment.file.relative_to(segment.folder).as_posix(),
         "day": segment.day,
         "state": state,
-        "lines": _count(segment) if seal is None else seal.manifest.lines,
-        "bytes": segments.size(segment),
+        "lines": lines,
+        "bytes": size,
         "on_disk": segments.stored_size(segment),
         "first_seq": segment.first_seq,
         "sealed_at": seal.manifest.sealed_at if seal is not None else None,
@@ -240,9 +244,9 @@ def _as_dict(folder: Path, report: Report) -> dict[str, Any]:
 
 def _show(folder: Path, report: Report) -> None:
     for problem in report.problems[:SHOWN]:
-        sys.stdout.write(
-            f"{folder / problem.file}:{problem.line}: {problem.kind}: {problem.message}\n"
-        )
+        # what is no file is a place in the stream
+        place = folder / problem.file if Path(problem.file).suffix else problem.file
+        sys.stdout.write(f"{place}:{problem.line}: {problem.kind}: {problem.message}\n")
         if problem.expected or problem.found:
             sys.stdout.write(f"    expected {problem.expected}\n    found    {problem.found}\n")
     if len(report.problems) > SHOWN:
