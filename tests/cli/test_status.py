@@ -18,6 +18,7 @@ from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import mesh, write_profiles
 
 from opsmesh.cli.profiles import health as profile_health
+from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.live.liveness import owner
 from opsmesh.handlers.profiles import overrides
 from opsmesh.router import connection, paths, spool, supervisor_state, topology
@@ -271,3 +272,22 @@ def test_owners_that_do_not_work_are_told(
             assert (await status(cli))["problems"] == []
 
     run(body())
+
+
+def test_evidence_that_cannot_be_sealed_is_told(cli: Cli) -> None:
+    """An ended file of the evidence that has waited long for its seal is a problem."""
+    folder = Path(paths.evidence_dir())
+    with Archive(folder, stream=topology.EVENTS, segment_bytes=100) as archive:
+        for seq in range(1, 4):
+            archive.event(seq, 1_795_424_400_000_000, b'{"topic":"a.b"}')
+        archive.commit()
+    assert [p["what"] for p in json.loads(cli("status", "--json").stdout)["problems"]] == [
+        "no mesh runs here"
+    ]
+    for path in folder.rglob("*.jsonl"):
+        os.utime(path, (0, 0))
+    [_, problem] = json.loads(cli("status", "--json").stdout)["problems"]
+    assert problem == {
+        "what": "2 ended files of the evidence are not sealed",
+        "fix": "opsmesh evidence seal says why",
+    }

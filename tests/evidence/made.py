@@ -35,8 +35,8 @@ def archive(
 
 
 def paths(folder: Path) -> list[Path]:
-    """The segments in order."""
-    return [segment.path for segment in segments.listing(folder)]
+    """The segments' files in order."""
+    return [segment.file for segment in segments.listing(folder)]
 
 
 def change(path: Path, how: Callable[[list[bytes]], None]) -> None:
@@ -55,9 +55,10 @@ def resealed(raw: bytes, old: bytes, new: bytes) -> bytes:
 def parsed(folder: Path) -> list[lines.Line]:
     """Every line of the archive."""
     found = []
-    for path in paths(folder):
-        for raw in path.read_bytes().splitlines(keepends=True):
-            line = lines.parse(raw)
-            assert line is not None
-            found.append(line)
+    for segment in segments.listing(folder):
+        with segments.opened(segment) as file:
+            for raw in file:
+                line = lines.parse(raw)
+                assert line is not None
+                found.append(line)
     return found

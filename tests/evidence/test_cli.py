@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.evidence import app
+from opsmesh.cli.main import app as main
+from opsmesh.handlers.evidence import keys, segments
 from opsmesh.router import paths
 from opsmesh.schemas.envelope import decode
 from tests.evidence.made import MORNING, archive, change, opened
+from tests.evidence.sealed import made
 
 BARE = (
     b'{"topic":"a.b","ts_utc":"2026-11-23T09:00:00Z","source":"s","component":"c",'
@@ -111,3 +115,107 @@ def test_find(home: Path) -> None:
     assert (found["line"], found["seq"], found["id"]) == (2, 2, derived)
     missing = evidence("find", "other")
     assert missing.exit_code == 3
+
+
+def test_ls_says_what_is_sealed(home: Path) -> None:
+    """`ls` shows which files are sealed, with their size in lines and on disk."""
+    keys_folder = Path(paths.keys_dir())
+    sealed, last = made(folder(), keys_folder, 15)
+    first, second = json.loads(evidence("ls", "--json").stdout)
+    assert (first["state"], first["lines"]) == ("sealed", 10)
+    assert first["on_disk"] == sealed.compressed.stat().st_size
+    with segments.opened(sealed) as file:
+        assert first["bytes"] == len(file.read())
+    assert first["file"].endswith(".jsonl.zst")
+    assert (second["state"], second["lines"]) == ("open", 5)
+    assert second["on_disk"] == last.path.stat().st_size
+    assert "sealed" in evidence("ls").stdout
+
+
+def test_damaged_file_is_told_and_listed(home: Path) -> None:
+    """A compressed file that cannot be read is named by verify and still listed; what has to read
+    it ends with an error, never in silence."""
+    sealed, _ = made(folder(), Path(paths.keys_dir()), 15)
+    sealed.compressed.write_bytes(b"no zstd")
+    result = evidence("verify")
+    assert result.exit_code == 1
+    assert f"{sealed.compressed}:1: damaged: " in result.stdout
+    first, _ = json.loads(evidence("ls", "--json").stdout)
+    assert (first["state"], first["lines"], first["on_disk"]) == ("sealed", None, 7)
+    result = CliRunner().invoke(main, ["evidence", "find", "x"])
+    assert (result.exit_code, "is damaged" in result.stderr) == (1, True)
+
+
+def test_verify_under_another_key(home: Path, tmp_path: Path) -> None:
+    """A public key that somebody else trusts is given by its file; without any, verify says that it
+    takes the archive's word."""
+    made(folder(), Path(paths.keys_dir()))
+    public = tmp_path / "given.pub"
+    public.write_text(evidence("key").stdout)
+    shutil.rmtree(paths.keys_dir())
+    result = evidence("verify")
+    assert result.exit_code == 0
+    assert "the key is the archive's own word" in result.stdout
+    result = evidence("verify", "--key", str(public))
+    assert (result.exit_code, "own word" in result.stdout) == (0, False)
+    made(tmp_path / "other", tmp_path / "other-keys")
+    other = tmp_path / "other-keys" / keys.PUBLIC
+    assert evidence("verify", "--key", str(other)).exit_code == 1
+    result = evidence("verify", "--key", str(folder() / "head.json"))
+    assert (result.exit_code, "no public key in PEM" in result.stderr) == (2, True)
+
+
+def test_verify_misses_an_archive_that_is_gone_altogether(home: Path) -> None:
+    """A folder that was sealed and is empty is not nothing."""
+    made(folder(), Path(paths.keys_dir()))
+    shutil.rmtree(folder())
+    result = evidence("verify")
+    assert result.exit_code == 1
+    assert "segment 3 was sealed, and is gone with its seal" in result.stdout
+
+
+def test_key(home: Path) -> None:
+    """`key` prints the PEM alone, JSON has the fingerprint and every key there was, `rotate` makes
+    the next one."""
+    missing = evidence("key")
+    assert (missing.exit_code, "there is no key yet" in missing.stderr) == (3, True)
+    made(folder(), Path(paths.keys_dir()))
+    before = json.loads(evidence("key", "--json").stdout)
+    result = evidence("key")
+    assert result.stdout == before["pem"]
+    assert before["fingerprint"] in result.stderr
+    assert "from file 4 on" in evidence("key", "rotate").stdout
+    after = json.loads(evidence("key", "--json").stdout)
+    assert after["pem"] != before["pem"]
+    assert [one["from_segment"] for one in after["keys"]] == [1, 4]
+    refused = evidence("key", "rotate", "--accept-loss")
+    assert (refused.exit_code, "nothing is lost" in refused.stderr) == (1, True)
+
+
+def test_prove_and_check_proof(home: Path, tmp_path: Path) -> None:
+    """An event is proved once its file is sealed, and the proof needs the public key alone."""
+    with opened(folder()) as writer:
+        writer.event(1, MORNING, BARE % b',"id":"my-id"')
+        writer.commit()
+    unsealed = evidence("prove", "my-id")
+    assert unsealed.exit_code == 1
+    assert "opsmesh evidence seal" in unsealed.stderr
+    assert evidence("seal").exit_code == 0
+    proof, public = tmp_path / "proof.json", tmp_path / "evidence.pub"
+    assert evidence("prove", "my-id", "-o", str(proof)).exit_code == 0
+    public.write_text(evidence("key").stdout)
+    shutil.rmtree(folder())
+    shutil.rmtree(paths.keys_dir())
+    assert evidence("check-proof", str(proof)).exit_code == 1
+    result = evidence("check-proof", str(proof), "--key", str(public))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("proved: event my-id (a.b) was stored as EVENTS 1 at 2026-11")
+    proof.write_text(proof.read_text().replace("a.b", "a.c"))
+    result = evidence("check-proof", str(proof), "--key", str(public), "--json")
+    assert (result.exit_code, "does not fit its hash" in result.stderr) == (1, True)
+    assert evidence("prove", "other").exit_code == 3
+
+
+def test_seal_without_an_archive(home: Path) -> None:
+    """Without an archive there is nothing to seal."""
+    assert evidence("seal").exit_code == 3

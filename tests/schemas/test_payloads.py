@@ -35,7 +35,7 @@ mesh.gap.detected mesh.component.started mesh.component.stopped mesh.component.f
 shell.command.failed automation.deadletter.redriven automation.deadletter.dropped
 automation.run.skipped automation.run.cancelled automation.profile.over_budget
 automation.step.unknown automation.step.answered
-mesh.config.rejected mesh.stream.regressed
+mesh.config.rejected mesh.stream.regressed evidence.segment.sealed
 """
 
 each_topic = pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)

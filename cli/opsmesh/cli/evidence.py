@@ -1,4 +1,5 @@
-"""`opsmesh evidence`: the hash-chained archive, checked and read without a broker."""
+"""`opsmesh evidence`: the hash-chained archive, checked and read. It needs no broker, unless it is
+to be compared with the stream."""
 
 from __future__ import annotations
 
@@ -12,21 +13,25 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from nats.aio.client import Client
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from opsmesh.cli import output
+from opsmesh.cli import evidence_proofs, evidence_seals, output
 from opsmesh.cli.events import moment
 from opsmesh.cli.evidence_export import export
 from opsmesh.cli.evidence_query import query
-from opsmesh.handlers.evidence import reader, segments
+from opsmesh.cli.session import with_client
+from opsmesh.handlers.errors import SegmentDamaged
+from opsmesh.handlers.evidence import against, keys, reader, seals, segments
+from opsmesh.handlers.evidence.locate import event_of, locate
 from opsmesh.handlers.evidence.reader import Archived
 from opsmesh.handlers.evidence.report import Report
+from opsmesh.handlers.evidence.segments import Segment
 from opsmesh.handlers.evidence.verify import verify
+from opsmesh.router import paths
 from opsmesh.router.settings import Settings
-from opsmesh.schemas import ids, times
-from opsmesh.schemas.envelope import Event, decode
-from opsmesh.schemas.errors import SchemaError
+from opsmesh.schemas import times
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +40,10 @@ app = typer.Typer(
 
 app.command("query")(query)
 app.command("export")(export)
+app.command("seal")(evidence_seals.seal)
+app.add_typer(evidence_seals.key_app, name="key")
+app.command("prove")(evidence_proofs.prove_)
+app.command("check-proof")(evidence_proofs.check_proof)
 
 #: Problems that are shown to people; JSON has them all.
 SHOWN = 50
@@ -51,31 +60,67 @@ def verify_(
     since: Annotated[
         str | None, typer.Option(help="Only the days from this age (7d) or time on.")
     ] = None,
+    against_stream: Annotated[
+        bool,
+        typer.Option("--against-stream", help="Compare with the stream as well; needs the broker."),
+    ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Accept seals under this public key, not this machine's."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that the archive is what was written.
+    """Check that the archive is what was written, and sealed.
+
+    With --against-stream every message that the stream still holds is compared, byte for byte, and
+    every seal that was announced in it: an archive that was written anew is found by that.
 
     Exit code 0: intact; 1: changed or incomplete, each problem with its file and line; 3: nothing
     is archived.
 
-    Example: opsmesh evidence verify --since 7d
+    Example: opsmesh evidence verify --since 7d --against-stream
     """
-    folder = _folder()
+    folder = Settings().evidence_dir
+    pin = keys.pinned(folder, Path(paths.keys_dir()))
+    if pin is None and not segments.sealed(folder):
+        _folder()
     since_us = moment(since)
     day = None if since_us is None else datetime.fromtimestamp(since_us / 1e6, UTC).date()
-    with _progress() as (bar, task):
+    trusted = evidence_proofs.trusted_key(key)
+    with _progress("verifying") as (bar, task):
         report = verify(
             folder,
             since=day,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            key=trusted,
+            pin=pin,
         )
     if not report.segments and report.intact:
         _nothing("nothing is archived since then")
+    if against_stream:
+        _compare(folder, report, trusted)
     if as_json:
         output.as_json(_as_dict(folder, report))
     else:
         _show(folder, report)
     raise typer.Exit(0 if report.intact else output.FAILED)
+
+
+def _compare(folder: Path, report: Report, trusted: str | None) -> None:
+    async def body(client: Client, settings: Settings) -> None:
+        with _progress("comparing") as (bar, task):
+            await against.compare(
+                client,
+                folder,
+                report,
+                key=trusted,
+                host=settings.host,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+
+    with_client(body)
 
 
 @app.command("path")
@@ -86,21 +131,36 @@ def path() -> None:
 
 @app.command("ls")
 def ls(as_json: AsJson = False) -> None:
-    """List the archive's files."""
-    rows = [
-        {
-            "file": segment.name,
-            "day": segment.day,
-            "lines": _count(segment.path),
-            "bytes": segment.path.stat().st_size,
-            "first_seq": segment.first_seq,
-        }
-        for segment in segments.listing(_folder())
-    ]
+    """List the archive's files: sealed and compressed, or still open."""
+    folder = _folder()
+    closed = {segment.name for segment in segments.closed(folder)}
+    rows = [_row(segment, closed=segment.name in closed) for segment in segments.listing(folder)]
     if as_json:
         output.as_json(rows)
     else:
-        output.table(rows, ["file", "lines", "bytes", "first_seq"], empty="no files")
+        columns = ["file", "state", "lines", "bytes", "on_disk", "first_seq"]
+        output.table(rows, columns, empty="no files")
+
+
+def _row(segment: Segment, *, closed: bool) -> dict[str, Any]:
+    seal, size, lines = None, None, None
+    # what is wrong with a file is for `verify` to say
+    with contextlib.suppress(ValueError):
+        seal = seals.read(segment)
+    with contextlib.suppress(SegmentDamaged):
+        size = segments.size(segment)
+        lines = _count(segment) if seal is None else seal.manifest.lines
+    state = "sealed" if seal is not None else "closed" if closed else "open"
+    return {
+        "file": segment.file.relative_to(segment.folder).as_posix(),
+        "day": segment.day,
+        "state": state,
+        "lines": lines,
+        "bytes": size,
+        "on_disk": segments.stored_size(segment),
+        "first_seq": segment.first_seq,
+        "sealed_at": seal.manifest.sealed_at if seal is not None else None,
+    }
 
 
 @app.command("tail")
@@ -137,20 +197,16 @@ def find(
 
     Example: opsmesh evidence find 019ab3c4-…
     """
-    folder = _folder()
-    for segment in reversed(segments.listing(folder)):
-        with segment.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                item = _is_it(raw, event_id)
-                if item is None:
-                    continue
-                if as_json:
-                    where = {"file": str(segment.path), "line": number}
-                    output.as_json({**where, **msgspec.json.decode(_json_line(item))})
-                else:
-                    output.note(f"{segment.path}:{number}")
-                    sys.stdout.write(item.data.decode(errors="replace") + "\n")
-                return
+    place = locate(_folder(), event_id)
+    if place is not None:
+        item, file = place.item, place.segment.file
+        if as_json:
+            where = {"file": str(file), "line": place.line}
+            output.as_json({**where, **msgspec.json.decode(_json_line(item))})
+        else:
+            output.note(f"{file}:{place.line}")
+            sys.stdout.write(item.data.decode(errors="replace") + "\n")
+        return
     output.fail(
         f"event {event_id} is not in the archive",
         hint="it may be younger than the archive: opsmesh show " + event_id,
@@ -169,20 +225,20 @@ def _nothing(message: str) -> None:
     output.fail(message, hint="the sink runs with the mesh: opsmesh up", code=output.NOT_FOUND)
 
 
-def _count(path: Path) -> int:
-    with path.open("rb") as file:
+def _count(segment: Segment) -> int:
+    with segments.opened(segment) as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[tuple[Progress, Any]]:
+def _progress(what: str) -> Iterator[tuple[Progress, Any]]:
     """A bar on standard error, on a terminal alone."""
     console = Console(stderr=True)
-    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn())
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        yield bar, bar.add_task("verify", total=None)
+        yield bar, bar.add_task(what, total=None)
 
 
 def _as_dict(folder: Path, report: Report) -> dict[str, Any]:
@@ -192,9 +248,9 @@ def _as_dict(folder: Path, report: Report) -> dict[str, Any]:
 
 def _show(folder: Path, report: Report) -> None:
     for problem in report.problems[:SHOWN]:
-        sys.stdout.write(
-            f"{folder / problem.file}:{problem.line}: {problem.kind}: {problem.message}\n"
-        )
+        # what is no file is a place in the stream
+        place = folder / problem.file if Path(problem.file).suffix else problem.file
+        sys.stdout.write(f"{place}:{problem.line}: {problem.kind}: {problem.message}\n")
         if problem.expected or problem.found:
             sys.stdout.write(f"    expected {problem.expected}\n    found    {problem.found}\n")
     if len(report.problems) > SHOWN:
@@ -208,11 +264,21 @@ def _show(folder: Path, report: Report) -> None:
             f"{folder / torn.file}:{torn.line}: the last line is not whole ({torn.bytes} bytes): "
             "a write was interrupted or goes on now; the sink writes it again\n"
         )
+    if report.compared is not None:
+        waiting = f", {report.pending} more are not archived yet" if report.pending else ""
+        sys.stdout.write(f"{report.compared} messages compared with the stream{waiting}\n")
     verdict = "intact" if report.intact else f"NOT intact, {len(report.problems)} problems"
     sys.stdout.write(
         f"{verdict}: {report.lines} lines in {report.segments} files, "
         f"sequences {report.first_seq} to {report.last_seq}\n"
     )
+    if report.sealed:
+        sys.stdout.write(f"{report.sealed} files sealed, the newest under key {report.key}\n")
+    if report.sealed and not report.pinned:
+        sys.stdout.write(
+            "the key is the archive's own word: compare it with the one that you were given, or "
+            "give that: --key FILE\n"
+        )
     if report.last_hash:
         sys.stdout.write(f"last hash {report.last_hash}\n")
 
@@ -227,31 +293,9 @@ def _newest(
         yield from reader.follow(folder, count, topics=topics)
 
 
-def _is_it(raw: bytes, event_id: str) -> Archived | None:
-    """The message in the line if its event has this id.
-
-    An event stored without one has the id that every reader derives, which holds the millisecond
-    of its store time.
-    """
-    ms = ids.unix_ms(event_id)
-    stored = times.format_us(ms * 1000)[:23].encode() if ms is not None else event_id.encode()
-    if event_id.encode() not in raw and stored not in raw:
-        return None
-    item = reader.entry(raw)
-    event = _event(item) if item is not None else None
-    return item if event is not None and event.id == event_id else None
-
-
-def _event(item: Archived) -> Event | None:
-    try:
-        return decode(item.data, stored=(item.stream, item.seq, item.time_us))
-    except SchemaError:
-        return None
-
-
 def _text(item: Archived) -> str:
     when = output.local(times.format_us(item.time_us))
-    event = _event(item)
+    event = event_of(item)
     if event is None:
         return f"{when}  {item.seq}  {len(item.data)} bytes that are no event"
     return f"{when}  {item.seq}  {event.severity:<8} {event.topic}  {event.host}  {event.id}"
@@ -263,7 +307,7 @@ def _json_line(item: Archived) -> str:
         "seq": item.seq,
         "stored": times.format_us(item.time_us),
     }
-    event = _event(item)
+    event = event_of(item)
     if event is not None:
         facts |= {"id": event.id, "event": msgspec.Raw(item.data.strip())}
     else:

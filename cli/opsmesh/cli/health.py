@@ -6,6 +6,8 @@ runs here.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,15 @@ from opsmesh.cli import sizes, spool_words
 from opsmesh.cli.broker_checks import RESTORE
 from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.profiles import health as profile_health
+from opsmesh.handlers.evidence import sealing
 from opsmesh.router import connection, paths, server, spool_state, supervisor_state, topology
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
 from opsmesh.router.settings import Settings
 
 #: Events that the evidence sink may be behind before that is a problem.
 SINK_LAG = 1000
+#: Seconds that a file of the evidence may wait for its seal, which takes some.
+UNSEALED = 600.0
 SINK, PROFILE = "evidence-sink", "profile-"
 
 
@@ -62,6 +67,7 @@ async def check(settings: Settings) -> Health:
         await _broker(health, settings, profiles, alive=alive)
     _spool(health)
     _agent(health)
+    _unsealed(health, settings)
     if not alive:
         health.verdict = "down"
         health.problems.insert(0, {"what": "no mesh runs here", "fix": "opsmesh up --detach"})
@@ -240,6 +246,17 @@ def _profile(consumer: str, profiles: set[str] | None) -> tuple[str, bool]:
         if rest == name or rest.startswith(f"{name}-on-"):
             return name, False
     return rest.partition("-on-")[0], profiles is not None
+
+
+def _unsealed(health: Health, settings: Settings) -> None:
+    """A file of the evidence that ended long ago, and that nobody could seal."""
+    waiting = []
+    for segment in sealing.due(settings.evidence_dir):
+        with contextlib.suppress(FileNotFoundError):  # sealed this moment
+            waiting.append(time.time() - segment.path.stat().st_mtime)
+    if waiting and max(waiting) > UNSEALED:
+        what = f"{len(waiting)} ended files of the evidence are not sealed"
+        health.problem(what, "opsmesh evidence seal says why")
 
 
 def _durable(health: Health, settings: Settings) -> None:

@@ -7,6 +7,8 @@ HandlersError
 ├── Retry           an action asks for another attempt of its run
 ├── TakenOver       another handler has gone on with this step
 ├── ArchiveDamaged  the evidence archive cannot be continued where it ends
+├── SegmentDamaged  a compressed file of the archive cannot be read
+├── SealError       the archive cannot be sealed, or its keys are not what they should be
 ├── ExtraMissing    something was asked for that an extra of the package brings
 └── QueryError      a question to the archive that has no answer
 """
@@ -79,6 +81,22 @@ class ArchiveDamaged(HandlersError):
         )
         self.file = file
         self.reason = reason
+
+
+class SegmentDamaged(HandlersError):
+    """The compressed `file` cannot be read to its end; what came before is what was written."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(
+            f"evidence {file} is damaged: {reason}; restore it from a copy, "
+            "and see what else is wrong: opsmesh evidence verify"
+        )
+        self.file = file
+        self.reason = reason
+
+
+class SealError(HandlersError):
+    """Nothing can be sealed, or a key cannot be used; the text says what a person can do."""
 
 
 class ExtraMissing(HandlersError):

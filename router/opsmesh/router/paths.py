@@ -53,6 +53,11 @@ def evidence_dir(env: Mapping[str, str] = os.environ) -> str:
     return state_dir(env) + "/evidence"
 
 
+def keys_dir(env: Mapping[str, str] = os.environ) -> str:
+    """The key that seals the evidence, and what it sealed last; never inside the archive."""
+    return state_dir(env) + "/keys"
+
+
 def bundles_dir(env: Mapping[str, str] = os.environ) -> str:
     """Evidence bundles, a folder each."""
     return state_dir(env) + "/bundles"

@@ -222,7 +222,7 @@ def _archived(event_id: str, since_us: int | None) -> Found | None:
     for segment in segments.listing(Settings().evidence_dir):
         if segment.day < day:
             continue
-        with segment.path.open("rb") as file:
+        with segments.opened(segment) as file:
             for raw in file:
                 if event_id.encode() not in raw or (line := lines.parse(raw)) is None:
                     continue

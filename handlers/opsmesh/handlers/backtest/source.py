@@ -60,7 +60,7 @@ class Source:
             if self._since[:10] <= segment.day <= self._until[:10]
         ]
         #: Bytes to read.
-        self.size = sum(segment.path.stat().st_size for segment in self._segments)
+        self.size = sum(segments.size(segment) for segment in self._segments)
         #: Messages in the period, wanted or not, and the time of the last, once they were read.
         self.messages = 0
         self.last_us: int | None = None
@@ -75,7 +75,7 @@ class Source:
         done, seen, last = 0, 0, ""
         since, until = self._since, self._until
         for segment in self._segments:
-            with segment.path.open("rb") as file:
+            with segments.opened(segment) as file:
                 while block := file.readlines(BLOCK):
                     for raw in block:
                         line = _parsed(raw)
@@ -100,7 +100,7 @@ class Source:
         """How often each topic stands in a sample of the archive."""
         found: Counter[str] = Counter()
         for segment in self._segments[:: len(self._segments) // SAMPLED + 1]:
-            with segment.path.open("rb") as file:
+            with segments.opened(segment) as file:
                 for raw in file.readlines(SAMPLE):
                     line = _parsed(raw)
                     if line is not None and line.event:

@@ -13,14 +13,19 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import structlog
 
-from opsmesh.handlers.evidence import lines, segments
+from opsmesh.handlers.evidence import disk, keys, lines, seals, segments
 from opsmesh.handlers.evidence.segments import Head, Segment
 from opsmesh.router.errors import AlreadyRunning
 from opsmesh.schemas import times
+
+#: Times its size that a segment may grow before an event of a seal ends it, too.
+GROWTH: Final = 16
+#: How the line of a seal's event goes on behind its hash.
+_SEAL_EVENT: Final = b'","event":{"topic":"%s",' % seals.TOPIC.encode()
 
 log = structlog.get_logger()
 
@@ -39,7 +44,7 @@ class Archive:
     """An archive that is open for writing; AlreadyRunning when another process has it open.
 
     `seq` and `hash` are those of the last line, staged or not; `data` is the message in it, None
-    when it is a note.
+    when it is a note. `closed` counts the segments that were closed, and can be sealed.
     """
 
     def __init__(self, folder: Path, *, stream: str, segment_bytes: int) -> None:
@@ -50,9 +55,12 @@ class Archive:
         self._lock = _lock(folder)
         self._staged: deque[_Chunk] = deque()
         self._file = -1
+        #: where the next line goes, unless it begins a new one; and where the last one lies
         self._segment: Segment | None = None
+        self._last: Segment | None = None
         self._size = 0
         self._next_number = 1
+        self.closed = 0
         self.seq, self.hash = 0, lines.NO_HASH
         self.data: bytes | None = None
         try:
@@ -65,26 +73,37 @@ class Archive:
 
     def _open(self) -> None:
         head = segments.read_head(self.folder)
+        # Whoever seals meanwhile may be about to seal the last segment: then it gets no more lines
+        with keys.locked(self.folder, wait=False) as free:
+            self._find_end(head, free=free)
+        self._compare(head)
+
+    def _find_end(self, head: Head | None, *, free: bool) -> None:
         for segment in reversed(segments.listing(self.folder)):
             self._next_number = max(self._next_number, segment.number + 1)
             synced = head.size if head is not None and head.number == segment.number else 0
             tail = segments.tail(segment, synced=synced)
-            if tail.torn:
+            ended = head is not None and head.closed and head.number == segment.number
+            ended = ended or segment.seal.exists() or segment.compressed.exists()
+            if tail.torn and not ended:
                 kept = _set_aside(segment.path, tail)
                 log.warning("evidence.torn", file=str(kept), bytes=len(tail.torn))
             if tail.line is None:
-                segment.path.unlink()
-                self._next_number = segment.number
+                if not ended:
+                    segment.path.unlink()
+                    self._next_number = segment.number
                 continue
-            self._segment, self._size = segment, tail.size
+            self._last, self._size = segment, tail.size
             self.data = None if tail.line.kind == "note" else tail.line.data
             self.seq, self.hash = tail.line.seq, tail.line.hash
-            self._file = os.open(segment.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            if free and not ended:
+                self._segment = segment
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+                self._file = os.open(segment.path, flags)
             break
-        self._compare(head)
 
     def _compare(self, head: Head | None) -> None:
-        number = self._segment.number if self._segment else 0
+        number = self._last.number if self._last else 0
         if head is None or (number, self._size) >= (head.number, head.size):
             return
         facts = {"kind": lines.TRUNCATED, "last_seq": self.seq, "head_seq": head.seq}
@@ -111,8 +130,9 @@ class Archive:
     def _stage(self, line: bytes, seq: int, made: str, day: str, *, by_day: bool) -> None:
         segment = self._segment
         full = self._size > 0 and self._size + len(line) > self._limit
-        if segment is None or full or (by_day and day != segment.day):
-            segment = self._segment = Segment(
+        ends = segment is None or full or (by_day and day != segment.day)
+        if segment is None or (ends and not self._stays(line)):
+            segment = self._segment = self._last = Segment(
                 folder=self.folder,
                 day=day,
                 number=self._next_number,
@@ -128,6 +148,11 @@ class Archive:
         chunk.seq, chunk.hash = seq, made
         self._size += len(line)
         self.seq, self.hash = seq, made
+
+    def _stays(self, line: bytes) -> bool:
+        """Whether the line goes where it falls: what tells of a seal must not be the cause of
+        another one."""
+        return _SEAL_EVENT in line[:512] and self._size < GROWTH * self._limit
 
     @property
     def uncommitted(self) -> bool:
@@ -153,13 +178,29 @@ class Archive:
             with contextlib.suppress(OSError):
                 segments.write_head(self.folder, head)
 
+    def end_segment(self) -> bool:
+        """Close the open segment: the next line begins another one. False when none is open, or
+        lines are staged; OSError when it cannot be noted, and then it stays open."""
+        segment = self._on_disk
+        if self._staged or self._segment is None or segment is None:
+            return False
+        # What may still be opened again must not be sealed, so the note comes first. It need not
+        # survive a power cut, which ends whoever would seal as well.
+        size = self._on_disk_size
+        head = Head(number=segment.number, size=size, seq=self.seq, hash=self.hash, closed=True)
+        segments.write_head(self.folder, head)
+        self._segment, self._size = None, 0
+        self.closed += 1
+        return True
+
     def _create(self, segment: Segment) -> None:
         _make_folders(segment.path.parent, self.folder)
         new = os.open(segment.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        _sync_folder(segment.path.parent)
+        disk.sync_folder(segment.path.parent)
         if self._file >= 0:
             os.close(self._file)
         self._file, self._on_disk, self._on_disk_size = new, segment, 0
+        self.closed += 1
 
     def _append(self, data: bytearray) -> None:
         try:
@@ -224,12 +265,4 @@ def _make_folders(path: Path, top: Path) -> None:
         return
     _make_folders(path.parent, top)
     path.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    disk.sync_folder(path.parent)

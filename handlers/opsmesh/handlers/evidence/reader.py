@@ -56,7 +56,7 @@ def read(
     for segment in segments.listing(folder):
         if not since[:10] <= segment.day <= until[:10]:
             continue
-        with segment.path.open("rb") as file:
+        with segments.opened(segment) as file:
             for raw in file:
                 found = entry(raw, patterns, since=since, until=until)
                 if found is not None:
@@ -78,7 +78,7 @@ def newest(
     for segment in reversed(segments.listing(folder)):
         if len(found) >= count:
             break
-        with segment.path.open("rb") as file:
+        with segments.opened(segment) as file:
             raws = file.read(-1 if sizes is None else sizes.get(segment.number, 0)).splitlines(
                 keepends=True
             )
@@ -102,7 +102,7 @@ def follow(
 ) -> Iterator[Archived]:
     """The last `count` messages, then every new one as it is archived, until `stop` is set."""
     # Sizes first: what is written from now on is read as new, and never twice.
-    place = {segment.number: segment.path.stat().st_size for segment in segments.listing(folder)}
+    place = {segment.number: segments.size(segment) for segment in segments.listing(folder)}
     yield from newest(folder, count, topics=topics, sizes=place)
     number = max(place, default=0)
     offset = place.get(number, 0)
@@ -113,8 +113,7 @@ def follow(
                 continue
             if segment.number > number:
                 number, offset = segment.number, 0
-            with segment.path.open("rb") as file:
-                file.seek(offset)
+            with segments.opened(segment, offset) as file:
                 for raw in file:
                     if not raw.endswith(b"\n"):  # a write goes on: its rest comes next time
                         break

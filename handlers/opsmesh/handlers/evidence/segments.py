@@ -1,9 +1,13 @@
-"""The files of the archive: their names, their order, and how the last one ends after a crash.
+"""The files of the archive: their names, their order, how each is read, and how the last one ends
+after a crash.
 
-    evidence/<YYYY>/<MM>/<DD>-<number>-<stream>-<first seq>.jsonl
+    evidence/<YYYY>/<MM>/<DD>-<number>-<stream>-<first seq>.jsonl      open, or not sealed yet
+                                                           .seal.json  what was sealed (`seals`)
+                                                           .jsonl.zst  sealed and compressed
 
 The day is that of its events in UTC, the number counts segments from 1 and is never used again, so
-the order is that of the numbers even where a stream or a clock went back.
+the order is that of the numbers even where a stream or a clock went back. Read a segment through
+`opened` alone: it may be compressed at any moment.
 """
 
 from __future__ import annotations
@@ -11,12 +15,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
 from opsmesh.handlers.errors import ArchiveDamaged
-from opsmesh.handlers.evidence import lines
+from opsmesh.handlers.evidence import lines, zst
 from opsmesh.handlers.evidence.lines import Line
 
 #: Where the archive ended at the last commit: what shows that lines are missing at its end.
@@ -24,7 +28,12 @@ HEAD: Final = "head.json"
 #: How far back from the end a crash can reach, in bytes: more than one commit and one line.
 TAIL: Final = 32 * 2**20
 
-_NAME: Final = re.compile(r"(\d{4})/(\d{2})/(\d{2})-(\d{6,})-([^/]+)-(\d{12,})\.jsonl")
+#: What follows a segment's name: plain, compressed, and its seal.
+PLAIN, COMPRESSED, SEAL = ".jsonl", ".jsonl.zst", ".seal.json"
+_DATA: Final = frozenset((PLAIN, COMPRESSED))
+_NAME: Final = re.compile(
+    r"((\d{4})/(\d{2})/(\d{2})-(\d{6,})-([^/]+)-(\d{12,}))(\.jsonl|\.jsonl\.zst|\.seal\.json)"
+)
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,17 +53,34 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Where it lies while it is plain text."""
         return self.folder / self.name
 
+    @property
+    def compressed(self) -> Path:
+        """Where it lies once it is sealed."""
+        return self.folder / f"{self.name}.zst"
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of the archive: its last segment's number, that one's size, and the last line."""
+    @property
+    def seal(self) -> Path:
+        """Where its seal lies."""
+        return self.folder / (self.name.removesuffix(PLAIN) + SEAL)
+
+    @property
+    def file(self) -> Path:
+        """The file that holds it now."""
+        return self.compressed if self.compressed.exists() else self.path
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of the archive: its last segment's number, that one's size, and the last line;
+    `closed`: the next line begins another segment."""
 
     number: int
     size: int
     seq: int
     hash: str
+    closed: bool = False
 
 
 class Tail(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,21 +93,79 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
 
 def listing(folder: Path) -> list[Segment]:
     """Every segment, in order."""
-    found = []
-    for path in folder.glob("[0-9]*/[0-9]*/*.jsonl"):
+    found = _named(folder)
+    # a look at a folder may miss a file that takes its other name meanwhile, but not its seal
+    return [s for s, endings in found if endings & _DATA or s.file.exists()]
+
+
+def sealed(folder: Path) -> list[Segment]:
+    """Every segment that has a seal, whether its lines are there or not, in order."""
+    return [segment for segment, endings in _named(folder) if SEAL in endings]
+
+
+def _named(folder: Path) -> list[tuple[Segment, set[str]]]:
+    found: dict[str, tuple[Segment, set[str]]] = {}
+    for path in folder.glob("[0-9]*/[0-9]*/[0-9]*"):
         named = _NAME.fullmatch(path.relative_to(folder).as_posix())
-        if named:
-            year, month, day, number, stream, first = named.groups()
-            found.append(
-                Segment(
-                    folder=folder,
-                    day=f"{year}-{month}-{day}",
-                    number=int(number),
-                    stream=stream,
-                    first_seq=int(first),
-                )
-            )
-    return sorted(found, key=lambda segment: segment.number)
+        if named is None:
+            continue
+        base, year, month, day, number, stream, first, ending = named.groups()
+        segment = Segment(
+            folder=folder,
+            day=f"{year}-{month}-{day}",
+            number=int(number),
+            stream=stream,
+            first_seq=int(first),
+        )
+        found.setdefault(base, (segment, set()))[1].add(ending)
+    return sorted(found.values(), key=lambda one: (one[0].number, one[0].name))
+
+
+def closed(folder: Path) -> list[Segment]:
+    """The segments that no line will be added to, in order."""
+    found, head = listing(folder), read_head(folder)
+    last = found[-1].number if found else 0
+    ended = head is not None and head.closed and head.number == last
+    return found if ended else [segment for segment in found if segment.number < last]
+
+
+def opened(segment: Segment, offset: int = 0) -> BinaryIO:
+    """The segment's lines from a byte on, compressed or not, as a file to read on from there."""
+    # The compressed file takes its name when it is whole, and the plain one goes after that.
+    for _ in range(2):
+        if segment.compressed.exists():
+            file = zst.opened(segment.compressed)
+            zst.skip(file, offset)
+            return file
+        try:
+            file = segment.path.open("rb")
+        except FileNotFoundError:
+            continue
+        file.seek(offset)
+        return file
+    raise FileNotFoundError(segment.path)
+
+
+def size(segment: Segment) -> int:
+    """Bytes of its lines."""
+    while True:
+        if segment.compressed.exists():
+            return zst.size(segment.compressed)
+        try:
+            return segment.path.stat().st_size
+        except FileNotFoundError:
+            if not segment.compressed.exists():
+                raise
+
+
+def stored_size(segment: Segment) -> int:
+    """Bytes that its lines take on disk."""
+    while True:
+        try:
+            return segment.file.stat().st_size
+        except FileNotFoundError:
+            if not segment.compressed.exists():
+                raise
 
 
 def read_head(folder: Path) -> Head | None:
@@ -110,6 +194,8 @@ def tail(segment: Segment, *, synced: int = 0) -> Tail:
     The first `synced` bytes were on disk before, so no crash can have touched them: what is wrong
     there stays for `verify` to find.
     """
+    if segment.compressed.exists():
+        return _compressed_tail(segment)
     with segment.path.open("rb") as file:
         whole = file.seek(0, os.SEEK_END)
         start = max(0, whole - TAIL)
@@ -129,3 +215,14 @@ def tail(segment: Segment, *, synced: int = 0) -> Tail:
     if start:
         raise ArchiveDamaged(segment.name, f"no whole line in its last {len(data)} bytes")
     return Tail(size=0, line=None, torn=data)
+
+
+def _compressed_tail(segment: Segment) -> Tail:
+    size, raw = 0, b""
+    with zst.opened(segment.compressed) as file:
+        for raw in file:
+            size += len(raw)
+    line = lines.parse(raw)
+    if line is None:
+        raise ArchiveDamaged(segment.name, "its last line is none")
+    return Tail(size=size, line=line)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from pathlib import Path
 
 import structlog
 from nats.aio.client import Client
@@ -20,7 +21,8 @@ from nats.js.errors import NotFoundError
 from opsmesh.handlers.errors import ArchiveDamaged
 from opsmesh.handlers.evidence import lines
 from opsmesh.handlers.evidence.archive import Archive
-from opsmesh.router import connection, logs, notify, redaction
+from opsmesh.handlers.evidence.sealer import Sealer
+from opsmesh.router import connection, logs, notify, paths, redaction
 from opsmesh.router.errors import BrokerUnavailable, RouterError
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.settings import Settings
@@ -29,6 +31,8 @@ from opsmesh.router.wire import Received
 
 #: Its consumer; `opsmesh status` reads from it how far the archive is behind.
 CONSUMER = "evidence-sink"
+#: Asks a running sink to close its open segment, so that it is sealed.
+SEAL = signal.SIGUSR1
 #: Messages under way or waiting for the disk at most: one commit holds no more.
 BATCH = 2048
 #: Seconds between attempts at a broker, stream or disk that is not there.
@@ -55,13 +59,22 @@ class Sink:
         self._lost = ""
         self._wake = asyncio.Event()
         self._throttle = logs.Throttle()
+        self._client: Client | None = None
+        self._committing = self._end_asked = False
+        self._sealer = Sealer(
+            archive.folder,
+            Path(paths.keys_dir()),
+            host=settings.host,
+            client=lambda: self._client,
+        )
 
     async def run(self) -> None:
         """Return after `stop`, with everything committed that had begun to be."""
         client: Client | None = None
+        sealing = asyncio.create_task(self._sealer.run())
         try:
             while client is None and not self._stop.is_set():
-                client = await self._connect()
+                client = self._client = await self._connect()
             while client is not None and not self._stop.is_set():
                 if not client.is_connected:  # the connection itself says so, and tries again
                     await self._pause()
@@ -77,8 +90,22 @@ class Sink:
                 except (NatsError, OSError, TimeoutError) as error:
                     await self._trouble("evidence.broker", f"{type(error).__name__}: {error}")
         finally:
+            sealing.cancel()
+            await asyncio.gather(sealing, return_exceptions=True)
             if client is not None:
                 await client.close()
+
+    def end_segment(self) -> None:
+        """Close the open segment, which is then sealed: `opsmesh evidence seal` asks for it."""
+        self._end_asked = True
+        if self._committing:  # in a thread, which must not be disturbed; it ends soon
+            return
+        self._end_asked = False
+        try:
+            self._archive.end_segment()
+        except OSError as error:
+            log.warning("evidence.not_written", reason=str(error))
+        self._sealer.wake()
 
     async def _connect(self) -> Client | None:
         try:
@@ -123,6 +150,7 @@ class Sink:
         await pull.start()
         log.info("evidence.started", seq=self._archive.seq)
         notify.ready()
+        self._sealer.wake()
         try:
             await self._write(client, pull)
         finally:
@@ -226,13 +254,22 @@ class Sink:
 
         In a thread: the next messages arrive while this commit waits for the disk.
         """
-        while self._archive.uncommitted:
-            try:
-                await asyncio.to_thread(self._archive.commit)
-            except OSError as error:
-                if self._stop.is_set():
-                    return
-                await self._trouble("evidence.not_written", str(error))
+        closed = self._archive.closed
+        self._committing = True
+        try:
+            while self._archive.uncommitted:
+                try:
+                    await asyncio.to_thread(self._archive.commit)
+                except OSError as error:
+                    if self._stop.is_set():
+                        return
+                    await self._trouble("evidence.not_written", str(error))
+        finally:
+            self._committing = False
+        if self._end_asked:
+            self.end_segment()
+        elif self._archive.closed != closed:
+            self._sealer.wake()
 
     async def _trouble(self, event: str, reason: str) -> None:
         """Say it, unless it was said a short while ago, and pause."""
@@ -251,7 +288,9 @@ async def _serve(settings: Settings, archive: Archive) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Sink(settings, archive, stop).run()
+    sink = Sink(settings, archive, stop)
+    loop.add_signal_handler(SEAL, sink.end_segment)
+    await sink.run()
 
 
 def main() -> int:

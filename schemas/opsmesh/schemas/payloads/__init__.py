@@ -13,6 +13,7 @@ from opsmesh.schemas.payloads import (
     config,
     desktop,
     editor,
+    evidence,
     files,
     mesh,
     notebook,
@@ -39,4 +40,5 @@ TOPICS: Final[tuple[Topic, ...]] = (
     *agent.TOPICS,
     *automation.TOPICS,
     *mesh.TOPICS,
+    *evidence.TOPICS,
 )
