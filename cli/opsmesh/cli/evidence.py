@@ -29,7 +29,7 @@ from opsmesh.handlers.evidence.reader import Archived
 from opsmesh.handlers.evidence.report import Report
 from opsmesh.handlers.evidence.segments import Segment
 from opsmesh.handlers.evidence.verify import verify
-from opsmesh.router import paths
+from opsmesh.router import paths, redaction
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 
@@ -117,6 +117,7 @@ def _compare(folder: Path, report: Report, trusted: str | None) -> None:
                 report,
                 key=trusted,
                 host=settings.host,
+                redactor=redaction.load(settings) if redaction.key_file().exists() else None,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
 

@@ -28,14 +28,12 @@ from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import envelope, times
+from opsmesh.schemas.redact import Redactor
 
 #: Problems of one kind after which the rest is only counted: a whole stream may be another.
 ENOUGH: Final = 100
 #: The sink's consumer: what it has acknowledged is on disk.
 CONSUMER: Final = "evidence-sink"
-
-#: What the sink writes of a message as it lies in the stream.
-Written = Callable[[bytes], bytes]
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -62,20 +60,18 @@ class Placed(msgspec.Struct, frozen=True):
     line: Line
 
 
-def as_it_is(data: bytes) -> bytes:
-    """A sink that changes nothing."""
-    return data
-
-
-def difference(line: Line, stored: Stored, *, written: Written = as_it_is) -> str:
-    """What the line says otherwise than the stream; empty when they agree. `written` makes of the
-    stored bytes what the sink would have written."""
+def difference(line: Line, stored: Stored, redactor: Redactor | None = None) -> str:
+    """What the line says otherwise than the stream; empty when they agree. With the sink's
+    `redactor`, a line from which secrets were taken agrees with the message that had them."""
     time = times.format_us(stored.time_us)
     if line.time != time:
         return f"the stream stored it at {time}"
-    if line.data not in (stored.data, written(stored.data)):
-        return "the stream holds other bytes"
-    return ""
+    where = (line.stream, stored.seq, stored.time_us)
+    if line.data == stored.data:
+        return ""
+    if redactor is not None and redactor.same(line.data, stored.data, stored=where):
+        return ""
+    return "the stream holds other bytes"
 
 
 async def compare(
@@ -85,20 +81,20 @@ async def compare(
     *,
     key: str | None,
     host: str,
-    written: Written = as_it_is,
+    redactor: Redactor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Add to the report what contradicts the stream. `key` as for `verify`; `host` is whose archive
-    this is."""
-    against = _Against(report, written)
+    this is, and `redactor` what its sink takes secrets out with."""
+    against = _Against(report, redactor)
     await against.messages(client, folder, progress)
     await against.seals(client, folder, key, host)
 
 
 class _Against:
-    def __init__(self, report: Report, written: Written) -> None:
+    def __init__(self, report: Report, redactor: Redactor | None) -> None:
         self._report = report
-        self._written = written
+        self._redactor = redactor
         self._counts: dict[ProblemKind, int] = {}
 
     async def messages(
@@ -137,14 +133,22 @@ class _Against:
             if facts.get("kind") in NO_MESSAGE:
                 return False
             # a note that stands for a message that is archived elsewhere says which bytes it had
-            made = hashlib.sha256(stored.data).hexdigest()
-            said = "the stream holds other bytes" if facts.get("sha256", made) != made else ""
+            said = "the stream holds other bytes" if self._is_another(facts, stored) else ""
         else:
-            said = difference(line, stored, written=self._written)
+            said = difference(line, stored, self._redactor)
         if said:
             message = f"the line of sequence {line.seq} is not what the stream holds: {said}"
             self._put(here.segment.name, here.number, "contradicted", message)
         return True
+
+    def _is_another(self, facts: dict[str, Any], stored: Stored) -> bool:
+        """Whether a note that stands for a message says that it had other bytes."""
+        known = [stored.data]
+        if self._redactor is not None:
+            where = (EVENTS, stored.seq, stored.time_us)
+            known.append(self._redactor.redact_bytes(stored.data, stored=where))
+        made = {hashlib.sha256(data).hexdigest() for data in known}
+        return facts.get("sha256") not in (None, *made)
 
     def _absent(self, stored: Stored, here: Placed | None, last: Placed | None) -> None:
         at = here or last
