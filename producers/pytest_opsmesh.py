@@ -73,6 +73,7 @@ class Reporter:
         self._editor = _editor(environ)
         self._totals = {"passed": 0, "failed": 0, "errors": 0, "skipped": 0}
         self._outbox = Outbox()
+        self._boot_id, self._seq = _uuid7(), 0
         self._mark = _Mark(environ.get("OPSMESH_PYTEST_MARKS", ""))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -132,6 +133,7 @@ class Reporter:
 
     def _event(self, topic: str, report: Any, payload: dict[str, Any]) -> tuple[str, bytes]:
         event_id = _uuid7()
+        self._seq += 1  # whatever becomes of it: a number that is missing is an event that is
         event = {
             "topic": topic,
             "ts_utc": _now(),
@@ -147,6 +149,8 @@ class Reporter:
             "causation_id": self._causation_id,
             "hops": self._hops,
             "schema_version": "1.0",
+            "seq": self._seq,
+            "boot_id": self._boot_id,
             "_reply": True,
         }
         known = {name: value for name, value in event.items() if value is not None}

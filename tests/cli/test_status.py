@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from opsmesh.handlers.live.liveness import owner
 from opsmesh.handlers.profiles import overrides
 from opsmesh.router import connection, paths, spool, supervisor_state, topology
 from opsmesh.router.settings import Settings
+from opsmesh.schemas import ids, times
+from opsmesh.schemas.envelope import Event, encode, subject
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +135,86 @@ def test_dead_letters_and_consumers_are_told(cli: Cli, stand_ins: dict[str, str]
     assert consumers["triage"]["pending"] == 1
     assert consumers["triage"]["stale"] is True
     assert consumers["evidence-sink"]["stale"] is False
+
+
+def gap(topic: str = "mesh.gap.detected", **payload: Any) -> Event:
+    id = ids.uuid7()
+    return Event(
+        topic=topic,
+        ts_utc=times.format_us(times.now_us()),
+        source="opsmesh",
+        component="sink",
+        severity="warn",
+        correlation_id=id,
+        host="h",
+        session_id="",
+        workspace="",
+        payload={"source": "pytest", **payload},
+        id=id,
+    )
+
+
+def test_gaps_of_the_last_day_are_told(cli: Cli, stand_ins: dict[str, str]) -> None:
+    """A gap is told in words, on this machine's clock, with what to do, and with what came late;
+    what is lost is a fact, and the mesh may be well."""
+    write_profiles("profiles: {}")
+    cli("up", "--detach")
+    began = datetime.now().astimezone().replace(hour=0, minute=2, second=11, microsecond=0)
+    ended = began + timedelta(minutes=3)
+    lost = gap(
+        kind="sequence",
+        lost=12,
+        from_time=began.astimezone(UTC).isoformat(),
+        to_time=ended.astimezone(UTC).isoformat(),
+    )
+    removed = gap(kind="removed", lost=40, source="evidence-sink")
+    filled = gap("mesh.gap.filled", gap=removed.id, found=40, lost=0, source="evidence-sink")
+
+    async def use() -> None:
+        async with mesh_client() as client:
+            for one in (lost, removed, filled):
+                await client.jetstream().publish(subject("h", one.topic), encode(one))
+
+    run(use())
+    result = cli("status", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["verdict"]) == (0, "ok")
+    assert [one["what"] for one in found["gaps"]] == [
+        "pytest lost 12 events between 00:02 and 00:05",
+        "evidence-sink missed 40 events that the stream removed unread",
+    ]
+    assert "opsmesh tail" in found["gaps"][0]["fix"]
+    assert "events.max_bytes" in found["gaps"][1]["fix"]
+    assert [one["filled"] for one in found["gaps"]] == [
+        "",
+        "evidence-sink: 40 events that seemed lost came late, none is missing",
+    ]
+    said = cli("status").stdout
+    assert "! pytest lost 12 events between 00:02 and 00:05\n" in said
+
+
+def test_full_stream_is_told(
+    cli: Cli, stand_ins: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream near its limit is named, with what it removes; it is no fault of the mesh."""
+    write_profiles("profiles: {}")
+    monkeypatch.setenv("OPSMESH_EVENTS__MAX_BYTES", "4KiB")
+    cli("up", "--detach")
+
+    async def use() -> None:
+        async with mesh_client() as client:
+            for _ in range(20):
+                await client.jetstream().publish("evt.h.a.b", b"{}" * 200)
+
+    run(use())
+    result = cli("status", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["verdict"]) == (0, "ok")
+    [full] = found["full"]
+    assert (full["stream"], full["max_bytes"]) == ("EVENTS", 4096)
+    assert full["bytes"] > 3600
+    assert "% full: its oldest events go before their age" in full["what"]
+    assert "events.max_bytes" in cli("status").stdout
 
 
 def test_vanished_stream_is_told(cli: Cli, stand_ins: dict[str, str]) -> None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from nats.js.errors import NotFoundError
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.evidence import app as cli
@@ -32,15 +25,17 @@ from opsmesh.schemas import commitments, ids, openings, times
 from opsmesh.schemas.envelope import decode
 from tests.conftest import eventually, mesh_client, restart, run
 from tests.evidence.made import event, parsed
-
-
-def folder() -> Path:
-    return Path(paths.evidence_dir())
-
-
-def log_file() -> Path:
-    return Path(paths.state_dir(), "sink.log")
-
+from tests.evidence.sinks import (
+    archived,
+    ended,
+    folder,
+    log_file,
+    publish,
+    seqs,
+    sink,
+    stored,
+    written,
+)
 
 #: A sink that may write no file beyond 10 kB: its disk is full.
 ON_A_FULL_DISK = """
@@ -52,69 +47,10 @@ sys.exit(main())
 """
 
 
-@contextmanager
-def sink(*arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A sink of its own process, killed at the end unless it has ended."""
-    with log_file().open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, *(arguments or ("-m", "opsmesh.handlers.evidence.sink"))],
-            env={**os.environ, **env},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(30)
-
-
-async def ended(process: subprocess.Popen[bytes], how: signal.Signals) -> int:
-    process.send_signal(how)
-    return await asyncio.to_thread(process.wait, 30)
-
-
-async def publish(client: Client, *messages: bytes) -> None:
-    """Store messages, many at a time; returns when the broker has acknowledged all of them."""
-    js = client.jetstream(publish_async_max_pending=500)
-    acks = [await js.publish_async("evt.h.a.b", message) for message in messages]
-    await asyncio.gather(*acks)
-
-
-async def archived(client: Client) -> bool:
-    """Whether the archive holds all that is in the stream, and the broker knows."""
-    js = client.jetstream()
-    last = (await js.stream_info(EVENTS)).state.last_seq
-    found = segments.listing(folder())
-    line = segments.tail(found[-1]).line if found else None
-    if line is None or line.seq != last or line.kind == "note":
-        return False
-    try:
-        info = await js.consumer_info(EVENTS, CONSUMER)
-    except NotFoundError:
-        return False
-    return info.ack_floor is not None and info.ack_floor.stream_seq == last
-
-
 def events() -> list[bytes]:
     """The archived messages, without those that tell of seals."""
     told = f'"topic":"{seals.TOPIC}"'.encode()
     return [one.data for one in parsed(folder()) if one.kind != "note" and told not in one.data]
-
-
-def seqs() -> list[int]:
-    return [line.seq for line in parsed(folder()) if line.kind != "note"]
-
-
-def written() -> int:
-    """Whole lines on disk now, while a sink may be writing."""
-    found = 0
-    for segment in segments.listing(folder()):
-        # a sink that starts removes a file that never got a line
-        with contextlib.suppress(FileNotFoundError), segments.opened(segment) as file:
-            found += file.read().count(b"\n")
-    return found
 
 
 def test_events_are_archived_and_sigterm_ends_it(nats_server: EmbeddedServer) -> None:
@@ -248,20 +184,18 @@ def test_messages_that_retention_removed_are_noted(nats_server: EmbeddedServer) 
             await js.purge_stream(EVENTS, keep=4)
             await js.delete_msg(EVENTS, 8)
             with sink() as process:
+                # the last two tell of what is missing
+                await eventually(lambda: stored(client, 12))
                 await eventually(lambda: archived(client))
                 await ended(process, signal.SIGTERM)
 
     run(body())
-    assert seqs() == [7, 9, 10]
+    assert seqs() == [7, 9, 10, 11, 12]
     assert [line.note for line in parsed(folder()) if line.kind == "note"] == [
         {"kind": "missing", "from": 1, "to": 6},
         {"kind": "missing", "from": 8, "to": 8},
     ]
     assert verify(folder()).intact
-
-
-async def stored(client: Client, last: int) -> bool:
-    return (await client.jetstream().stream_info(EVENTS)).state.last_seq == last
 
 
 @pytest.mark.parametrize("count", [2, 5, 8], ids=["shorter", "equal", "longer"])

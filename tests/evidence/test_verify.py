@@ -10,7 +10,16 @@ import pytest
 
 from opsmesh.handlers.evidence import lines, segments
 from opsmesh.handlers.evidence.verify import verify
-from tests.evidence.made import DAY, archive, change, event, paths, resealed
+from tests.evidence.made import (
+    DAY,
+    MORNING,
+    archive,
+    change,
+    event,
+    opened,
+    paths,
+    resealed,
+)
 
 Change = Callable[[list[bytes]], None]
 
@@ -247,3 +256,40 @@ def test_head_that_is_gone_is_no_problem(tmp_path: Path) -> None:
     (tmp_path / segments.HEAD).unlink()
     report = verify(tmp_path)
     assert (report.intact, report.head) == (True, False)
+
+
+def with_duplicate(folder: Path) -> Path:
+    """Three events, a note in the place of a fourth, and a fifth."""
+    with opened(folder) as made:
+        for seq in (1, 2, 3):
+            made.event(seq, MORNING, event(seq))
+        made.duplicate(4, MORNING, {"of": 2, "of_hash": made.hash, "id": "x"})
+        made.event(5, MORNING, event(5))
+        made.commit()
+    [path] = paths(folder)
+    return path
+
+
+def test_duplicate_stands_in_the_place_of_its_message(tmp_path: Path) -> None:
+    """A note of a duplicate counts like the message that it stands for."""
+    with_duplicate(tmp_path)
+    report = verify(tmp_path)
+    assert (report.intact, report.first_seq, report.last_seq) == (True, 1, 5)
+    assert [note.facts["of"] for note in report.notes] == [2]
+
+
+@pytest.mark.parametrize(
+    ("how", "kinds"),
+    [
+        (lambda raws: raws.pop(3), ["removed"]),
+        (lambda raws: raws.__setitem__(3, raws[3].replace(b'"of":2', b'"of":3')), ["edited"]),
+        (lambda raws: raws.insert(3, raws.pop(1)), ["reordered"]),
+    ],
+    ids=["removed", "edited", "reordered"],
+)
+def test_duplicate_cannot_be_tampered_with(
+    tmp_path: Path, how: Callable[[list[bytes]], None], kinds: list[str]
+) -> None:
+    """A note of a duplicate that is taken out, changed or moved is found, and nothing else is."""
+    change(with_duplicate(tmp_path), how)
+    assert [problem.kind for problem in verify(tmp_path).problems] == kinds

@@ -16,10 +16,12 @@ from opsmesh.router import spool
 
 
 class StandInAgent:
-    """Answers each line; `hang`: takes lines and says nothing; `refuse`: answers with an error."""
+    """Answers each line; `hang`: takes lines and says nothing; `refuse`: answers with an error;
+    `known`: ids that the broker has already."""
 
     def __init__(self, path: Path, *, hang: bool = False, refuse: str = "") -> None:
         self.events: list[dict[str, Any]] = []
+        self.known: set[str] = set()
         self._hang, self._refuse = hang, refuse
         self._changed = threading.Condition()
         self._open: list[socket.socket] = []
@@ -58,6 +60,8 @@ class StandInAgent:
                     continue
                 event = json.loads(line)
                 answer = {"ok": True, "id": event["id"], "seq": len(self.events) + 1}
+                if event["id"] in self.known:
+                    answer["duplicate"] = True
                 if self._refuse:
                     answer = {"ok": False, "error": self._refuse}
                 with self._changed:

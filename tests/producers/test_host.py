@@ -183,6 +183,49 @@ def test_emit_raises_what_the_agent_refuses(home: Path) -> None:
     assert caught.value.reason == "payload of a.b: no"
 
 
+def test_a_number_is_used_once(home: Path) -> None:
+    """An event that the broker had already leaves its number to the next one, so that no number is
+    missing in the stream."""
+    with standing_in(home) as agent:
+        agent.known = {"b", "c"}
+        host = Host("test")
+        for id in ("a", "b", "c", "d"):
+            host.emit("a.b", {}, id=id)
+        assert [(e["id"], e["seq"]) for e in agent.events] == [
+            ("a", 1),
+            ("b", 2),
+            ("c", 2),
+            ("d", 2),
+        ]
+        assert len({e["boot_id"] for e in agent.events}) == 1
+
+
+def test_a_refused_event_keeps_its_number(home: Path) -> None:
+    """What is refused never arrives: its number is missing, and that is true."""
+    with standing_in(home, refuse="no") as agent:
+        host = Host("test")
+        for _ in range(2):
+            with pytest.raises(Refused):
+                host.emit("a.b", {})
+        assert [event["seq"] for event in agent.events] == [1, 2]
+
+
+def test_what_may_be_known_already_has_no_number_in_the_spool(home: Path) -> None:
+    """Nobody can say whether a spooled event with an id of its own was stored before: it ends its
+    boot, those after it have no number, and a new boot begins when the way is free again."""
+    host = Host("test")
+    for id in ("a", "b", "c"):
+        host.emit("a.b", {}, id=id)
+    first, *others = spooled(home)
+    assert first["seq"] == 1
+    assert all("seq" not in event and "boot_id" not in event for event in others)
+    with standing_in(home) as agent:
+        for id in ("d", "e", "f"):
+            host.emit("a.b", {}, id=id)
+        assert [event.get("seq") for event in agent.events] == [None, 1, 2]
+        assert agent.events[1]["boot_id"] != first["boot_id"]
+
+
 def test_a_patient_host_waits_until_an_event_can_be_kept(home: Path, strangers: Path) -> None:
     """With no agent and no room for the spool, a producer goes on when there is room again."""
     blocked = home / "state/opsmesh"

@@ -128,6 +128,14 @@ def test_events_of_one_run_share_its_ids(agent: StandInAgent, project: Path) -> 
     assert {(e["run_id"], e["correlation_id"], e["hops"]) for e in agent.events} == {("r", "c", 2)}
 
 
+def test_events_of_one_run_are_numbered(agent: StandInAgent, project: Path) -> None:
+    """Each session counts its events from 1 under a boot of its own, so that a lost one is seen."""
+    run_pytest(project, env={"OPSMESH_RUN_ID": "the-run"})
+    run_pytest(project, env={"OPSMESH_RUN_ID": "the-run"})
+    assert [event["seq"] for event in agent.events] == [1, 2, 3, 1, 2, 3]
+    assert len({event["boot_id"] for event in agent.events}) == 2
+
+
 def test_a_run_in_an_editor_is_told_as_the_editors_too(agent: StandInAgent, project: Path) -> None:
     """In a terminal of VS Code or Neovim each failure is an editor.test.failed as well."""
     run_pytest(project, "-k", "bad", env={"TERM_PROGRAM": "vscode"})

@@ -66,6 +66,16 @@ def test_without_a_broker_events_are_spooled_and_sent_later(
         assert ids() == [*(f"id-{n}" for n in range(20)), "last"]
 
 
+def test_the_answer_says_what_the_broker_had_already(home: Path, broker: EmbeddedServer) -> None:
+    """A second event with the same id is stored once, and its sender hears so."""
+    broker.start()
+    with agent(home):
+        connection = Connection()
+        first = connection.ask({"topic": "a.b", "id": "one"})
+        again = connection.ask({"topic": "a.b", "id": "one"})
+        assert again == {**first, "duplicate": True}
+
+
 def test_waiting_events_share_a_file(home: Path) -> None:
     """A burst without a broker costs a few syncs, not one for each event."""
     with agent(home, ready=False):

@@ -31,7 +31,8 @@ agent.error
 automation.run.succeeded automation.run.failed automation.run.deadlettered
 automation.approval.requested automation.approval.granted automation.approval.denied
 automation.approval.expired automation.feedback.recorded
-mesh.gap.detected mesh.component.started mesh.component.stopped mesh.component.failed
+mesh.gap.detected mesh.gap.filled
+mesh.component.started mesh.component.stopped mesh.component.failed
 shell.command.failed automation.deadletter.redriven automation.deadletter.dropped
 automation.run.skipped automation.run.cancelled automation.profile.over_budget
 automation.step.unknown automation.step.answered

@@ -28,6 +28,9 @@ from opsmesh.schemas.errors import SchemaError
 #: search for an id begins this long before the time that it holds, in microseconds.
 SEARCH_SLACK_US = 60_000_000
 
+#: Events that a reader remembers, to know the second copy of one.
+REMEMBERED = 10_000
+
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 
 COLOURS = {"info": "green", "warn": "yellow", "error": "red", "critical": "bold red"}
@@ -60,7 +63,9 @@ async def stored(
     until_us: int | None = None,
     follow: bool = False,
 ) -> AsyncIterator[Stored]:
-    """Events of the stream in order; `topics` may hold NATS wildcards."""
+    """Events of the stream in order; `topics` may hold NATS wildcards. One that is stored twice
+    (sent again by a spool after hours) comes once."""
+    seen: dict[str, int] = {}
     subjects = [f"evt.*.{topic}" for topic in topics] if topics else ["evt.>"]
     async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=follow):
         where = delivery(msg.reply)
@@ -72,6 +77,12 @@ async def stored(
             event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
         except SchemaError as problem:
             error = str(problem)
+        if event is not None:
+            if seen.get(event.id) == hash(msg.data):
+                continue
+            seen[event.id] = hash(msg.data)
+            if len(seen) > REMEMBERED:
+                del seen[next(iter(seen))]
         yield Stored(
             seq=where.stream_seq,
             stored_us=stored_us,

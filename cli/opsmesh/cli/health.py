@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import sizes, spool_words
+from opsmesh.cli import losses, sizes, spool_words
 from opsmesh.cli.broker_checks import RESTORE
 from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.profiles import health as profile_health
@@ -26,6 +27,7 @@ from opsmesh.handlers.evidence import sealing
 from opsmesh.router import connection, paths, server, spool_state, supervisor_state, topology
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
 from opsmesh.router.settings import Settings
+from opsmesh.schemas import times
 
 #: Events that the evidence sink may be behind before that is a problem.
 SINK_LAG = 1000
@@ -48,6 +50,8 @@ class Health:
     streams: dict[str, dict[str, int]] = field(default_factory=dict)
     consumers: list[dict[str, Any]] = field(default_factory=list)
     profiles: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    full: list[dict[str, Any]] = field(default_factory=list)
 
     def problem(self, what: str, fix: str) -> None:
         """Note one thing that is wrong, and the command that mends it."""
@@ -153,6 +157,8 @@ async def _broker(
         js = client.jetstream()
         await _streams(health, js, settings)
         if topology.EVENTS in health.streams:
+            found = await losses.recent(client, now_us=times.now_us())
+            health.gaps = [msgspec.to_builtins(gap) for gap in found]
             await _consumers(health, client, settings, profiles, alive=alive)
     except (NatsError, TimeoutError) as error:
         health.problem(
@@ -170,7 +176,7 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
         name = wanted.name or ""
         last_known = known.last_seq(name)
         try:
-            state = (await js.stream_info(name)).state
+            info = await js.stream_info(name)
         except NotFoundError:
             if last_known:
                 what = f"stream {name} held messages up to sequence {last_known}, and is gone"
@@ -178,12 +184,20 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
             else:
                 missing.append(name)
             continue
+        state = info.state
+        if (said := losses.full(info.config, state)) is not None:
+            health.full.append(msgspec.to_builtins(said))
         health.streams[name] = {"messages": state.messages, "last_seq": state.last_seq}
         if state.last_seq < last_known:
             health.problem(
                 f"stream {name} has gone back from sequence {last_known} to {state.last_seq}",
                 RESTORE,
             )
+    if not settings.nats.url:
+        used, room = (await js.account_info()).storage, settings.nats.max_file_store
+        if used >= losses.FULL * room:
+            what = f"the broker's store is {used / room:.0%} full; then new events are only spooled"
+            health.problem(what, "raise nats.max_file_store, or lower events.max_bytes")
     if missing:
         what = f"not there yet: {', '.join(missing)}"
         health.problem(what, "the agent creates streams once it runs: opsmesh doctor")

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import health, output, spool_words
+from opsmesh.cli import health, losses, output, spool_words
 from opsmesh.router.settings import Settings
 
 EXIT = {"ok": 0, "degraded": output.FAILED, "down": output.UNAVAILABLE}
@@ -62,6 +62,7 @@ def _print(found: health.Health) -> None:
         console.print(
             f"  [red]✗[/] {escape(problem['what'])}\n    [dim]{escape(problem['fix'])}[/]"
         )
+    _losses(console, found)
     if found.components:
         console.print()
         rows = [{**c, "since": output.local(c["since"])} for c in found.components]
@@ -91,6 +92,21 @@ def _print(found: health.Health) -> None:
         console.print()
         columns = ("profile", "pending", "ack_pending", "stale")
         output.table(rest, columns, empty="", style=_style)
+
+
+def _losses(console: Console, found: health.Health) -> None:
+    """What was lost in the last day, and what a stream removes: facts, and not the verdict."""
+    for gap in found.gaps[-losses.SHOWN :]:
+        console.print(f"  [yellow]![/] {escape(gap['what'])}")
+        if gap["filled"]:
+            console.print(f"    [green]{escape(gap['filled'])}[/]")
+        console.print(f"    [dim]{escape(gap['fix'])}[/]")
+    if (more := len(found.gaps) - losses.SHOWN) > 0:
+        console.print(f"    [dim]and {more} more in the last day: opsmesh status --json[/]")
+    for one in found.full:
+        console.print(f"  [yellow]![/] {escape(one['what'])}")
+        if one["fix"]:
+            console.print(f"    [dim]{escape(one['fix'])}[/]")
 
 
 def _style(column: str, value: Any) -> str:

@@ -55,7 +55,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 class Host:
-    """`emit` for one producer in this process. `seq` starts at 1 with each `boot_id`.
+    """`emit` for one producer in this process. `seq` counts every event from 1 with each `boot_id`.
+
+    A number that is missing in the stream is an event that was lost, so none may be used for what
+    the broker drops as known already: an event with an id of its own may have been stored in an
+    earlier life. The agent says so, and the number is free again. Of what goes to the spool nobody
+    can tell: a new boot begins after it, and such events have no number as long as that lasts.
 
     A patient host waits for room when neither the agent nor the spool can take an event, and keeps
     a status file; another one raises OSError at once.
@@ -67,6 +72,8 @@ class Host:
         self._patient = patient
         self._boot_id = ids.uuid7()
         self._seq = 0
+        self._behind = False
+        self._told = 0
         self._refused = 0
         self._last: dict[str, Any] = {}
         self._written = 0.0
@@ -90,7 +97,10 @@ class Host:
         evidence_path: str | None = None,
     ) -> str:
         """See `contract.Emit`."""
-        self._seq += 1
+        self._told += 1
+        numbered = id is None or not self._behind
+        if numbered:
+            self._seq += 1
         optional = {
             "severity": severity,
             "correlation_id": correlation_id,
@@ -110,11 +120,16 @@ class Host:
             "workspace": workspace or "",
             "payload": payload,
             "id": id or ids.uuid7(),
-            "seq": self._seq,
-            "boot_id": self._boot_id,
+            **({"seq": self._seq, "boot_id": self._boot_id} if numbered else {}),
             **{name: value for name, value in optional.items() if value is not None},
         }
         answer = self._deliver(event)
+        if id is not None:
+            self._behind = bool(answer.get("spooled"))
+        if numbered and id is not None and self._behind:
+            self._boot_id, self._seq = ids.uuid7(), 0
+        elif numbered and answer.get("duplicate"):
+            self._seq -= 1
         if not answer.get("ok") and not answer.get("dropped"):
             self._refused += 1
             raise Refused(topic, str(event["id"]), str(answer.get("error", "no reason given")))
@@ -149,7 +164,7 @@ class Host:
         status = {
             "pid": os.getpid(),
             "boot_id": self._boot_id,
-            "events": self._seq - self._refused,
+            "events": self._told - self._refused,
             "refused": self._refused,
             "last": self._last,
         }

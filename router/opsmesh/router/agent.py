@@ -31,6 +31,7 @@ from opsmesh.router.ingest import ASKS_STATUS, HANG_UP, MAX_LINE, Ingest
 from opsmesh.router.intake import REPLY, Intake, asks_reply
 from opsmesh.router.outbox import Outbox
 from opsmesh.router.settings import Settings
+from opsmesh.schemas import ids
 from opsmesh.schemas.errors import EnvelopeError, SchemaError
 from opsmesh.schemas.registry import load_registry
 
@@ -66,6 +67,7 @@ class Agent:
         self._said = ""
         self._changed = asyncio.Event()
         self._throttle = logs.Throttle()
+        self._boot_id, self._emitted = ids.uuid7(), 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then everything that was accepted is safe."""
@@ -108,7 +110,7 @@ class Agent:
             return _refusal(error)
         try:
             message = self._intake.message(line)
-            seq = await self._outbox.deliver(message)
+            ack = await self._outbox.deliver(message)
         except (SchemaError, ValueError, RecursionError) as wrong:
             if asks_reply(line):
                 return _refusal(wrong)
@@ -121,7 +123,9 @@ class Agent:
             return HANG_UP
         if not message.reply:
             return None
-        where = {"spooled": True} if seq is None else {"seq": seq}
+        where: dict[str, Any] = {"spooled": True} if ack is None else {"seq": ack.seq}
+        if ack is not None and ack.duplicate:
+            where["duplicate"] = True
         return msgspec.json.encode({"ok": True, "id": message.id, **where})
 
     def _status(self) -> bytes:
@@ -149,8 +153,12 @@ class Agent:
         await self._emit(topic, {"component": "agent", "pid": os.getpid(), **more})
 
     async def _emit(self, topic: str, payload: Mapping[str, Any], **more: Any) -> bool:
-        """An event of our own, by the road of all others; whether it is safe."""
+        """An event of our own, by the road of all others; whether it is safe. One with an id may be
+        sent again, and has no number: the broker would drop it, and the number would be missing."""
         event = {"topic": topic, "source": "opsmesh", "component": "agent", "payload": payload}
+        if "id" not in more:
+            self._emitted += 1
+            more |= {"seq": self._emitted, "boot_id": self._boot_id}
         answer = await self.handle(msgspec.json.encode({**event, **more, REPLY: True}), False)
         return answer is not None and answer.startswith(b'{"ok":true')
 

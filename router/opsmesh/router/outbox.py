@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 from opsmesh.router import deadletter, logs, spool
 from opsmesh.router.errors import NotAcknowledged, SpoolDropped
 from opsmesh.router.intake import Intake, Message
-from opsmesh.router.publish import Publisher
+from opsmesh.router.publish import PubAck, Publisher
 from opsmesh.router.spool_reader import File, SpoolReader
 from opsmesh.router.spool_writer import SpoolWriter
 from opsmesh.schemas import ids, times
@@ -117,8 +117,8 @@ class Outbox:
             "since_start": dict(self.counts),
         }
 
-    async def deliver(self, message: Message) -> int | None:
-        """The sequence at the broker, or None: safe in the spool.
+    async def deliver(self, message: Message) -> PubAck | None:
+        """Where it is at the broker, or None: safe in the spool.
 
         OSError when it is neither: then its sender still has to keep it. SpoolDropped when the
         spool is full and the user lets go of new events: it was counted.
@@ -240,7 +240,7 @@ class Outbox:
         if self.is_open:
             self._wake.set()
 
-    async def _publish(self, message: Message) -> int:
+    async def _publish(self, message: Message) -> PubAck:
         if self._publisher is None:
             raise NotAcknowledged("no broker yet")
         ack = await self._publisher.publish(
@@ -248,7 +248,7 @@ class Outbox:
         )
         self.last_seq = max(self.last_seq, ack.seq)
         self.counts["stored"] += 1
-        return ack.seq
+        return ack
 
     async def _hung(self) -> bool:
         """Whether the broker had stopped answering; returns once it answers again, or is gone.

@@ -84,6 +84,9 @@ class Evidence(_Section):
 
     folder: Path | None = Field(default=None, description="default: evidence in the state folder")
     segment_bytes: Bytes = 64 * 2**20
+    gap_grace: Seconds = Field(
+        default=60.0, description="so long a missing event may still come before it counts as lost"
+    )
 
 
 def _pattern(value: str) -> str:

@@ -71,6 +71,7 @@ class Supervisor:
         nats_url: str,
         say: Callable[[str], None] = lambda line: print(line, flush=True),
     ) -> None:
+        self._boot_id, self._told = ids.uuid7(), 0
         self._children = [
             _Child(c, Status(name=c.name, log=str(c.log), since=_now()))
             for c in sorted(components, key=lambda c: c.rank)
@@ -219,12 +220,15 @@ class Supervisor:
             "restarts": child.status.restarts,
             "restart_in_s": delay,
         }
+        self._told += 1
         event = {
             "topic": "mesh.component.failed",
             "ts_utc": _now(),
             "source": "opsmesh",
             "component": "supervisor",
             "id": ids.uuid7(),
+            "seq": self._told,
+            "boot_id": self._boot_id,
             "payload": {key: value for key, value in payload.items() if value is not None},
         }
         with contextlib.suppress(OSError):  # a full disk must not end the mesh

@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+#: A second, and its text.
+_last = (0, "1970-01-01T00:00:00")
+
 
 def now_us() -> int:
     """The wall clock, in microseconds since the epoch."""
@@ -20,12 +23,17 @@ def now_us() -> int:
 
 def format_us(us: int) -> str:
     """RFC 3339 UTC text of `us` microseconds since the epoch."""
+    global _last
     seconds, micros = divmod(us, 1_000_000)
-    t = time.gmtime(seconds)
-    return (
-        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}"
-        f"T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{micros:06d}Z"
-    )
+    last = _last  # times come in rows, most of them of the same second; threads may take turns here
+    if last[0] != seconds:
+        t = time.gmtime(seconds)
+        text = (
+            f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}"
+            f"T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"
+        )
+        _last = last = (seconds, text)
+    return f"{last[1]}.{micros:06d}Z"
 
 
 def clock(us: int, *, millis: bool = True) -> str:

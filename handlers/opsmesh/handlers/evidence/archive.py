@@ -44,7 +44,8 @@ class Archive:
     """An archive that is open for writing; AlreadyRunning when another process has it open.
 
     `seq` and `hash` are those of the last line, staged or not; `data` is the message in it, None
-    when it is a note. `closed` counts the segments that were closed, and can be sealed.
+    when it is a note. It begins in segment `number` at byte `offset`; both are 0 until a line is
+    staged. `closed` counts the segments that were closed, and can be sealed.
     """
 
     def __init__(self, folder: Path, *, stream: str, segment_bytes: int) -> None:
@@ -63,6 +64,7 @@ class Archive:
         self.closed = 0
         self.seq, self.hash = 0, lines.NO_HASH
         self.data: bytes | None = None
+        self.number = self.offset = 0
         try:
             self._open()
         except BaseException:
@@ -111,14 +113,22 @@ class Archive:
         self._next_number = max(self._next_number, head.number + 1)
         self.note({**facts, "head_hash": head.hash}, seq=self.seq)
 
-    def event(self, seq: int, time_us: int, data: bytes) -> None:
+    def event(self, seq: int, time_us: int, data: bytes, *, is_object: bool = False) -> None:
         """Stage the line of a stored message; a gap in the sequence becomes a note before it."""
-        if seq > self.seq + 1:
-            self.note({"kind": lines.MISSING, "from": self.seq + 1, "to": seq - 1}, seq=seq - 1)
+        self._fill(seq)
         time = times.format_us(time_us)
-        line, made = lines.of_event(self.stream, seq, time, self.hash, data)
+        line, made = lines.of_event(self.stream, seq, time, self.hash, data, is_object=is_object)
         self._stage(line, seq, made, time[:10], by_day=True)
         self.data = data
+
+    def duplicate(self, seq: int, time_us: int, facts: dict[str, Any]) -> None:
+        """Stage a note in the place of a stored message that the archive holds already."""
+        self._fill(seq)
+        time = times.format_us(time_us)
+        facts = {"kind": lines.DUPLICATE, **facts}
+        line, made = lines.of_note(self.stream, seq, time, self.hash, facts)
+        self._stage(line, seq, made, time[:10], by_day=True)
+        self.data = None
 
     def note(self, facts: dict[str, Any], *, seq: int) -> None:
         """Stage a note; `seq` is the position in the stream after it."""
@@ -126,6 +136,10 @@ class Archive:
         line, made = lines.of_note(self.stream, seq, now, self.hash, facts)
         self._stage(line, seq, made, now[:10], by_day=False)
         self.data = None
+
+    def _fill(self, seq: int) -> None:
+        if seq > self.seq + 1:
+            self.note({"kind": lines.MISSING, "from": self.seq + 1, "to": seq - 1}, seq=seq - 1)
 
     def _stage(self, line: bytes, seq: int, made: str, day: str, *, by_day: bool) -> None:
         segment = self._segment
@@ -146,6 +160,7 @@ class Archive:
         chunk = self._staged[-1]
         chunk.data += line
         chunk.seq, chunk.hash = seq, made
+        self.number, self.offset = segment.number, self._size
         self._size += len(line)
         self.seq, self.hash = seq, made
 
@@ -153,6 +168,11 @@ class Archive:
         """Whether the line goes where it falls: what tells of a seal must not be the cause of
         another one."""
         return _SEAL_EVENT in line[:512] and self._size < GROWTH * self._limit
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """Where the next line goes: the number of the last segment, and its size."""
+        return (self._segment.number if self._segment else 0), self._size
 
     @property
     def uncommitted(self) -> bool:

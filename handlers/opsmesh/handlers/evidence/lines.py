@@ -4,7 +4,8 @@
 
 The hash is SHA-256 over the line's bytes before `,"hash":`. `prev`, the hash of the line before, is
 among them: a line cannot change without changing every hash after it. `seq` is the position in the
-stream after this line, so the next event's is one more, also after a note.
+stream after this line, so the next event's is one more, also after a note. A note `duplicate`
+stands in the place of a message, and counts like one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ NO_HASH: Final = "0" * 64
 MISSING: Final = "missing"
 #: The stream went back, or is another one of the same name: the sequence starts again.
 REGRESSED: Final = "regressed"
+#: The message at this sequence is stored in line `of` already, byte for byte.
+DUPLICATE: Final = "duplicate"
+#: The event in the next line has the id of another one, in line `of`, that says something else.
+REUSED: Final = "id_reused"
 #: The archive itself was shorter than `head.json` says: lines were removed from its end.
 TRUNCATED: Final = "truncated"
 
@@ -70,15 +75,19 @@ class Line(msgspec.Struct, frozen=True):
         match self.note:
             case {"kind": "missing", "from": int(first), "to": self.seq}:
                 return first - 1
+            case {"kind": "duplicate"}:  # stands for a message of the stream, as an event does
+                return self.seq - 1
             case {"kind": "regressed"}:
                 return None
         return self.seq
 
 
-def of_event(stream: str, seq: int, time: str, prev: str, data: bytes) -> tuple[bytes, str]:
+def of_event(
+    stream: str, seq: int, time: str, prev: str, data: bytes, *, is_object: bool = False
+) -> tuple[bytes, str]:
     """The line for a stored message, and its hash; what is no JSON object on one line is kept as
-    base64, so that every byte survives."""
-    if _is_one_line_object(data):
+    base64, so that every byte survives. `is_object`: it is known to be one, in UTF-8."""
+    if (is_object and b"\n" not in data and b"\r" not in data) or _is_one_line_object(data):
         return _seal(stream, seq, time, prev, b'"event":' + data)
     return _seal(stream, seq, time, prev, b'"base64":"' + base64.b64encode(data) + b'"')
 

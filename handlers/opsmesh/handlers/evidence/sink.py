@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import signal
 from pathlib import Path
 
@@ -19,15 +20,19 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.errors import ArchiveDamaged
-from opsmesh.handlers.evidence import lines
+from opsmesh.handlers.evidence import gaps, lines
 from opsmesh.handlers.evidence.archive import Archive
+from opsmesh.handlers.evidence.doubles import Doubles, Original, Stamped
+from opsmesh.handlers.evidence.gaps import Gaps
+from opsmesh.handlers.evidence.ids import Ids
 from opsmesh.handlers.evidence.sealer import Sealer
-from opsmesh.router import connection, logs, notify, paths, redaction
+from opsmesh.router import connection, logs, notify, paths, redaction, tasks
 from opsmesh.router.errors import BrokerUnavailable, RouterError
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.wire import Received
+from opsmesh.schemas import times
 
 #: Its consumer; `opsmesh status` reads from it how far the archive is behind.
 CONSUMER = "evidence-sink"
@@ -59,6 +64,12 @@ class Sink:
         self._lost = ""
         self._wake = asyncio.Event()
         self._throttle = logs.Throttle()
+        self._gaps = Gaps(archive.folder, host=settings.host, grace_s=settings.evidence.gap_grace)
+        number, size = archive.end
+        self._ids = Ids(archive.folder, number=number, size=size)
+        self._doubles = Doubles(
+            self._ids, window_s=settings.events.duplicate_window, same=self._same
+        )
         self._client: Client | None = None
         self._committing = self._end_asked = False
         self._sealer = Sealer(
@@ -73,6 +84,8 @@ class Sink:
         client: Client | None = None
         sealing = asyncio.create_task(self._sealer.run())
         try:
+            await asyncio.to_thread(self._gaps.load)
+            self._doubles.vigilant_us = self._gaps.vigilant_us
             while client is None and not self._stop.is_set():
                 client = self._client = await self._connect()
             while client is not None and not self._stop.is_set():
@@ -92,6 +105,8 @@ class Sink:
         finally:
             sealing.cancel()
             await asyncio.gather(sealing, return_exceptions=True)
+            with contextlib.suppress(OSError):
+                self._gaps.save()
             if client is not None:
                 await client.close()
 
@@ -151,10 +166,12 @@ class Sink:
         log.info("evidence.started", seq=self._archive.seq)
         notify.ready()
         self._sealer.wake()
+        telling = asyncio.create_task(self._gaps.run(client))
         try:
             await self._write(client, pull)
         finally:
             waiting.cancel()
+            await tasks.end([telling])
             await pull.stop()
 
     async def _check_position(self, js: JetStreamContext, info: StreamInfo) -> None:
@@ -167,6 +184,8 @@ class Sink:
         facts = {"kind": lines.REGRESSED, "archived": position, "stream_last": stream.last_seq}
         log.error("evidence.stream_regressed", **facts)
         self._archive.note(facts, seq=max(stream.first_seq, 1) - 1)
+        # what was stored a moment ago may have been archived, and be sent again
+        self._doubles.watch(times.now_us())
         await self._commit()
 
     async def _is_another(self, js: JetStreamContext, info: StreamInfo, position: int) -> bool:
@@ -225,7 +244,7 @@ class Sink:
             ]
             delivered += len(whole)
             if whole:
-                self._stage(whole)
+                await self._stage(whole)
                 await self._commit()
                 if client.is_connected and not self._archive.uncommitted:
                     await client.publish(whole[-1][0].reply, b"+ACK")
@@ -239,15 +258,69 @@ class Sink:
             if self._lost:
                 raise _Lost(self._lost)
 
-    def _stage(self, arrived: list[tuple[Received, Delivery]]) -> None:
-        archive = self._archive
+    def _same(self, archived: bytes, data: bytes, stored_us: int) -> bool:
+        return self._redactor.same(archived, data, stored=(EVENTS, 0, stored_us))
+
+    async def _stage(self, arrived: list[tuple[Received, Delivery]]) -> None:
+        archive, suspicious, stamp_of = self._archive, self._doubles.suspicious, gaps.stamp
+        redact = self._redactor.redact_bytes
+        messages: list[Stamped] = []
+        suspects: list[Stamped] = []
         for msg, where in arrived:
             if where.stream_seq > archive.seq:
                 stored_us = where.timestamp_ns // 1000
                 # Again: a foreign client may have published what no agent has seen.
                 stored = (EVENTS, where.stream_seq, stored_us)
-                data = self._redactor.redact_bytes(msg.data, stored=stored)
-                archive.event(where.stream_seq, stored_us, data)
+                data = redact(msg.data, stored=stored)
+                stamp = stamp_of(data)
+                message = (where.stream_seq, stored_us, data, stamp)
+                messages.append(message)
+                if stamp is not None and stamp.id and suspicious(stamp.id, stored_us):
+                    suspects.append(message)
+        if not messages:
+            return
+        originals: dict[int, Original] = {}
+        if suspects:  # rarely; it reads files
+            originals = await asyncio.to_thread(self._doubles.find, suspects, messages)
+        self._stage_all(messages, originals)
+        caught_up = not arrived[-1][1].pending
+        self._gaps.staged(len(messages), stored_us=messages[-1][1], caught_up=caught_up)
+
+    def _stage_all(self, messages: list[Stamped], originals: dict[int, Original]) -> None:
+        archive, add, take = self._archive, self._ids.add, self._gaps.take
+        made: dict[int, str] = {}
+        for seq, stored_us, data, stamp in messages:
+            if seq > archive.seq + 1:
+                unread = (archive.seq + 1, seq - 1)
+                self._gaps.removed(*unread, before=archive.hash, stored_us=stored_us)
+            if originals and (original := originals.get(seq)) is not None:
+                hash = original.hash or made[original.seq]
+                self._stage_again(seq, stored_us, data, original, hash)
+            elif stamp is None:
+                archive.event(seq, stored_us, data)
+            else:
+                archive.event(seq, stored_us, data, is_object=True)
+                if stamp.id:
+                    add(stamp.id, archive.number, archive.offset)
+            if originals:
+                made[seq] = archive.hash
+            if stamp is not None and stamp.seq is not None:
+                take(stamp, stored_us)
+
+    def _stage_again(
+        self, seq: int, stored_us: int, data: bytes, original: Original, hash: str
+    ) -> None:
+        archive = self._archive
+        facts = {"of": original.seq, "of_hash": hash, "id": original.id}
+        if original.same:
+            facts["sha256"] = hashlib.sha256(data).hexdigest()
+            archive.duplicate(seq, stored_us, facts)
+            return
+        archive.event(seq, stored_us, data)
+        self._ids.add(original.id, archive.number, archive.offset)
+        archive.note({"kind": lines.REUSED, **facts}, seq=seq)
+        if self._throttle.allows("evidence.id_reused"):
+            log.warning("evidence.id_reused", seq=seq, **facts)
 
     async def _commit(self) -> None:
         """Put on disk what is staged; a disk that is full is tried again until `stop`.
@@ -259,7 +332,9 @@ class Sink:
         try:
             while self._archive.uncommitted:
                 try:
-                    await asyncio.to_thread(self._archive.commit)
+                    await asyncio.to_thread(self._put)
+                    end, vigilant_us = self._archive.end, self._doubles.vigilant_us
+                    self._gaps.committed(*end, vigilant_us=vigilant_us)
                 except OSError as error:
                     if self._stop.is_set():
                         return
@@ -270,6 +345,10 @@ class Sink:
             self.end_segment()
         elif self._archive.closed != closed:
             self._sealer.wake()
+
+    def _put(self) -> None:
+        self._archive.commit()
+        self._ids.write()
 
     async def _trouble(self, event: str, reason: str) -> None:
         """Say it, unless it was said a short while ago, and pause."""

@@ -79,7 +79,13 @@ class Commits:
     @property
     def seq(self) -> int:
         """The sequence up to which everything is decided, written or not."""
-        return self._read_to.seq if self._read_to is not None else self.cursor.seq
+        read_to = self._read_to.seq if self._read_to is not None else 0
+        return max(read_to, self.cursor.seq)
+
+    @property
+    def rested_s(self) -> float:
+        """Seconds since the cursor was last noted."""
+        return time.monotonic() - self._noted_at
 
     @property
     def unnoted(self) -> bool:
@@ -95,6 +101,14 @@ class Commits:
         """Become the owner of the position that stands at `revision`; Fenced when it does not."""
         self.cursor, self._revision = found, revision
         await self._save(self._moved({}, found.latest_us))
+
+    async def skip(self, seq: int) -> None:
+        """Note that there is nothing to decide up to there; Fenced when somebody else has the
+        position. Only when everything is written."""
+        self._noted_at = time.monotonic()
+        cursor = self._moved({}, self.cursor.latest_us)
+        if seq > cursor.seq:
+            await self._save(msgspec.structs.replace(cursor, seq=seq))
 
     async def check(self) -> None:
         """Raise Fenced when somebody else has the position."""

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from nats.js.errors import NotFoundError
 
-from opsmesh.handlers.live import firing, versions
+from opsmesh.handlers.live import firing, unread, versions
 from opsmesh.handlers.live.commits import AWAY, NOTE_AFTER, Commits
 from opsmesh.handlers.live.consumers import filter_subjects
 from opsmesh.handlers.live.firing import Gone, Stored
@@ -40,9 +40,12 @@ READ_AT_ONCE: Final = 512
 IDLE: Final = 30.0
 #: Seconds between looks whether everything has been read, when a time has come.
 CATCH_UP: Final = 0.02
-#: An event that is stored so long after it was made may have been stored before, longer ago than
-#: the broker remembers ids: the ledger is asked. In milliseconds.
+#: An event that is stored so long after it was made (or, by a clock that is wrong, before) may have
+#: been stored before, longer ago than the broker remembers ids: the ledger is asked. In
+#: milliseconds.
 LATE_MS: Final = 10 * 60 * 1000
+#: Seconds after which the cursor of an owner that hears nothing is moved to the stream's end.
+FORWARD: Final = 3600.0
 #: Events with a run that are remembered without asking the ledger.
 RECENT: Final = 20_000
 #: Seconds that an owner has for its farewell.
@@ -108,6 +111,7 @@ class Deciding:
             # perhaps on its way to a broker that is no more
             self._perhaps = last_seq
         await self._commits.take(found, revision)
+        await self._tell_removed(found, info.state.first_seq)
         self._decider = Decider(
             self._rule(found.seq + 1),
             host=self._services.host,
@@ -158,6 +162,25 @@ class Deciding:
         if due_us is not None and due_us <= times.now_us():
             await self._alarm(due_us)
         await self._commit()
+        if self._commits.rested_s >= FORWARD:
+            await self._forward()
+
+    async def _forward(self) -> None:
+        """Nothing has come for long: note that nothing waits, so that what the stream removes one
+        day is not taken for something unread."""
+        info = await self._services.client.jetstream().stream_info(EVENTS)
+        if await self._reading.caught_up() is not None:
+            await self._commits.skip(info.state.last_seq)
+
+    async def _tell_removed(self, found: Cursor, first_seq: int) -> None:
+        count = unread.removed(found, first_seq)
+        if not count or self._runs is None:
+            return
+        js, host = self._services.client.jetstream(), self._services.host
+        told = await unread.event(js, found, first_seq, consumer=self._consumer, host=host)
+        self._log.warning("profile.removed_unread", sequences=count, id=told.id)
+        await self._services.publish(told)
+        await self._commits.skip(first_seq - 1)
 
     def _patience(self) -> float:
         """Seconds until something has to be done without an event."""
@@ -361,7 +384,7 @@ class Deciding:
         if known is not None:
             return known != incoming.seq
         made_ms = ids.unix_ms(event.id)
-        if made_ms is not None and incoming.stored_us // 1000 - made_ms < LATE_MS:
+        if made_ms is not None and abs(incoming.stored_us // 1000 - made_ms) < LATE_MS:
             return False
         held = await self._services.ledger.get(run_key(self.profile.name, event.id))
         return held is not None and held.run.stream_seq != incoming.seq

@@ -11,7 +11,7 @@ class MeshGapDetected(Payload, frozen=True, kw_only=True):
     """A source went on at another place than where it stopped: something may be missing."""
 
     source: Annotated[str, doc("what has the gap, like journal or a stream")]
-    kind: Annotated[str, doc("how it shows, like cursor_lost, sequence, dropped")]
+    kind: Annotated[str, doc("how it shows, like cursor_lost, sequence, removed, dropped")]
     last_known: Annotated[str | int | None, doc("last position before the gap")] = None
     first_known: Annotated[str | int | None, doc("first position after the gap")] = None
     lost: Annotated[int | None, doc("number of entries lost, where it can be known")] = None
@@ -19,6 +19,22 @@ class MeshGapDetected(Payload, frozen=True, kw_only=True):
     from_time: Annotated[str | None, doc("time of the last known entry, RFC 3339")] = None
     to_time: Annotated[str | None, doc("time of the first known entry, RFC 3339")] = None
     message: Annotated[str | None, doc("more for people")] = None
+    host: Annotated[str | None, doc("host of the source")] = None
+    boot_id: Annotated[str | None, doc("which boot of the source: its numbers begin anew")] = None
+
+
+class MeshGapFilled(Payload, frozen=True, kw_only=True):
+    """Events that a gap had counted as lost came after all."""
+
+    source: Annotated[str, doc("what had the gap")]
+    gap: Annotated[str, doc("id of the event that told the gap")]
+    found: Annotated[int, doc("how many of them have come by now")]
+    lost: Annotated[int, doc("how many are missing still")]
+    from_time: Annotated[str | None, doc("time of the last event before the gap, RFC 3339")] = None
+    to_time: Annotated[str | None, doc("time of the first event after it, RFC 3339")] = None
+    message: Annotated[str | None, doc("more for people")] = None
+    host: Annotated[str | None, doc("host of the source")] = None
+    boot_id: Annotated[str | None, doc("which boot of the source")] = None
 
 
 class MeshComponentStarted(Payload, frozen=True, kw_only=True):
@@ -78,12 +94,35 @@ TOPICS: Final = (
         severity="warn",
         description="A source went on at another place than where it stopped.",
         example={
-            "source": "journal",
-            "kind": "cursor_lost",
-            "last_known": "s=2f1c;i=1a2b",
-            "first_known": "s=77aa;i=1",
-            "from_time": "2026-11-23T08:00:00.000000Z",
-            "to_time": "2026-11-23T09:00:00.000000Z",
+            "source": "pytest",
+            "kind": "sequence",
+            "last_known": 7,
+            "first_known": 20,
+            "lost": 12,
+            "from_time": "2026-11-23T14:02:11.250000Z",
+            "to_time": "2026-11-23T14:05:40.125000Z",
+            "message": "pytest lost 12 events between 2026-11-23 14:02 and 14:05 UTC",
+            "host": "laptop",
+            "boot_id": "01a20af3-5d52-7e10-ae32-25df3fd288da",
+        },
+    ),
+    Topic(
+        "mesh.gap.filled",
+        payload=MeshGapFilled,
+        owner="sink",
+        severity="info",
+        description="Events that a gap had counted as lost came after all.",
+        example={
+            "source": "pytest",
+            "gap": "01a20af6-4b10-7c5e-9d0a-6a1f0f3c2b11",
+            "found": 12,
+            "lost": 0,
+            "from_time": "2026-11-23T14:02:11.250000Z",
+            "to_time": "2026-11-23T14:05:40.125000Z",
+            "message": "pytest: 12 events that seemed lost between 2026-11-23 14:02 and 14:05 UTC "
+            "came late, none is missing",
+            "host": "laptop",
+            "boot_id": "01a20af3-5d52-7e10-ae32-25df3fd288da",
         },
     ),
     Topic(
