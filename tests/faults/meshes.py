@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +26,8 @@ COMPONENTS: Final = {
     "sink": ("opsmesh.handlers.evidence.sink", "evidence.started"),
     "handlers": ("opsmesh.handlers.serve", "handlers.ready"),
 }
-#: The topic of the load, and of what no profile may see twice.
-TOPIC: Final = "load.test"
+#: The topic of the load, and the profile that acts on it.
+TOPIC, PROFILE = "load.test", "effect"
 #: One event in so many fires a profile.
 FIRES_EVERY: Final = 20
 
@@ -67,16 +67,18 @@ class Mesh:
         write_profiles(text.format(every=every, path=self.effects))
 
     def start_all(self, *names: str) -> None:
-        """The broker and these components, all unless named, each once it serves."""
+        """The broker and these components, all unless named; once all of them serve."""
         if self.broker.process is None:
             self.broker.start()
-        for name in names or COMPONENTS:
-            self.start(name)
+        for serving in [self.begin(name) for name in names or COMPONENTS]:
+            serving()
 
-    def start(
-        self, name: str, *, env: Mapping[str, str] | None = None, ready: bool = True
-    ) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *, env: Mapping[str, str] | None = None) -> None:
         """One more process of a component, once it serves."""
+        self.begin(name, env=env)()
+
+    def begin(self, name: str, *, env: Mapping[str, str] | None = None) -> Callable[[], None]:
+        """One more process of a component; what is returned waits until it serves."""
         module, serves = COMPONENTS[name]
         before = len(self.log(name))
         with self.log_file(name).open("ab") as log:
@@ -87,15 +89,13 @@ class Mesh:
                 stderr=log,
             )
         self._running.setdefault(name, []).append(process)
-        if ready:
 
-            def there() -> bool:
-                said = [line.get("event") for line in self.log(name)[before:]]
-                assert process.poll() is None, f"{name} ended: {said[-3:]}"
-                return serves in said
+        def there() -> bool:
+            said = [line.get("event") for line in self.log(name)[before:]]
+            assert process.poll() is None, f"{name} ended: {said[-3:]}"
+            return serves in said
 
-            until(there, timeout=60)
-        return process
+        return lambda: until(there, timeout=60)
 
     def runs(self, name: str) -> bool:
         """Whether a process of this component runs."""
