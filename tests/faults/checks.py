@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,8 @@ async def _left(nc: Client, mesh: Mesh) -> tuple[str, int]:
 
 def fires(mesh: Mesh, event: Mapping[str, Any]) -> bool:
     """Whether the profile of the load acts on this event."""
-    return (
-        mesh.effects.exists() and event["topic"] == TOPIC and event["payload"]["n"] % mesh.every == 0
-    )
+    acts = mesh.effects.exists() and event["topic"] == TOPIC
+    return acts and event["payload"]["n"] % mesh.every == 0
 
 
 def look(mesh: Mesh) -> Found:
@@ -201,7 +201,7 @@ def in_order(found: Found) -> None:
         if event["topic"] == TOPIC:
             sent[event["source"], event["boot_id"]].append(event["seq"])
     for source, seqs in sent.items():
-        late = [(a, b) for a, b in zip(seqs, seqs[1:], strict=False) if b <= a]
+        late = [(a, b) for a, b in pairwise(seqs) if b <= a]
         assert not late, f"{source}: {len(late)} events after later ones: {late[:5]}"
 
 
@@ -228,10 +228,10 @@ def runs(mesh: Mesh, found: Found) -> None:
     same("results", ended, [run.run_id for run in found.runs])
     effects = Counter(line.split()[0] for line in mesh.effects.read_text().splitlines())
     assert effects.keys() <= set(wanted)
-    for run in mine:
-        assert run.state == "succeeded", (run.state, run.errors)
-        times = effects[run.event_id]
-        assert times == 1 or 1 <= times <= run.attempt, f"{times} effects: {run}"
+    for one in mine:
+        assert one.state == "succeeded", (one.state, one.errors)
+        times = effects[one.event_id]
+        assert 1 <= times <= one.attempt, f"{times} effects: {one}"
 
 
 def same(what: str, have: Iterable[str], want: Iterable[str]) -> None:

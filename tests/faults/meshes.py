@@ -42,7 +42,7 @@ profiles:
     retry: {{attempts: 5, initial: 100ms, max: 1s}}
     actions:
       - id: append
-        command: [sh, -c, 'echo "$0 $1" >> "$2"', "${{{{ event.id }}}}", "${{{{ run.id }}}}", {path}]
+        command: [sh, -c, 'echo "$0 $1" >> {path}', "${{{{ event.id }}}}", "${{{{ run.id }}}}"]
 """
 
 

@@ -1,6 +1,7 @@
 """Connections to the broker: where it is, who we are, and quiet reconnects.
 
-A broker that is away is said once when it goes and once when it is back, not once an attempt.
+A broker that is away is said when it goes, once a minute, and when it is back, not once an attempt
+(`logs.away`).
 """
 
 from __future__ import annotations
@@ -9,20 +10,26 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import StaleConnectionError
 
 from opsmesh.router import logs, paths, server, wire
-from opsmesh.router.errors import BrokerUnavailable
+from opsmesh.router.errors import BrokerUnavailable, NotAcknowledged
 from opsmesh.router.settings import Settings
 
 #: Seconds between attempts to reach a broker that is away.
 RECONNECT_WAIT = 0.5
 #: Seconds that a command line waits for its first connection.
 CLI_TIMEOUT = 3.0
+
+#: What a broker's absence looks like to whoever asks it something.
+AWAY: Final = (NatsError, OSError, TimeoutError, NotAcknowledged)
+#: What ends a connection: nats-py reports the error first, and then the end.
+_BREAKS: Final = (OSError, StaleConnectionError)
 
 log = structlog.get_logger()
 
@@ -109,26 +116,37 @@ class _Quiet:
         self._speaks = speaks
         self._log = log.bind(connection=name)
         self._throttle = logs.Throttle()
-        self._away = False
+        self._reason = ""
+        self._said = False
 
     async def error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        if not self._speaks or not self._throttle.allows(text):
+        if not self._speaks:
             return
-        self._log.warning("broker.error", error=text)
+        if self._client.is_connected and isinstance(error, _BREAKS):
+            self._reason = text  # `disconnected` comes next, and says it
+        elif not self._client.is_connected:
+            self._away("broker.unreachable", text)
+        elif self._throttle.allows(text):
+            self._log.warning("broker.error", error=text)
 
     async def disconnected(self) -> None:
         # nats-py calls this for a close of our own, too
-        if self._speaks and not self._away and not self._client.is_closed:
-            self._away = True
-            self._log.warning("broker.disconnected")
+        if self._speaks and not self._client.is_closed:
+            self._away("broker.disconnected", self._reason)
         self._changed()
 
     async def reconnected(self) -> None:
-        self._away = False
-        if self._speaks:
+        self._reason = ""
+        if self._said:
+            self._said = False
             self._log.info("broker.reconnected")
         self._changed()
 
     async def closed(self) -> None:
         self._changed()
+
+    def _away(self, event: str, reason: str) -> None:
+        if logs.away.allows(logs.BROKER):
+            self._said = True
+            self._log.warning(event, error=reason)
