@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import mounts
 from tests.faults.meshes import Mesh, mesh
+
+__all__ = ["fault", "memory", "mounts"]
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,11 +55,15 @@ class Mesh:
         self.state = Path(paths.state_dir())
         self.evidence = Path(paths.evidence_dir())
         self.effects = home / "effects"
-        self.broker = EmbeddedServer(server.prepare(self.state, name="test"))
         self._logs = home / "logs"
         self._logs.mkdir()
         self._running: dict[str, list[subprocess.Popen[bytes]]] = {}
         self.every = FIRES_EVERY
+
+    @cached_property
+    def broker(self) -> EmbeddedServer:
+        """Prepared when it is first asked for: a test may put a disk in its place before."""
+        return EmbeddedServer(server.prepare(self.state, name="test"))
 
     def profiles(self, text: str = PROFILES, *, every: int = FIRES_EVERY) -> None:
         """What handlers run; the effect appends to `effects`."""
@@ -127,6 +132,18 @@ class Mesh:
         else:
             self.start(name)
 
+    def restart_all(self, names: Sequence[str]) -> None:
+        """Start again what was killed, the broker first."""
+        if "broker" in names:
+            self.broker.start()
+        for serving in [self.begin(name) for name in names if name != "broker"]:
+            serving()
+
+    def halt(self, names: Sequence[str]) -> None:
+        """SIGSTOP: what is on a disk now stays so. Only `kill` follows."""
+        for name in names:
+            os.kill(self.pid(name), signal.SIGSTOP)
+
     @contextlib.contextmanager
     def paused(self, name: str) -> Iterator[None]:
         """SIGSTOP while the body runs, SIGCONT after it."""
@@ -160,7 +177,8 @@ class Mesh:
     def end(self) -> None:
         """End everything, however it stands."""
         for processes in self._running.values():
-            for process in processes:
+            while processes:
+                process = processes.pop()
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                     process.send_signal(signal.SIGCONT)
