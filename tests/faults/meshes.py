@@ -119,6 +119,13 @@ class Mesh:
         process.kill()
         process.wait(30)
 
+    def kill_pid(self, name: str, pid: int) -> None:
+        """kill -9 of one of several processes of a component."""
+        process = next(p for p in self._running[name] if p.pid == pid)
+        self._running[name].remove(process)
+        process.kill()
+        process.wait(30)
+
     def stop(self, name: str) -> None:
         """SIGTERM, and the end."""
         process = self._running[name].pop()

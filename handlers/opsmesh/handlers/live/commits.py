@@ -92,6 +92,12 @@ class Commits:
         self.cursor, self._revision = found, revision
         await self._save(self._moved({}, found.latest_us))
 
+    async def back_to(self, seq: int) -> None:
+        """Go on from an earlier place: the stream has lost what came after it."""
+        self._read_to, self._unread = None, 0
+        self.cursor = msgspec.structs.replace(self.cursor, seq=seq, last={})
+        await self._save(self._moved({}, self.cursor.latest_us))
+
     async def check(self) -> None:
         """Raise Fenced when somebody else has the position."""
         found, _ = await self.positions.cursor(self._consumer)

@@ -337,6 +337,12 @@ class Deciding:
             self._runs.resume(unfinished)
 
     async def _read(self) -> None:
+        kept = await self._reading.lost_from(
+            self._commits.seq, self.cursor.latest_us or self.cursor.at_us
+        )
+        if kept is not None:
+            self._log.critical("profile.stream_went_back", seq=self._commits.seq, goes_on_from=kept)
+            await self._commits.back_to(kept)
         await self._reading.start(
             self._commits.seq,
             filter_subjects(self.profile, self._services.host),
