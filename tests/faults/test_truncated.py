@@ -10,7 +10,7 @@ import pytest
 
 from opsmesh.handlers.evidence import segments
 from opsmesh.router import spool
-from tests.faults.checks import check, in_order, intact, look, once, rest, runs
+from tests.faults.checks import check, in_order, intact, look, rest, runs
 from tests.faults.load import load
 from tests.faults.meshes import Mesh
 from tests.faults.sizes import SIZES

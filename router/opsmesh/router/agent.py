@@ -178,7 +178,7 @@ class Agent:
     async def _check_streams(self, client: Client) -> None:
         reconnects = client.stats["reconnects"]
         known = topology.Known(_known_file())  # anew: the loss may have been accepted since
-        if known.last_seq(topology.EVENTS):  # the note may be older than what this process has seen
+        if topology.EVENTS in known:  # the note may be older than what this process has seen
             known.remember({topology.EVENTS: self._outbox.last_seq})
         try:
             regressions = await topology.ensure(client.jetstream(), self._settings, known)
