@@ -6,9 +6,16 @@ only the clocks that count from the start. See `broker_clock` for what can be do
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 
 import pytest
+
+from opsmesh.router import server
+from opsmesh.router.server import EmbeddedServer
+from tests.faults import broker_clock
+from tests.faults.meshes import Mesh
 
 #: Where Debian and Fedora keep it, for one thread or many.
 LIBRARIES = (
@@ -46,3 +53,34 @@ def clock(memory: Path) -> Clock:
         for found in Path("/").glob(pattern.removeprefix("/")):
             return Clock(memory / "clock", found)
     pytest.skip("libfaketime is not installed (Debian: faketime)")
+
+
+class BrokerClock:
+    """The wall clock of a broker; see `broker_clock`."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._file = mesh.home / "broker-clock"
+        self.jump(0)
+        asks = broker_clock.patched(server.find_binary(), mesh.home)
+        if asks is None:
+            pytest.skip("this nats-server takes the time in a way that is not known here")
+        binary = broker_clock.launcher(asks, self._file, mesh.home)
+        prepared = server.prepare(mesh.state, name="test")
+        mesh.broker = EmbeddedServer(prepared, binary=binary)
+
+    def jump(self, seconds: int) -> None:
+        """So far from the true time, from now on."""
+        new = self._file.with_suffix(".new")
+        new.write_text(str(seconds * 10**6))
+        new.replace(self._file)
+
+
+@pytest.fixture
+def broker_time(fault: Mesh) -> BrokerClock:
+    """Skips where no system call can be answered for another process."""
+    actions = Path("/proc/sys/kernel/seccomp/actions_avail")
+    if os.geteuid() != 0 or platform.machine() != "x86_64":
+        pytest.skip("a broker's clock can be moved by root on x86_64")
+    if not actions.exists() or "user_notif" not in actions.read_text().split():
+        pytest.skip("this kernel cannot hand system calls to another process")
+    return BrokerClock(fault)

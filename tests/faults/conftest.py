@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.clocks import clock
+from tests.faults.clocks import broker_time, clock
 from tests.faults.disks import mounts
 from tests.faults.meshes import Mesh, mesh
 
-__all__ = ["clock", "fault", "memory", "mounts"]
+__all__ = ["broker_time", "clock", "fault", "memory", "mounts"]
 
 
 @pytest.fixture
