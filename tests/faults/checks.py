@@ -37,6 +37,7 @@ from opsmesh.router.topology import EVENTS
 from tests.conftest import run
 from tests.faults.load import Load
 from tests.faults.meshes import PROFILE, TOPIC, Mesh
+from tests.faults.sizes import FAST
 
 #: Seconds that a mesh has to come to rest after its fault.
 REST = 120.0
@@ -182,7 +183,7 @@ def check(mesh: Mesh, load: Load, *, lost: Collection[str] = ()) -> Found:
     assert not gone, f"{len(gone)} acknowledged and not in {EVENTS}: {gone[:5]}"
     once(found)
     in_order(found)
-    intact(mesh, found)
+    intact(mesh, found, command=load.total > FAST)
     runs(mesh, found)
     return found
 
@@ -205,11 +206,13 @@ def in_order(found: Found) -> None:
         assert not late, f"{source}: {len(late)} events after later ones: {late[:5]}"
 
 
-def intact(mesh: Mesh, found: Found) -> None:
-    """`evidence verify` finds nothing, as a function and as a command."""
+def intact(mesh: Mesh, found: Found, *, command: bool = True) -> None:
+    """`evidence verify` finds nothing, as a function and, unless told, as a command too."""
     assert found.report.problems == []
-    command = [sys.executable, "-m", "opsmesh.cli.entry", "evidence", "verify"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if not command:
+        return
+    argv = [sys.executable, "-m", "opsmesh.cli.entry", "evidence", "verify"]
+    told = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert told.returncode == 0, told
     assert any(line.startswith("intact: ") for line in told.stdout.splitlines()), told
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-FAST, SLOW = 1_200, 20_000
+FAST, SLOW = 800, 20_000
 #: For `pytest.mark.parametrize("count", …)`.
 SIZES = [FAST, pytest.param(SLOW, marks=pytest.mark.slow)]
+#: The same for what is too slow for `make test` with however few events.
+SLOW_SIZES = [pytest.param(SLOW, marks=pytest.mark.slow)]

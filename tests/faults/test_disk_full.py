@@ -11,7 +11,7 @@ from tests.faults.checks import check, rest
 from tests.faults.disks import Full
 from tests.faults.load import load
 from tests.faults.meshes import Mesh
-from tests.faults.sizes import SIZES
+from tests.faults.sizes import SIZES, SLOW_SIZES
 
 #: KiB of a disk that has room for all of a test.
 ROOM = 64 * 1024
@@ -62,7 +62,7 @@ def test_full_disk_of_the_spool(mounts: None, fault: Mesh, count: int) -> None:
             check(fault, events)
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_full_disk_of_the_broker(mounts: None, fault: Mesh, count: int) -> None:
     """What the broker cannot keep goes to the spool, and from there to the broker when it has been
     started again with room."""

@@ -16,7 +16,13 @@ from tests.router.agent_process import until
 FAST_STOP = 3.0
 #: Longer than every time-out but one: acknowledgements, requests, missed heartbeats, presence.
 SLOW_STOP = 20.0
-STOPS = [(FAST, FAST_STOP), pytest.param(SLOW, SLOW_STOP, marks=pytest.mark.slow)]
+STOPS = [
+    ("broker", FAST, FAST_STOP),
+    *(
+        pytest.param(name, SLOW, SLOW_STOP, marks=pytest.mark.slow)
+        for name in ("broker", *COMPONENTS)
+    ),
+]
 
 
 def _pass(seconds: float) -> None:
@@ -25,8 +31,7 @@ def _pass(seconds: float) -> None:
     until(lambda: time.monotonic() >= end, timeout=seconds + 30)
 
 
-@pytest.mark.parametrize(("count", "seconds"), STOPS)
-@pytest.mark.parametrize("name", ["broker", *COMPONENTS])
+@pytest.mark.parametrize(("name", "count", "seconds"), STOPS)
 def test_sigstop(fault: Mesh, name: str, count: int, seconds: float) -> None:
     """A component that hangs for longer than others wait for it costs nothing, and what it does
     when it goes on doubles nothing."""
