@@ -58,6 +58,7 @@ class Mesh:
         self._logs = home / "logs"
         self._logs.mkdir()
         self._running: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self._supervised = False
         self.every = FIRES_EVERY
 
     @cached_property
@@ -70,6 +71,17 @@ class Mesh:
         self.every = every
         self.effects.touch()
         write_profiles(text.format(every=every, path=self.effects))
+
+    def up(self) -> None:
+        """`opsmesh up` in the place of `start_all`: what ends is started again."""
+        self._supervised = True
+        self._types("up", "--detach")
+
+    @staticmethod
+    def _types(*argv: str) -> None:
+        env = {**os.environ, "OPSMESH_PRODUCERS__ENABLED": "[]"}
+        command = [sys.executable, "-m", "opsmesh.cli.entry", *argv]
+        subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
 
     def start_all(self, *names: str) -> None:
         """The broker and these components, all unless named; once all of them serve."""
@@ -104,7 +116,9 @@ class Mesh:
 
     def runs(self, name: str) -> bool:
         """Whether a process of this component runs."""
-        return any(process.poll() is None for process in self._running.get(name, ()))
+        return self._supervised or any(
+            process.poll() is None for process in self._running.get(name, ())
+        )
 
     def process(self, name: str) -> subprocess.Popen[bytes]:
         """The newest process of a component."""
@@ -169,7 +183,7 @@ class Mesh:
 
     def log_file(self, name: str) -> Path:
         """Where all processes of a component log."""
-        return self._logs / f"{name}.log"
+        return (self.state / "logs" if self._supervised else self._logs) / f"{name}.log"
 
     def log(self, name: str, event: str = "") -> list[dict[str, Any]]:
         """What a component has logged, all or the lines of one event; what is no JSON is a line
@@ -183,6 +197,9 @@ class Mesh:
 
     def end(self) -> None:
         """End everything, however it stands."""
+        if self._supervised:
+            self._supervised = False
+            self._types("down")
         for processes in self._running.values():
             while processes:
                 process = processes.pop()
@@ -190,7 +207,7 @@ class Mesh:
                     process.kill()
                     process.send_signal(signal.SIGCONT)
                 process.wait(30)
-        if self.broker.process is not None:
+        if "broker" in self.__dict__ and self.broker.process is not None:
             self.broker.kill()
 
 

@@ -64,18 +64,19 @@ def test_full_disk_of_the_spool(mounts: None, fault: Mesh, count: int) -> None:
 
 @pytest.mark.parametrize("count", SLOW_SIZES)
 def test_full_disk_of_the_broker(mounts: None, fault: Mesh, count: int) -> None:
-    """What the broker cannot keep goes to the spool, and from there to the broker when it has been
-    started again with room."""
+    """What the broker cannot keep goes to the spool; the agent says what is wrong, and once there
+    is room it has the broker started again, which nats-server needs, and sends everything."""
     with full(fault, "jetstream") as disk:
-        fault.start_all()
+        fault.up()
         with load(fault.home, count) as events:
             events.reached(0.3)
             with events.paused():
                 others = disk.fill()
+            events.wait(lambda: bool(fault.log("agent", "broker.cannot_write")))
             events.finish()
             assert list(fault.state.joinpath("spool").glob("*.spool"))
             others.unlink()
-            fault.kill("broker")
-            fault.restart("broker")
             rest(fault)
             check(fault, events)
+            (line,) = fault.log("agent", "broker.started_again")
+            assert "no space left on device" in line["error"]

@@ -20,7 +20,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import connection, logs, loss_report, paths, redaction, tasks, topology
+from opsmesh.router import connection, full_disk, logs, loss_report, paths, redaction, tasks, topology
 from opsmesh.router.errors import (
     AlreadyRunning,
     BrokerUnavailable,
@@ -84,6 +84,7 @@ class Agent:
                     group.create_task(self._outbox.drain()),
                     group.create_task(self._remember()),
                     group.create_task(self._report()),
+                    group.create_task(full_disk.watch(lambda: self._outbox.waits)),
                     group.create_task(self._announce("mesh.component.started")),
                 ]
                 await stop.wait()
