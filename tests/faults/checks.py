@@ -123,8 +123,8 @@ async def _left(nc: Client, mesh: Mesh) -> tuple[str, int]:
         # a profile notes its place a moment later: whether all is decided, the firings tell
         begun = {one.event_id for one in runs if one.profile == PROFILE}
         events = [_event(msg.data) async for msg in scan(nc, EVENTS, subjects=[f"evt.*.{TOPIC}"])]
-        if waiting := [e for e in events if e and fires(mesh, e) and e["id"] not in begun]:
-            return f"{len(waiting)} firings have no run", -1
+        if idle := [e for e in events if e and fires(mesh, e) and e["id"] not in begun]:
+            return f"{len(idle)} firings have no run", -1
     return "", last
 
 
