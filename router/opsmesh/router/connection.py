@@ -78,7 +78,7 @@ async def connect(
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
     an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line). `changed` is
     called when the broker goes or comes back, and when the connection has ended for good."""
-    client = Client()
+    client = _Client()
     wire.install(client)
     quiet = _Quiet(name, client, speaks=patient, changed=changed)
     options: dict[str, Any] = {
@@ -102,6 +102,24 @@ async def connect(
     except (NatsError, OSError, TimeoutError) as error:
         raise BrokerUnavailable(where.url, str(error) or type(error).__name__) from error
     return client
+
+
+class _Client(Client):
+    """nats-py's client (2.16), which goes deaf no more: still connected, and hearing nothing, until
+    its own pings notice after six minutes. What is not public here, test_connection guards."""
+
+    async def _process_pong(self) -> None:
+        # A PING whose wait was given up leaves a cancelled future behind; setting its result would
+        # end the reading of the connection. The PONG is still the answer to that PING.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        if self.is_connected:  # ended by a mistake in what it called: nats-py tells nobody
+            log.error("broker.reader_ended")
+            await self._process_op_err(StaleConnectionError())
 
 
 class _Quiet:
