@@ -42,11 +42,11 @@ def test_a_reader_that_has_ended_is_noticed(nats_server: EmbeddedServer) -> None
             reconnects = client.stats["reconnects"]
 
             async def mistake() -> None:
-                del client._process_pong  # type: ignore[misc]
+                del client._process_pong
                 raise RuntimeError("a mistake")
 
             client._process_pong = mistake  # type: ignore[method-assign]
-            await client._send_ping()  # type: ignore[no-untyped-call]
+            await client._send_ping()
             await eventually(
                 lambda: client.is_connected and client.stats["reconnects"] > reconnects
             )
