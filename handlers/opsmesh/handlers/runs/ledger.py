@@ -53,7 +53,6 @@ Choice = Literal["retry", "skip", "fail"]
 FINISHED: frozenset[RunState] = frozenset({"succeeded", "deadlettered", "skipped", "cancelled"})
 
 log = structlog.get_logger()
-_quiet = logs.Throttle()
 
 
 class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -305,7 +304,7 @@ class Ledger:
                     return stored.revision
                 raise
             except AWAY as error:
-                if _quiet.allows("ledger.not_written"):
+                if logs.away.allows(logs.BROKER):
                     log.warning("ledger.not_written", error=str(error) or type(error).__name__)
                 await asyncio.sleep(AGAIN)
 
