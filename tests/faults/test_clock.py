@@ -11,10 +11,10 @@ from tests.faults.checks import check, rest
 from tests.faults.clocks import HOUR, BrokerClock, Clock
 from tests.faults.load import load
 from tests.faults.meshes import COMPONENTS, Mesh
-from tests.faults.sizes import SIZES
+from tests.faults.sizes import SIZES, SLOW_SIZES
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_clock_of_everybody_but_the_broker(clock: Clock, fault: Mesh, count: int) -> None:
     """The clocks of producers, agent, sink and handlers jump an hour forwards, two back and one
     forwards, while some events go through the spool: their order is the one of sending."""
