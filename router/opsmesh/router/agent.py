@@ -20,7 +20,16 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import connection, full_disk, logs, loss_report, paths, redaction, tasks, topology
+from opsmesh.router import (
+    connection,
+    full_disk,
+    logs,
+    loss_report,
+    paths,
+    redaction,
+    tasks,
+    topology,
+)
 from opsmesh.router.errors import (
     AlreadyRunning,
     BrokerUnavailable,
