@@ -20,7 +20,16 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.router import connection, logs, loss_report, paths, redaction, tasks, topology
+from opsmesh.router import (
+    connection,
+    full_disk,
+    logs,
+    loss_report,
+    paths,
+    redaction,
+    tasks,
+    topology,
+)
 from opsmesh.router.errors import (
     AlreadyRunning,
     BrokerUnavailable,
@@ -86,6 +95,7 @@ class Agent:
                     group.create_task(self._outbox.drain()),
                     group.create_task(self._remember()),
                     group.create_task(self._report()),
+                    group.create_task(full_disk.watch(lambda: self._outbox.waits)),
                     group.create_task(self._announce("mesh.component.started")),
                 ]
                 await stop.wait()
@@ -186,6 +196,8 @@ class Agent:
     async def _check_streams(self, client: Client) -> None:
         reconnects = client.stats["reconnects"]
         known = topology.Known(_known_file())  # anew: the loss may have been accepted since
+        if topology.EVENTS in known:  # the note may be older than what this process has seen
+            known.remember({topology.EVENTS: self._outbox.last_seq})
         try:
             regressions = await topology.ensure(client.jetstream(), self._settings, known)
         except StreamVanished as error:

@@ -28,7 +28,6 @@ PREFETCH = 256
 UNEXPECTED_DELAY = 10.0
 
 log = structlog.get_logger()
-_quiet = logs.Throttle()
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,7 @@ class Consumer:
         self._queue.put_nowait(held)
 
     def _lost(self, reason: str) -> None:
-        # every profile's consumer loses the same broker: one of them says so
-        if _quiet.allows("consumer.lost"):
+        if logs.away.allows(logs.BROKER):
             self._log.warning("consumer.lost", reason=reason)
         task = asyncio.create_task(self._recreate())
         self._tasks.add(task)
@@ -183,7 +181,7 @@ class Consumer:
         try:
             await self._ensure()
         except Exception as error:
-            if _quiet.allows("consumer.not_recreated"):
+            if logs.away.allows(logs.BROKER):
                 self._log.warning("consumer.not_recreated", error=str(error))
 
     async def _decide(self) -> None:

@@ -35,6 +35,12 @@ class Throttle:
         return True
 
 
+#: A broker that is away is noticed in many places of a process. It is said once a minute, by
+#: whoever notices it first: `away.allows(BROKER)`.
+away = Throttle()
+BROKER = "broker"
+
+
 def configure(component: str, *, level: str = "info", redactor: Redactor | None = None) -> None:
     """Set up structlog for this process; every line names the component, and holds no secret."""
     rules = redactor or built_in()

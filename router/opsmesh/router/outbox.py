@@ -106,6 +106,11 @@ class Outbox:
             and client.stats["reconnects"] == self._connection
         )
 
+    @property
+    def waits(self) -> bool:
+        """Whether events are spooled though the broker can be reached."""
+        return self.is_open and self._behind
+
     def facts(self) -> dict[str, Any]:
         """For `status`: where events are just now."""
         return {

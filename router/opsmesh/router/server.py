@@ -190,6 +190,22 @@ def check_durable(broker: Broker) -> None:
         )
 
 
+def write_error(broker: Broker) -> str:
+    """What the running server says of a stream that it cannot write to; empty when it says nothing,
+    or does not answer."""
+    try:
+        _get(broker.monitor_url + "/healthz")
+    except urllib.error.HTTPError as unwell:
+        try:
+            told = str(json.load(unwell).get("error", ""))
+        except (OSError, ValueError, AttributeError):
+            return ""
+        return told if "write error" in told else ""
+    except (OSError, ValueError):
+        pass
+    return ""
+
+
 def _get(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 (our own loopback URL)
         body: dict[str, Any] = json.load(answer)

@@ -193,6 +193,10 @@ class Known:
         except (OSError, msgspec.DecodeError):
             self._seqs = {}
 
+    def __contains__(self, stream: str) -> bool:
+        """Whether the stream was ever seen; not once its loss has been accepted."""
+        return stream in self._seqs
+
     def last_seq(self, stream: str) -> int:
         """0 for a stream that was never seen to hold a message."""
         return self._seqs.get(stream, 0)

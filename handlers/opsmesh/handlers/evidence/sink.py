@@ -95,13 +95,16 @@ class Sink:
                 try:
                     await self._session(client)
                 except _Lost as lost:
-                    log.info("evidence.interrupted", reason=str(lost), seq=self._archive.seq)
+                    if logs.away.allows(logs.BROKER):
+                        log.info("evidence.interrupted", reason=str(lost), seq=self._archive.seq)
                     # a broker that says goodbye still answers nothing for a moment
                     await self._pause()
                 except NotFoundError:
                     await self._trouble("evidence.no_stream", f"stream {EVENTS} is not there yet")
                 except (NatsError, OSError, TimeoutError) as error:
-                    await self._trouble("evidence.broker", f"{type(error).__name__}: {error}")
+                    if logs.away.allows(logs.BROKER):
+                        log.warning("evidence.broker", reason=f"{type(error).__name__}: {error}")
+                    await self._pause()
         finally:
             sealing.cancel()
             await asyncio.gather(sealing, return_exceptions=True)

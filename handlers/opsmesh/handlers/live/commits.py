@@ -16,7 +16,6 @@ from typing import Final
 
 import msgspec
 import structlog
-from nats.errors import Error as NatsError
 
 from opsmesh.handlers.live.firing import Stored
 from opsmesh.handlers.live.position import MOST_CHANGES, Cursor, Fenced, Positions
@@ -26,8 +25,8 @@ from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.ledger import Held, Run
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import deadletter, logs, wire
+from opsmesh.router.connection import AWAY
 from opsmesh.router.decide import Changes, Decision
-from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.kv import Conflict
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
@@ -39,11 +38,8 @@ NOTE_AFTER: Final = 2.0
 NOTE_EVERY: Final = 1024
 #: Seconds between attempts at a write while the broker is away.
 RETRY: Final = 1.0
-#: What the broker's absence looks like.
-AWAY: Final = (NatsError, OSError, TimeoutError, NotAcknowledged)
 
 log = structlog.get_logger()
-_quiet = logs.Throttle()
 
 
 class Commits:
@@ -110,6 +106,12 @@ class Commits:
         if seq > cursor.seq:
             await self._save(msgspec.structs.replace(cursor, seq=seq))
 
+    async def back_to(self, seq: int) -> None:
+        """Go on from an earlier place: the stream has lost what came after it."""
+        self._read_to, self._unread = None, 0
+        self.cursor = msgspec.structs.replace(self.cursor, seq=seq, last={})
+        await self._save(self._moved({}, self.cursor.latest_us))
+
     async def check(self) -> None:
         """Raise Fenced when somebody else has the position."""
         found, _ = await self.positions.cursor(self._consumer)
@@ -165,7 +167,7 @@ class Commits:
             try:
                 return await self._write(cursor)
             except AWAY as error:
-                if _quiet.allows("profile.not_committed"):
+                if logs.away.allows(logs.BROKER):
                     self._log.warning("profile.not_committed", error=str(error))
                 await asyncio.sleep(RETRY)
 

@@ -15,7 +15,7 @@ import structlog
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.live import firing, unread, versions
-from opsmesh.handlers.live.commits import AWAY, NOTE_AFTER, Commits
+from opsmesh.handlers.live.commits import NOTE_AFTER, Commits
 from opsmesh.handlers.live.consumers import filter_subjects
 from opsmesh.handlers.live.firing import Gone, Stored
 from opsmesh.handlers.live.position import Cursor, Fenced
@@ -26,6 +26,7 @@ from opsmesh.handlers.runs.ledger import Run, run_key
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import wire
 from opsmesh.router.conditions import Last
+from opsmesh.router.connection import AWAY
 from opsmesh.router.decide import Decision, EventRef, Newest
 from opsmesh.router.decider import Decider
 from opsmesh.router.rule import Rule
@@ -360,6 +361,12 @@ class Deciding:
             self._runs.resume(unfinished)
 
     async def _read(self) -> None:
+        kept = await self._reading.lost_from(
+            self._commits.seq, self.cursor.latest_us or self.cursor.at_us
+        )
+        if kept is not None:
+            self._log.critical("profile.stream_went_back", seq=self._commits.seq, goes_on_from=kept)
+            await self._commits.back_to(kept)
         await self._reading.start(
             self._commits.seq,
             filter_subjects(self.profile, self._services.host),

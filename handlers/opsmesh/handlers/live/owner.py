@@ -25,6 +25,7 @@ from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import logs, tasks
+from opsmesh.router.connection import AWAY
 from opsmesh.schemas import times
 
 #: Seconds between looks of a process that stands by whether there is still an owner.
@@ -121,7 +122,11 @@ class Owner:
                 self._log.warning("profile.fenced", reason=str(fenced))
                 if self._runs is not None:  # its successor goes on with them
                     await self._runs.stop(0)
-            except Exception as error:  # nearly always the broker, which will be back
+            except AWAY as error:
+                if logs.away.allows(logs.BROKER):
+                    told = f"{type(error).__name__}: {error}"
+                    self._log.warning("profile.interrupted", error=told)
+            except Exception as error:
                 if _quiet.allows("profile.interrupted"):
                     told = f"{type(error).__name__}: {error}"
                     self._log.warning("profile.interrupted", error=told, exc_info=True)

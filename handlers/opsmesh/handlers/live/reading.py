@@ -20,6 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from opsmesh.router.pull import Delivery, Pull, delivery
+from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.wire import Received
 from opsmesh.schemas import times
@@ -99,6 +100,31 @@ class Reading:
             once=True,
         )
         await self._pull.start()
+
+    async def lost_from(self, seq: int, until_us: int) -> int | None:
+        """Where to go on, when the stream has gone back behind a reader that has had everything up
+        to `seq`, all of it stored by `until_us`; None when it has not.
+
+        A store that lost its end, or was put back, uses those numbers again. A reader that went by
+        numbers alone would pass over what is new under them.
+        """
+        js = self._client.jetstream(timeout=TIMEOUT)
+        state = (await js.stream_info(EVENTS)).state
+        if seq > state.last_seq:
+            another = True
+        elif seq < state.first_seq:
+            return None
+        else:
+            try:
+                found = await js.get_msg(EVENTS, seq)
+            except NotFoundError:  # deleted since
+                return None
+            another = found.time is not None and found.time.timestamp() * 1e6 > until_us + 1
+        if not another:
+            return None
+        async for msg in scan(self._client, EVENTS, since_us=until_us + 1, headers_only=True):
+            return delivery(msg.reply).stream_seq - 1
+        return state.last_seq
 
     async def stop(self) -> None:
         """Ask for no more. The consumer stays at the broker, to show what waits."""

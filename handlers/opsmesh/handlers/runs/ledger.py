@@ -14,13 +14,12 @@ from typing import Any, Final, Literal, Self
 import msgspec
 import structlog
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
 from opsmesh.handlers.actions.contract import OnUnknown
 from opsmesh.handlers.runs.holder import LEASE, Holder, clock
 from opsmesh.router import logs, topology
+from opsmesh.router.connection import AWAY
 from opsmesh.router.decide import EventRef
-from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.kv import Bucket, Conflict, Put
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
@@ -42,8 +41,6 @@ BATCH: Final = 500
 #: Seconds between attempts at a write while the broker is away.
 AGAIN: Final = 1.0
 
-#: What the broker's absence looks like.
-AWAY: Final = (NatsError, OSError, TimeoutError, NotAcknowledged)
 #: Bytes of a message beside the record.
 ROOM: Final = 1024
 
@@ -53,7 +50,6 @@ Choice = Literal["retry", "skip", "fail"]
 FINISHED: frozenset[RunState] = frozenset({"succeeded", "deadlettered", "skipped", "cancelled"})
 
 log = structlog.get_logger()
-_quiet = logs.Throttle()
 
 
 class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -305,7 +301,7 @@ class Ledger:
                     return stored.revision
                 raise
             except AWAY as error:
-                if _quiet.allows("ledger.not_written"):
+                if logs.away.allows(logs.BROKER):
                     log.warning("ledger.not_written", error=str(error) or type(error).__name__)
                 await asyncio.sleep(AGAIN)
 

@@ -26,7 +26,8 @@ from opsmesh.handlers.runs.ledger import Held, Run
 from opsmesh.handlers.runs.steps import begun
 from opsmesh.handlers.runs.takeover import read
 from opsmesh.handlers.runs.telling import Telling
-from opsmesh.router import tasks
+from opsmesh.router import logs, tasks
+from opsmesh.router.connection import AWAY
 from opsmesh.router.kv import Conflict
 from opsmesh.schemas import times
 
@@ -280,8 +281,11 @@ class Runs:
             # Whoever has taken it over goes on with it; when nobody has, or when it dies, we do.
             self._log.info("run.contended", run_id=job.held.run.run_id)
             delay = CONTENDED_DELAY
-        except Exception:
-            self._log.exception("run.interrupted", run_id=job.held.run.run_id)
+        except Exception as error:
+            if not isinstance(error, AWAY):
+                self._log.exception("run.interrupted", run_id=job.held.run.run_id)
+            elif logs.away.allows(logs.BROKER):
+                self._log.warning("run.interrupted", error=f"{type(error).__name__}: {error}")
             delay = UNEXPECTED_DELAY
         job.held, job.fresh = await read(job.held, self._services.ledger), False
         return None if job.held.run.finished else delay
