@@ -57,6 +57,8 @@ IDENTITY: Final = frozenset(
 _FOLD: Final = bytes(48 if 48 <= c <= 57 else c + 32 if 65 <= c <= 90 else c for c in range(256))
 #: An ASCII character that JSON need not escape may hide a hint: such bytes are looked into.
 _ESCAPES: Final = (b"\\u000", b"\\/")
+#: What ties a pattern to the beginning or end of a text: it would not match inside of JSON.
+_ANCHOR = re.compile(r"(?<![\\\[])[\^$]|\\[AZ]")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _V = TypeVar("_V")
@@ -138,13 +140,38 @@ class Redactor:
             for hint in rule.hints:
                 rules_of.setdefault(_fold(hint), []).append(n)
         self._rules_of = list(rules_of.values())
+        #: Hints of rules for tokens alone, which look the same in JSON as in a text by itself.
+        tokens = {
+            n for n, r in enumerate(self._values) if r in TOKEN_RULES or r is secret_rules.CARD
+        }
+        tokens -= {n for n in tokens if _ANCHOR.search(self._values[n].pattern)}
+        telling = {_fold(hint) for field in self._fields for hint in field.hints}.union(_ESCAPES)
+        self._token_hints = frozenset(
+            at
+            for at, (hint, rules) in enumerate(rules_of.items())
+            if rules and tokens.issuperset(rules) and hint not in telling
+        )
         self._search = BytesAhoCorasick(list(rules_of)).find_matches_as_indexes
         self._quiet = lru_cache(KNOWN_NAMES)(lambda name: not (self._unhinted or self._hits(name)))
         self._rule_of_field = lru_cache(KNOWN_NAMES)(self._field_rule)
 
     def suspicious(self, data: bytes) -> bool:
         """Whether a rule may match in these bytes; False is certain, and costs microseconds."""
-        return self._always or bool(self._search(data.translate(_FOLD)))
+        if self._always:
+            return True
+        folded = data.translate(_FOLD)
+        return bool(self._search(folded)) and self._at_second_sight(data, folded)
+
+    def _at_second_sight(self, data: bytes, folded: bytes) -> bool:
+        """The same, after a hint was found. Every fifteenth UUID holds the beginning of a token:
+        where only such are hinted at, and nothing is escaped, their patterns can be asked at once.
+        """
+        hits = {hit[0] for hit in self._search(folded, overlapping=True)}
+        if b"\\" in data or not hits <= self._token_hints:
+            return True
+        text = data.decode(errors="replace")
+        rules = {n for hit in hits for n in self._rules_of[hit]}
+        return any((self._patterns[n] or self._compiled(n)).search(text) for n in rules)
 
     def redact(self, payload: _V, *, context: str = "") -> tuple[_V, Report]:
         """The values without secrets, and what was taken out. `context` names what they are of, so
