@@ -41,7 +41,6 @@ def context(tmp_path: Path, published: list[Event]) -> Callable[..., StepContext
 
     def make(*, event: Event = EVENT, **changes: Any) -> StepContext:
         workdir = tmp_path / "work"
-        workdir.mkdir(mode=0o700, exist_ok=True)
         facts: dict[str, Any] = {
             "event": event,
             "data": encode(event),
@@ -59,7 +58,7 @@ def context(tmp_path: Path, published: list[Event]) -> Callable[..., StepContext
                 "host": "dev",
             },
             "timeout": None,
-            "workdir": workdir,
+            "folder": workdir,
             "bundles": tmp_path / "bundles",
             "publish": publish,
             "host": "dev",

@@ -112,7 +112,7 @@ class Reading:
         state = (await js.stream_info(EVENTS)).state
         if seq > state.last_seq:
             another = True
-        elif seq < state.first_seq:
+        elif seq < max(state.first_seq, 1):  # 0 in a stream that never held anything
             return None
         else:
             try:
