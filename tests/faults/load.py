@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tests.faults.meshes import halt
 from tests.router.agent_process import until
 
 #: Processes that emit at the same time.
@@ -106,7 +107,8 @@ class Load:
         """No producer does anything while the body runs."""
         alive = [process for process in self._processes if process.poll() is None]
         for process in alive:
-            process.send_signal(signal.SIGSTOP)
+            if process.poll() is None:
+                halt(process.pid)
         try:
             yield
         finally:

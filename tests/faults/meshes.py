@@ -163,13 +163,13 @@ class Mesh:
     def halt(self, names: Sequence[str]) -> None:
         """SIGSTOP: what is on a disk now stays so. Only `kill` follows."""
         for name in names:
-            os.kill(self.pid(name), signal.SIGSTOP)
+            halt(self.pid(name))
 
     @contextlib.contextmanager
     def paused(self, name: str) -> Iterator[None]:
         """SIGSTOP while the body runs, SIGCONT after it."""
         pid = self.pid(name)
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         try:
             yield
         finally:
@@ -209,6 +209,20 @@ class Mesh:
                 process.wait(30)
         if "broker" in self.__dict__ and self.broker.process is not None:
             self.broker.kill()
+
+
+def halt(pid: int) -> None:
+    """SIGSTOP; every thread has stopped when this returns."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped() -> bool:
+        states = [
+            task.read_text().rpartition(")")[2].split()[0]
+            for task in Path(f"/proc/{pid}/task").glob("*/stat")
+        ]
+        return set(states) <= set("TtZX")
+
+    until(stopped)
 
 
 def _line(text: str) -> dict[str, Any]:

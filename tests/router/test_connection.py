@@ -8,6 +8,7 @@ import signal
 import pytest
 from nats.errors import FlushTimeoutError
 from tests.conftest import eventually, mesh_client, run
+from tests.faults.meshes import halt
 
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.topology import EVENTS
@@ -21,7 +22,7 @@ def test_a_ping_that_was_given_up_deafens_nobody(nats_server: EmbeddedServer) ->
     async def body() -> None:
         async with mesh_client() as client:
             reconnects = client.stats["reconnects"]
-            os.kill(pid, signal.SIGSTOP)
+            halt(pid)
             try:
                 with pytest.raises(FlushTimeoutError):
                     await client.flush(timeout=0.2)  # type: ignore[arg-type]
