@@ -277,9 +277,13 @@ class Runs:
             await self._acting.wait()
         try:
             return await self._attempts.once(job, self.profile)
-        except (Conflict, Lost):
+        except Conflict:
             # Whoever has taken it over goes on with it; when nobody has, or when it dies, we do.
             self._log.info("run.contended", run_id=job.held.run.run_id)
+            delay = CONTENDED_DELAY
+        except Lost:  # the same, or the broker is away: then every run under way ends up here
+            if logs.away.allows(logs.BROKER):
+                self._log.info("run.lease_lost", run_id=job.held.run.run_id)
             delay = CONTENDED_DELAY
         except Exception as error:
             if not isinstance(error, AWAY):
