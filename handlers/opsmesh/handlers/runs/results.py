@@ -21,7 +21,7 @@ def of(run: Run, cause: Event) -> Event | None:
     if run.state == "succeeded":
         return succeeded(run, cause, now_us=run.updated_us)
     if run.state == "retrying":
-        delay = (run.next_us - run.updated_us) / 1e6
+        delay = (run.next_us - run.errors[-1].at_us) / 1e6
         return failed(run, cause, now_us=run.updated_us, next_attempt_in_s=delay)
     if run.state == "deadlettered":
         return deadlettered(
