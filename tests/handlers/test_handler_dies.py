@@ -277,6 +277,7 @@ def test_stopped_and_gone_on(
     run(body(), timeout=120)
 
 
+@pytest.mark.slow
 def test_done_while_its_handler_slept(
     nats_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +303,7 @@ def test_done_while_its_handler_slept(
     run(body(), timeout=120)
 
 
+@pytest.mark.slow
 def test_cut_off_from_the_broker(
     nats_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +334,7 @@ def test_cut_off_from_the_broker(
     run(body(), timeout=120)
 
 
+@pytest.mark.slow
 def test_a_long_step_keeps_its_lease(
     nats_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +367,7 @@ def test_a_long_step_keeps_its_lease(
     run(body(), timeout=120)
 
 
+@pytest.mark.slow
 def test_stopped_for_good_gives_its_run_back(nats_server: EmbeddedServer, tmp_path: Path) -> None:
     """Handlers that are told to end while a step is under way give it a few seconds, end it, and
     say in the ledger that its outcome is unknown: nobody waits for their lease."""

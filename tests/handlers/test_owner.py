@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 from nats.aio.client import Client
 from tests.conftest import eventually, mesh_client, run
 from tests.handlers.handlers_process import handlers, owner_of
@@ -111,6 +112,7 @@ def consumer(settings: Settings) -> str:
     return f"profile-bursts-on-{settings.host}"
 
 
+@pytest.mark.slow
 def test_two_processes_decide_as_one(
     nats_server: EmbeddedServer, home: Path, tmp_path: Path
 ) -> None:

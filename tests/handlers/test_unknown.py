@@ -126,6 +126,7 @@ def test_a_lease_is_waited_for(nats_server: EmbeddedServer, tmp_path: Path) -> N
     run(body())
 
 
+@pytest.mark.slow
 def test_a_holder_that_renews_keeps_its_run(nats_server: EmbeddedServer, tmp_path: Path) -> None:
     """However long it takes: as long as its holder elsewhere renews the lease, nobody takes a run
     over; and what the holder writes at last is believed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tests.conftest import eventually, mesh_client, restart, run
 
 from opsmesh.router.consume import Ack, Consumer, Message, Outcome, Reject, Retry, Work, durable
@@ -163,6 +164,7 @@ def test_survives_a_broker_restart(nats_server: EmbeddedServer) -> None:
     run(body())
 
 
+@pytest.mark.slow
 def test_deleted_consumer_is_made_again(nats_server: EmbeddedServer) -> None:
     """A consumer that somebody deleted is created again, and new messages arrive."""
     got: list[bytes] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from nats.js.api import AckPolicy, RetentionPolicy, StreamConfig
@@ -206,6 +207,7 @@ timed_replies = st.builds(
 timed_steps = st.one_of(st.builds(fetch, st.integers(1, 3)), timed_replies, timed_replies)
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=5)
 @given(
     limit=st.sampled_from([-1, 2]),
