@@ -1,0 +1,72 @@
+"""The contract of a tool's own half: what `opsmesh install TOOL` puts into its configuration.
+
+A wiring only says what should be there; showing, asking, writing, recording and undoing is done in
+one place for all of them. It is found through the entry point group `opsmesh.wirings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnFile:
+    """A file that is wholly ours, in a folder that its tool reads. `root`: only root can write."""
+
+    path: Path
+    text: str
+    mode: int = 0o644
+    root: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceLine:
+    """Exactly one line in a file of the user's, which is made when it is missing; `comment` begins
+    a comment in the file's language, and marks the line as ours."""
+
+    path: Path
+    line: str
+    comment: str = "#"
+    at: Literal["start", "end"] = "end"
+
+
+Piece = OwnFile | SourceLine
+
+
+class Wiring(Protocol):
+    """One tool's half."""
+
+    @property
+    def name(self) -> str:
+        """What the user types: `opsmesh install NAME`."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line for `install --list`."""
+        ...
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """What events it brings."""
+        ...
+
+    @property
+    def producer(self) -> str | None:
+        """The producer that has to run for it; None when the agent alone will do."""
+        ...
+
+    def missing(self) -> str | None:
+        """Why it cannot be wired here, or None. Cheap, and starts nothing."""
+        ...
+
+    def pieces(self) -> Sequence[Piece]:
+        """What should be there, with the paths of this user."""
+        ...
+
+    def after(self) -> str:
+        """What is left for the user to do, like "open a new shell"; empty for nothing."""
+        ...
