@@ -53,6 +53,7 @@ COMMANDS = {
     "evidence": Lazy("opsmesh.cli.evidence:app", "The hash-chained archive.", _EVIDENCE),
     "redact": Lazy("opsmesh.cli.redact:app", "What is taken out of events.", _EVIDENCE),
     "producer": Lazy("opsmesh.cli.producer:app", "What watches which tool.", _DEVELOPERS),
+    "dotfiles": Lazy("opsmesh.cli.dotfiles:app", "Apply dotfiles behind checks.", _DEVELOPERS),
     "agent": Lazy("opsmesh.router.agent:main", "Run the agent.", hidden=True, raw=True),
     "handlers": Lazy("opsmesh.handlers.serve:main", "Run the handlers.", hidden=True, raw=True),
     "sink": Lazy(

@@ -146,6 +146,14 @@ class Producers(_Section):
     )
 
 
+class Dotfiles(_Section):
+    """`opsmesh dotfiles apply`."""
+
+    checks: list[Annotated[list[str], Field(min_length=1)]] = Field(
+        default=[], description="commands, each a list of words, that must pass before an apply"
+    )
+
+
 class Runs(_Section):
     """Runs of profiles."""
 
@@ -170,6 +178,7 @@ class Settings(BaseSettings):
     spool: Spool = Spool()
     evidence: Evidence = Evidence()
     producers: Producers = Producers()
+    dotfiles: Dotfiles = Dotfiles()
     redact: Redact = Redact()
     runs: Runs = Runs()
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")

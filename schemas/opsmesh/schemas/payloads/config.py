@@ -49,6 +49,10 @@ class ConfigApplyFailed(Payload, frozen=True, kw_only=True):
     message: Annotated[str | None, doc("what the tool said")] = None
     output_tail: Annotated[str | None, doc("end of its output")] = None
     paths: Annotated[list[str] | None, doc("files in conflict, where the tool says")] = None
+    phase: Annotated[
+        str | None, doc("validation: a check failed, and nothing was applied; apply: the command")
+    ] = None
+    check: Annotated[list[str] | None, doc("the check that failed")] = None
     duration_ms: _Duration = None
 
 
@@ -56,7 +60,7 @@ class ConfigDriftDetected(Payload, frozen=True, kw_only=True):
     """What lies in the home folder is no longer what the source says."""
 
     tool: _Tool
-    paths: Annotated[list[str], doc("files that differ")]
+    paths: Annotated[list[str], doc("files that differ; empty: none does any more")]
     source_dir: Annotated[str | None, doc("the source folder")] = None
     states: Annotated[dict[str, str] | None, doc("the tool's state letters by file")] = None
 
