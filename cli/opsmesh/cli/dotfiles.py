@@ -21,7 +21,7 @@ Checks = Annotated[
     typer.Option(
         "--check",
         metavar="'CMD ARG'",
-        help="Must pass first, after those of dotfiles.checks in config.yaml; no shell; repeatable.",
+        help="Must pass first, after dotfiles.checks of config.yaml; no shell; repeatable.",
     ),
 ]
 
@@ -177,6 +177,8 @@ def _words(text: str) -> list[str]:
 
 def _sources(settings: Settings) -> list[Source]:
     from opsmesh.producers.dotfiles import sources
+    from opsmesh.producers.dotfiles.memory import Remembered
+    from opsmesh.producers.dotfiles.producer import known
 
     option = settings.producers.options.get("dotfiles", {}).get("source", sources.AUTO)
-    return sources.find(str(option))
+    return known(str(option), Remembered("dotfiles"))

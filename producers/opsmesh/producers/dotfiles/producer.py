@@ -101,7 +101,7 @@ class Dotfiles:
 
     def available(self) -> str | None:
         """See `contract.Producer`."""
-        if sources.find(self._option):
+        if known(self._option, Remembered(self.name)):
             return None
         return (
             "no dotfiles of chezmoi, yadm, stow or git found: name them, "
@@ -115,7 +115,7 @@ class Dotfiles:
         notices = Notices()
         try:
             _Loop(
-                [Watched(source) for source in sources.find(self._option)],
+                [Watched(source) for source in known(self._option, remembered)],
                 notices,
                 remembered,
                 emit,
@@ -152,9 +152,11 @@ class _Loop:
         apply_path().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._notices.arm(APPLY, str(apply_path().parent), {apply_path().name})
         for one in list(self._watched.values()):
-            say(f"dotfiles: {one.source.tool} in {one.source.path}")
             self._compare(one)
             one.ask_at = now if self._every is not None else None
+        for one in self._watched.values():
+            say(f"dotfiles: {one.source.tool} in {text(one.source.path)}")
+        say(f"dotfiles: sources in place: {len(self._watched)}")
         while self._watched:
             self._note(self._notices.wait(self._timeout()))
             for one in list(self._watched.values()):
@@ -284,6 +286,19 @@ class _Loop:
             severity=severity,
         )
         self._remembered.tell(news, self._emit)
+
+
+def known(option: str, remembered: Remembered) -> list[Source]:
+    """The sources that the option names. stow is recognised by its links: a folder that had some
+    when it was seen first is stow's, even if all of them are gone by now."""
+    found = {source.path: source for source in sources.find(option)}
+    if sources.AUTO in option.split(","):
+        for path in sources.usual():
+            one = Source(tool=sources.STOW, path=path)
+            apart = found[path].tool == sources.GIT if path in found else True
+            if apart and os.path.isdir(path) and remembered.packages(one.key):  # noqa: PTH112
+                found[path] = one
+    return list(found.values())
 
 
 def text(path: str) -> str:

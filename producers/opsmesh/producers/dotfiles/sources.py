@@ -85,11 +85,13 @@ def guess(env: Mapping[str, str] = os.environ) -> list[Source]:
         if is_bare(repository):
             found.append(_apart(YADM, repository, home))
             break
-    for name in USUAL:
-        folder = home / name
-        if folder.is_dir() and (source := recognise(str(folder), env)):
-            found.append(source)
-    return found
+    seen = [recognise(folder, env) for folder in usual(env)]
+    return found + [source for source in seen if source]
+
+
+def usual(env: Mapping[str, str] = os.environ) -> list[str]:
+    """The folders where people keep dotfiles, whether they exist or not."""
+    return [str(Path(env.get("HOME") or Path.home(), name)) for name in USUAL]
 
 
 _DATA = ".local/share"
