@@ -51,7 +51,7 @@ def test_an_apply_tells_its_start_and_its_end(dots: Path, agent: StandInAgent) -
     assert completed["payload"]["paths"] == [".bashrc"]
     assert completed["correlation_id"] == started["correlation_id"]
     for event in agent.events:
-        registry.load().validate(event["topic"], event["payload"])
+        registry.load_registry(None).check(event["topic"], event["payload"])
 
 
 def test_a_conflict_is_a_failure_with_its_paths(dots: Path, agent: StandInAgent) -> None:
@@ -82,7 +82,7 @@ def test_a_check_that_fails_keeps_everything_as_it_is(dots: Path, agent: StandIn
     assert failed["payload"]["phase"] == "validation"
     assert failed["payload"]["check"] == [sys.executable, "-c", "exit(7)"]
     assert failed["payload"]["exit_code"] == 7
-    registry.load().validate(failed["topic"], failed["payload"])
+    registry.load_registry(None).check(failed["topic"], failed["payload"])
 
 
 def test_a_dry_run_shows_and_does_nothing(dots: Path, agent: StandInAgent) -> None:

@@ -103,7 +103,7 @@ def status(as_json: AsJson = False) -> None:
     from opsmesh.producers.dotfiles import apply
     from opsmesh.producers.dotfiles.memory import Remembered
 
-    remembered, rows = Remembered("dotfiles"), []
+    remembered, rows = Remembered("dotfiles"), list[dict[str, Any]]()
     for source in _sources(Settings()):
         drift = remembered.drift(source.key)
         rows.append(
@@ -145,7 +145,9 @@ def _plan(command: list[str], check: list[str], tool: str | None) -> Plan:
 
     settings = Settings()
     cwd = os.getcwd()  # noqa: PTH109
-    source = apply.source_of(command, _sources(settings), cwd) or sources.recognise(cwd)
+    source = apply.source_of(command, _sources(settings), cwd)
+    if source is None and cwd != os.path.expanduser("~"):  # noqa: PTH111
+        source = sources.recognise(cwd)
     found = tool or apply.tool_of(command, source)
     if found is None:
         output.fail(

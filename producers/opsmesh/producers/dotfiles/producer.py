@@ -207,9 +207,6 @@ class _Loop:
             del self._watched[source.key]
             self._notices.forget(source.key)
             return
-        except NoAnswer as error:
-            say(f"dotfiles: {error}")
-            return
         changed = differences(before, now) if before is not None else []
         if now != before:
             self._remembered.keep(source.key, files=now)
@@ -236,7 +233,11 @@ class _Loop:
         if index is None:
             one.tracked, one.index = [], None
         elif index != one.index:
-            one.tracked, one.index = drift.tracked(source), index
+            try:
+                one.tracked, one.index = drift.tracked(source), index
+            except NoAnswer as error:  # as before, then; asked again at the next look
+                say(f"dotfiles: {error}")
+                one.tracked = one.tracked or list(before)
         for name in one.tracked:
             self._notices.arm_way(source.key, os.path.join(source.root, name))  # noqa: PTH118
         return of_files(source.root, one.tracked, before)

@@ -57,7 +57,11 @@ def of_tree(root: str, before: Mapping[str, Any], arm: Callable[[str], None]) ->
             arm(folder)
             with os.scandir(folder) as entries:
                 names = sorted(entry.name for entry in entries)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:  # what we may not see any more is not gone
+            within = "" if folder == root else os.path.relpath(folder, root) + os.sep
+            found |= {path: seen for path, seen in before.items() if path.startswith(within)}
             continue
         for name in names:
             if noise(name):

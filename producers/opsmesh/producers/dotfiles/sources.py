@@ -22,6 +22,8 @@ AUTO: Final = "auto"
 USUAL: Final = (".dotfiles", "dotfiles", ".cfg")
 #: Suffixes of chezmoi's configuration file, in the order in which it looks.
 CHEZMOI_CONFIGS: Final = ("json", "jsonc", "toml", "yaml", "yml")
+#: Files of a folder that are looked at for a link to it: a package holds fewer.
+LOOKS: Final = 2000
 
 _SOURCE_DIR = re.compile(r"""^\s*"?sourceDir"?\s*[=:]\s*["']?([^"'\n,]+)""", re.MULTILINE)
 _WORK_TREE = re.compile(r"^\s*worktree\s*=\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
@@ -131,13 +133,17 @@ def stowed(source: Source) -> list[str]:
 
 
 def _is_linked(package: Path, target: Path) -> bool:
-    real = os.path.realpath(package) + os.sep
-    for folder, _, files in os.walk(package):
+    real, looks = os.path.realpath(package) + os.sep, 0
+    for folder, folders, files in os.walk(package):
+        folders[:] = [name for name in folders if name != ".git"]
         for name in files:
             way = Path(folder, name).relative_to(package)
-            for link in {way, Path(*map(_undotted, way.parts))}:
-                if os.path.realpath(target / link).startswith(real):
+            for link in {target / way, target.joinpath(*map(_undotted, way.parts))}:
+                if os.path.lexists(link) and os.path.realpath(link).startswith(real):
                     return True
+            looks += 1
+            if looks == LOOKS:
+                return False
     return False
 
 
