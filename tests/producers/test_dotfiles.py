@@ -17,7 +17,7 @@ from tests.producers.agent import StandInAgent, spooled, standing_in, until
 from tests.producers.idle import idle
 
 CHANGED, DRIFTED = "config.change.detected", "config.drift.detected"
-QUICK = ("settle=100ms", "max_wait=5s")
+QUICK = ("settle=200ms", "max_wait=5s")
 NO_DRIFT = (*QUICK, "drift_every=off")
 
 
@@ -198,9 +198,10 @@ def test_ten_thousand_files_at_once_are_events_that_fit(dots: Path, agent: Stand
             (dots / f"d{folder}").mkdir()
             for file in range(500):
                 (dots / f"d{folder}" / f"{file} \n{'é' * 40}").touch()
-        event = changes(agent, 1)[-1]
-        assert 100 < len(event["payload"]["paths"]) <= 500
-        assert event["payload"]["changes"] >= 10_000
+        told = agent.wait_for(
+            lambda events: sum(event["payload"]["changes"] for event in events) >= 10_000
+        )
+    assert all(0 < len(event["payload"]["paths"]) <= 500 for event in told)
 
 
 def test_what_changed_while_it_was_away_is_told_at_its_start(
@@ -245,13 +246,15 @@ def test_killed_and_started_twenty_times_it_tells_everything_once(
 
 def test_a_source_that_goes_and_comes_back_twenty_times(dots: Path, agent: StandInAgent) -> None:
     """Each time its files are told as gone, and told again."""
-    kept = dots.parent / "kept"
-    shutil.copytree(dots, kept)
+    kept, staging = dots.parent / "kept", dots.parent / "staging"
+    shutil.copytree(dots, kept, ignore=shutil.ignore_patterns(".git"))
+    shutil.rmtree(dots / ".git")
     with producing(f"{dots}:git", *NO_DRIFT):
         for turn in range(20):
             shutil.rmtree(dots)
             changes(agent, 2 * turn + 1)
-            shutil.copytree(kept, dots)
+            shutil.copytree(kept, staging)
+            staging.rename(dots)
             changes(agent, 2 * turn + 2)
         (dots / "bashrc").write_text("still watched\n")
         told = changes(agent, 41)

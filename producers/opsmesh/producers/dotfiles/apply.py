@@ -65,7 +65,7 @@ def tool_of(argv: Sequence[str], source: Source | None) -> str | None:
 
 
 def source_of(argv: Sequence[str], known: Sequence[Source], cwd: str) -> Source | None:
-    """The source that we are in; else the only one of the command's tool."""
+    """The source that we are in; else the only one, of the command's tool where it has one."""
     here = f"{os.path.realpath(cwd)}/"
     within = [
         one
@@ -75,8 +75,8 @@ def source_of(argv: Sequence[str], known: Sequence[Source], cwd: str) -> Source 
     if within:
         return max(within, key=lambda one: len(one.path))
     tool = tool_of(argv, None)
-    of_tool = [one for one in known if one.tool == tool]
-    return of_tool[0] if len(of_tool) == 1 else None
+    fitting = [one for one in known if tool in (None, one.tool)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def check(plan: Plan) -> tuple[Sequence[str], Outcome] | None:
