@@ -77,6 +77,13 @@ def producing(source: Path | str, *options: str) -> Iterator[subprocess.Popen[by
     assert process.returncode == 0, log.read_text()
 
 
+def put(path: Path, text: str) -> None:
+    """Write a file at one stroke: on a busy machine an empty file may be a burst of its own."""
+    fresh = path.with_name(f"{path.name}~")
+    fresh.write_text(text)
+    fresh.rename(path)
+
+
 def of(events: list[dict[str, Any]], topic: str) -> list[dict[str, Any]]:
     return [event for event in events if event["topic"] == topic]
 
@@ -267,7 +274,7 @@ def test_a_mesh_that_hangs_keeps_nobody_waiting(dots: Path, home: Path) -> None:
     """Changes go to the spool, every one."""
     with standing_in(home, hang=True), producing(dots, *NO_DRIFT):
         for turn in range(2):
-            (dots / f"n{turn}").write_text("x")
+            put(dots / f"n{turn}", "x")
             until(lambda turn=turn: len(spooled(home)) > turn)  # type: ignore[misc]
     assert [names(event, dots) for event in spooled(home)] == [["n0"], ["n1"]]
 
@@ -325,14 +332,15 @@ def test_yadm_its_tracked_files_alone_are_watched(user: Path, agent: StandInAgen
     yadm("commit", "-qm", "one")
     with producing("auto", *QUICK):
         (user / "novel.txt").write_text("not a dotfile")
-        (user / ".vimrc").write_text("set nonu\n")
+        put(user / ".vimrc", "set nonu\n")
         agent.wait_for(lambda events: len(events) == 2)
         (user / ".tmux.conf").write_text("t")
         yadm("add", str(user / ".tmux.conf"))
         agent.wait_for(lambda events: len(events) == 4)
-    change, drift, added, _ = agent.events
-    assert (change["topic"], names(change, user)) == (CHANGED, [".vimrc"])
-    assert (drift["topic"], drift["payload"]["states"]) == (DRIFTED, {".vimrc": " M"})
+    change, added = of(agent.events, CHANGED)
+    drift, _ = of(agent.events, DRIFTED)  # it is asked for at the start too: in either order
+    assert names(change, user) == [".vimrc"]
+    assert drift["payload"]["states"] == {".vimrc": " M"}
     assert names(added, user) == [".tmux.conf"]
     assert drift["payload"]["tool"] == "yadm"
 
@@ -346,7 +354,7 @@ def test_a_bare_repository_with_its_work_tree_in_home(user: Path, agent: StandIn
     git(user, "--git-dir", str(bare), "--work-tree", str(user), "add", ".inputrc")
     with producing("auto", *NO_DRIFT):
         (user / "other").write_text("x")
-        (user / ".inputrc").write_text("set bell-style visible\n")
+        put(user / ".inputrc", "set bell-style visible\n")
         (event,) = changes(agent, 1)
     assert names(event, user) == [".inputrc"]
     assert event["payload"]["tool"] == "git"

@@ -114,6 +114,21 @@ def test_an_unknown_manager_is_asked_for(home: Path, monkeypatch: pytest.MonkeyP
     assert "--tool" in done.stderr
 
 
+def test_the_one_known_source_is_taken_wherever_we_are(
+    dots: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Called from another folder, the checks run in the source, and the tool is its own."""
+    assert opsmesh("apply", "--", "stow", "bash").returncode == 0
+    monkeypatch.chdir(home / "state")
+    check = f"{sys.executable} -c 'import os, sys; sys.exit(not os.path.isdir(\"bash\"))'"
+    done = opsmesh("apply", "--check", check, "--dry-run", "--", "make")
+    assert f"(in {dots})" in done.stdout
+    assert "(as stow)" in done.stdout
+    assert opsmesh("check", "--check", check).returncode == 0
+    stow = ("stow", "-d", str(dots), "zsh")
+    assert opsmesh("apply", "--check", check, "--", *stow).returncode == 0
+
+
 def test_without_an_agent_or_with_one_that_hangs(dots: Path, home: Path) -> None:
     """The apply is done all the same, and its events wait in the spool."""
     assert opsmesh("apply", "--", "stow", "bash").returncode == 0

@@ -75,7 +75,7 @@ def check_(check: Checks = [], as_json: AsJson = False) -> None:  # noqa: B006 (
     """
     from opsmesh.producers.dotfiles import apply
 
-    plan = _plan(["git"], check, None)
+    plan = _plan([], check, None)
     if not plan.checks:
         output.fail(
             "there is no check",
@@ -149,6 +149,8 @@ def _plan(command: list[str], check: list[str], tool: str | None) -> Plan:
     if source is None and cwd != os.path.expanduser("~"):  # noqa: PTH111
         source = sources.recognise(cwd)
     found = tool or apply.tool_of(command, source)
+    if found is None and not command:  # checks alone are of no tool
+        found = sources.GIT
     if found is None:
         output.fail(
             f"{command[0]}: no dotfile manager to be seen",
