@@ -4,7 +4,8 @@ ProducerError
 ├── Refused            the agent would not take an event
 ├── UnknownProducer    no entry point has this name
 ├── Unavailable        the producer cannot run on this machine
-└── OptionError        an option of a producer is unknown, or its value is wrong
+├── OptionError        an option of a producer is unknown, or its value is wrong
+└── NotOurs            a file is not what `opsmesh install` wrote, and is left alone
 """
 
 from __future__ import annotations
@@ -50,4 +51,13 @@ class OptionError(ProducerError):
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"option {option}: {reason}")
         self.option = option
+        self.reason = reason
+
+
+class NotOurs(ProducerError):
+    """A file that an installation would overwrite or delete is not as opsmesh wrote it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} {reason}; nothing was changed. --force goes on, and keeps a copy")
+        self.path = path
         self.reason = reason

@@ -33,7 +33,7 @@ def discover() -> Found:
         try:
             found.producers[point.name] = _make(point, {})
         except Exception as error:  # noqa: BLE001, RUF100 (a stranger's code may raise anything)
-            found.problems[point.name] = _why(point, error)
+            found.problems[point.name] = why(point, error)
     return found
 
 
@@ -47,7 +47,7 @@ def load(name: str, options: Mapping[str, str] | None = None) -> Producer:
     except ProducerError:
         raise
     except Exception as error:
-        raise ProducerError(f"producer {name} is broken: {_why(points[name], error)}") from error
+        raise ProducerError(f"producer {name} is broken: {why(points[name], error)}") from error
 
 
 def _make(point: EntryPoint, options: Mapping[str, str]) -> Producer:
@@ -69,6 +69,7 @@ def _options(factory: Callable[..., Producer]) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
-def _why(point: EntryPoint, error: Exception) -> str:
+def why(point: EntryPoint, error: Exception) -> str:
+    """What is wrong with a plug-in, and whose it is."""
     package = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
     return f"{point.value}{package}: {type(error).__name__}: {error}"

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
+
+#: What a probe's text stands for.
+TOKEN: Final = "TOKEN"  # noqa: S105 (a place, no secret)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,4 +72,24 @@ class Wiring(Protocol):
 
     def after(self) -> str:
         """What is left for the user to do, like "open a new shell"; empty for nothing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A way to see that a wired tool is heard: `argv` runs on a terminal of its own and is given
+    `typed`; TOKEN in it stands for a text that the event on `topic` must hold."""
+
+    label: str
+    argv: Sequence[str]
+    typed: str
+    topic: str
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A wiring that can be tried; what a probe does is real, so only on request."""
+
+    def probes(self) -> Sequence[Probe]:
+        """The trials, one for each half."""
         ...

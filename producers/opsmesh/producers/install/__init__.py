@@ -1,0 +1,1 @@
+"""Writing a tool's own half, and undoing exactly that."""

@@ -1,0 +1,88 @@
+"""What an installation has written, kept so that exactly that can be undone.
+
+A record is written before what it tells of: after a crash in between, undoing finds less than it
+looks for, and never something that it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from opsmesh.producers.errors import ProducerError
+from opsmesh.producers.host import write_atomically
+from opsmesh.router import paths
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """One piece. For a file: the hashes of every text that we have written there."""
+
+    kind: Literal["file", "line"]
+    path: str
+    #: SHA-256, hexadecimal; a file that has another one was changed by somebody else.
+    sha256: list[str] = field(default_factory=list)
+    #: What our line ends with.
+    mark: str = ""
+    #: The line before ours was ended for it.
+    unended: bool = False
+    #: The file was not there before.
+    created: bool = False
+    #: Folders that were not there before, the outermost first.
+    folders: list[str] = field(default_factory=list)
+    #: Where the file lies that stood there before.
+    saved: str = ""
+
+
+@dataclass(kw_only=True)
+class Record:
+    """Everything that was written for a tool."""
+
+    tool: str
+    version: str = ""
+    entries: list[Entry] = field(default_factory=list)
+
+    def entry(self, kind: str, path: Path) -> Entry | None:
+        """What is known of a piece."""
+        known = (one for one in self.entries if (one.kind, one.path) == (kind, str(path)))
+        return next(known, None)
+
+
+def folder() -> Path:
+    """Where records lie."""
+    return Path(paths.state_dir(), "installed")
+
+
+def load(tool: str) -> Record | None:
+    """The record of a tool; None when nothing was installed. ProducerError when it is unreadable:
+    what it would undo is not guessed."""
+    path = folder() / f"{tool}.json"
+    try:
+        told = json.loads(path.read_bytes())
+        return Record(
+            tool=tool,
+            version=str(told.get("version", "")),
+            entries=[Entry(**entry) for entry in told["entries"]],
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ProducerError(f"{path} cannot be read: {error}") from error
+
+
+def store(record: Record) -> None:
+    """Keep the record, so that it survives a crash of the machine."""
+    text = json.dumps(asdict(record), indent=1)
+    write_atomically(folder() / f"{record.tool}.json", text.encode())
+
+
+def forget(tool: str) -> None:
+    """There is nothing left to undo."""
+    (folder() / f"{tool}.json").unlink(missing_ok=True)
+
+
+def installed() -> list[str]:
+    """Every tool that has a record."""
+    return sorted(path.stem for path in folder().glob("*.json"))
