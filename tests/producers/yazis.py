@@ -35,6 +35,7 @@ class Terminal:
         """Run a command in a window of its own."""
         size = ("-x", "100", "-y", "30")
         self("new-session", "-d", "-s", name, *size, *command)
+        self("set", "-g", "exit-empty", "off")
 
     def type(self, name: str, *keys: str) -> None:
         self("send-keys", "-t", name, *keys)
@@ -57,7 +58,7 @@ class RealYazi:
     def __init__(
         self, terminal: Terminal, folder: Path, *, id: int = 77, before: tuple[str, ...] = ()
     ) -> None:
-        self._terminal, self._id = terminal, str(id)
+        self._terminal, self._id, self._before = terminal, str(id), before
         terminal.run(f"y{id}", *before, YAZI, f"--client-id={id}", str(folder))
         until(lambda: self._emit("noop") == 0)
 
@@ -75,8 +76,12 @@ class RealYazi:
         self._emit("quit", "--no-confirm")
         until(lambda: f"y{self._id}" not in _sessions(self._terminal))
 
+    def hang_up(self) -> None:
+        """Close its window; much quicker than `quit`, for which Yazi takes 5 seconds in tmux."""
+        self._terminal("kill-session", "-t", f"y{self._id}")
+
     def _emit(self, *action: str) -> int:
-        command = [YA, "emit-to", self._id, *action]
+        command = [*self._before, YA, "emit-to", self._id, *action]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
 
@@ -106,10 +111,12 @@ def children(pid: int) -> list[int]:
 
 
 @contextmanager
-def producing(name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def producing(
+    name: str, *options: str, before: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """A producer as a process that watches; SIGTERM ends it, with exit code 0."""
     pairs = [word for option in options for word in ("-o", option)]
-    command = [sys.executable, "-P", "-m", "opsmesh.producers.host", name, *pairs]
+    command = [*before, sys.executable, "-P", "-m", "opsmesh.producers.host", name, *pairs]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ)
     assert process.stderr is not None
     first = process.stderr.readline()
