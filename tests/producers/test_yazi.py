@@ -18,6 +18,7 @@ from tests.producers import yazis
 from tests.producers.agent import StandInAgent, spooled, standing_in, until
 from tests.producers.yazis import RealYazi, Terminal, children, producing
 
+from opsmesh.producers.peer import identity
 from opsmesh.producers.yazi.dds import socket_path
 
 YA = f"ya={yazis.YA}"
@@ -199,9 +200,9 @@ def test_two_instances_and_a_ya_that_is_killed(
         until(lambda: heard(process))
         remove(first, work / "3")
         operations(agent, 4)
-        server = socket_path().stat().st_ino
+        server = identity(socket_path())
         first.quit()
-        until(lambda: socket_path().stat().st_ino != server)  # the second one takes over
+        until(lambda: identity(socket_path()) != server)  # the second one takes over
         until(lambda: heard(process))
         remove(second, work / "dst/4")
         assert Path(operations(agent, 5)[4]["payload"]["paths"][0]).name == "4"

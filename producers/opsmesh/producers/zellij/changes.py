@@ -87,7 +87,9 @@ def _ended(key: str, was: Mapping[str, Any], *, crashed: bool, now_us: int) -> C
     payload = {
         "session": was["name"],
         "multiplexer": ZELLIJ,
-        "crashed": crashed,
+        # a session that was renamed leaves its socket behind also when it ends properly: Zellij
+        # removes it under the first name (zellij-server/src/lib.rs), so nobody can tell
+        **({"crashed": crashed} if _count(was, "named") < 2 else {}),
         "duration_s": round(max(0, now_us - born_us) / 1e6, 3),
     }
     return Change(ENDED, was["name"], payload, born_us // 1000, (ENDED, key, was["name"]))
