@@ -148,7 +148,9 @@ def test_a_folder_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     if missing := yazis.missing():
         assert not os.environ.get("CI"), f"{missing} must be there in CI"
         pytest.skip(f"{missing} is not installed")
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders let nobody else in
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as name:  # pytest's own folders let nobody else in
         home = Path(name)
         for variable in ("CONFIG_HOME", "STATE_HOME", "DATA_HOME", "RUNTIME_DIR", "CACHE_HOME"):
             monkeypatch.setenv(f"XDG_{variable}", str(home / variable))
@@ -169,8 +171,15 @@ def test_a_folder_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
                 os.chown(path, NOBODY, NOBODY)
             yazi = RealYazi(terminal, home / "open", before=AS_NOBODY)
             until(lambda: heard(process))
-            yazi.do("cd", str(home / "open/secret"))
-            [denied] = operations(agent, 1)
+
+            def tried() -> bool:
+                """Connected is not yet heard by Yazi, which tells this without delay."""
+                yazi.do("cd", str(home / "open"))
+                yazi.do("cd", str(home / "open/secret"))
+                return bool(agent.events)
+
+            until(tried)
+            denied = agent.events[0]
             yazi.quit()
     assert denied["topic"] == "file.path.access.denied"
     assert denied["payload"] == {

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.producers.agent import until
 
@@ -104,7 +105,7 @@ def pane(id: int, *, x: int = 0, focus: bool = False, title: str = "t", **more: 
 
 def ended(id: int, command: str, status: int | None) -> str:
     """A command pane whose command has ended."""
-    more = {} if status is None else {"exit_status": status}
+    more: dict[str, Any] = {} if status is None else {"exit_status": status}
     return pane(id, exited="true", is_held="true", terminal_command=quoted(command), **more)
 
 
