@@ -14,6 +14,7 @@ class TermSessionStarted(Payload, frozen=True, kw_only=True):
 
     session: Annotated[str, doc("name of the session")]
     multiplexer: _Multiplexer = None
+    renamed_from: Annotated[str | None, doc("name it had: it only has another one now")] = None
 
 
 class TermSessionEnded(Payload, frozen=True, kw_only=True):
@@ -25,6 +26,7 @@ class TermSessionEnded(Payload, frozen=True, kw_only=True):
     duration_s: Annotated[float | None, doc("life of the session, seconds, where it is known")] = (
         None
     )
+    renamed_to: Annotated[str | None, doc("name it has now: it goes on under another one")] = None
 
 
 class TermPaneCommandFailed(Payload, frozen=True, kw_only=True):
