@@ -12,9 +12,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from opsmesh.producers.journal.classify import FIELDS, MATCHES
+from opsmesh.producers.journal.entry import number, text
 
 #: Seconds until a journalctl that died is started again: first, longest.
 RESTART_FIRST, RESTART_LONGEST = 0.5, 30.0
@@ -22,6 +23,8 @@ RESTART_FIRST, RESTART_LONGEST = 0.5, 30.0
 QUESTION: Final = 30.0
 #: Seconds that journalctl has to go away before it is killed.
 LEAVE: Final = 2.0
+#: Bytes of one line, at most. journalctl leaves out what is longer than 4 KiB in a field.
+LINE: Final = 1 << 20
 
 
 class JournalError(Exception):
@@ -52,7 +55,12 @@ class Source:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise JournalError(str(error)) from error
         first = done.stdout.partition(b"\n")[0]
-        return dict(json.loads(first)) if first.strip() else None
+        if not first.strip():
+            return None
+        entry = parse(first)
+        if entry is None:
+            raise JournalError("journalctl's answer is no entry")
+        return entry
 
     def newest(self) -> str:
         """The cursor of the last entry; empty for an empty journal."""
@@ -77,12 +85,21 @@ class Source:
         """Entries without end; `start` gives the arguments that say from where, at each start."""
         wait = RESTART_FIRST
         while True:
-            with self._child(start()) as child:
-                for line in child.stdout or ():
-                    wait = RESTART_FIRST
-                    with contextlib.suppress(ValueError):  # a line cut short by its writer's death
-                        yield json.loads(line)
-            report(f"journalctl ended with {child.returncode}, starts again in {wait:g} s")
+            skipped = 0
+            try:
+                with self._child(start()) as child:
+                    for line in _lines(child.stdout):
+                        entry = parse(line)
+                        if entry is None:
+                            skipped += 1
+                            continue
+                        wait = RESTART_FIRST
+                        yield entry
+                ended = f"journalctl ended with {child.returncode}"
+            except (OSError, JournalError) as error:  # its package is being replaced
+                ended = f"journalctl: {error}"
+            unreadable = f" ({skipped} lines were unreadable)" if skipped else ""
+            report(f"{ended}{unreadable}, starts again in {wait:g} s")
             sleep(wait)
             wait = min(wait * 2, RESTART_LONGEST)
 
@@ -108,3 +125,19 @@ class Source:
                 child.wait()
             if child.stdout:
                 child.stdout.close()
+
+
+def _lines(stream: IO[bytes] | None) -> Iterator[bytes]:
+    while stream and (line := stream.readline(LINE)):
+        yield line
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """An entry that says where and when it is; None for anything else, as a line that was cut."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not text(entry, "__CURSOR"):
+        return None
+    return entry if number(entry, "__REALTIME_TIMESTAMP") is not None else None
