@@ -37,6 +37,7 @@ def counted(findings: list[Finding]) -> Counter[tuple[str, str]]:
     [
         ("service.start.failed", "service.start.failed"),
         ("service.start.failed.job", "service.start.failed"),
+        ("service.start.failed.user", "service.start.failed"),
         ("unit.timeout", "service.start.failed"),
         ("unit.watchdog", "service.start.failed"),
         ("service.restart.throttled", "service.restart.throttled"),

@@ -87,14 +87,18 @@ class Source:
         while True:
             skipped = 0
             try:
-                with self._child(start()) as child:
-                    for line in _lines(child.stdout):
-                        entry = parse(line)
-                        if entry is None:
-                            skipped += 1
-                            continue
-                        wait = RESTART_FIRST
-                        yield entry
+                # --follow shows the current boot alone, whatever --boot says (journalctl.c, 252 to
+                # 257), and --merge, which would not, takes other machines' journals too. So what
+                # was logged until now is read first, of all boots.
+                for mode in ((), ("--follow", "--no-tail")):
+                    with self._child(mode, start()) as child:
+                        for line in _lines(child.stdout):
+                            entry = parse(line)
+                            if entry is None:
+                                skipped += 1
+                                continue
+                            wait = RESTART_FIRST
+                            yield entry
                 ended = f"journalctl ended with {child.returncode}"
             except (OSError, JournalError) as error:  # its package is being replaced
                 ended = f"journalctl: {error}"
@@ -104,11 +108,12 @@ class Source:
             wait = min(wait * 2, RESTART_LONGEST)
 
     @contextlib.contextmanager
-    def _child(self, start: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    def _child(
+        self, mode: Sequence[str], start: Sequence[str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
         command = [
             *self.arguments(),
-            "--follow",
-            "--no-tail",
+            *mode,
             f"--output-fields={','.join(FIELDS)}",
             *start,
             *MATCHES,
