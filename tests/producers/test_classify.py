@@ -52,6 +52,13 @@ def test_every_captured_entry_has_its_topic(group: str, topic: str) -> None:
         assert topic in [finding.topic for finding in classify(entry)]
 
 
+def test_every_topic_of_the_journal_has_a_capture() -> None:
+    """Real entries tell each topic that the registry gives to the journal, and no other."""
+    owned = {topic.name for topic in registry.load_registry(None) if topic.owner == "journal"}
+    entries = [*capture("journal_vm.jsonl"), *EVENTS["service.start.failed.user"]]
+    assert {finding.topic for finding in story(entries)} == owned
+
+
 def test_every_finding_fits_the_payload_that_its_topic_registers() -> None:
     """The registry takes what the producer would emit of a whole captured run."""
     topics = registry.load_registry(None)

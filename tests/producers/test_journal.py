@@ -315,6 +315,18 @@ def test_scope_tells_one_managers_units_alone(home: Path) -> None:
         assert len(emitted) == told, scope
 
 
+def test_a_journal_that_may_not_be_read_says_how_it_may(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason names the command that gives the right."""
+    assert Journal(directory=str(journal)).available() is None
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    reason = Journal(directory=str(journal)).available()
+    assert reason is not None
+    assert "usermod -aG systemd-journal" in reason
+    assert "no journal in" in str(Journal(directory=str(journal / "none")).available())
+
+
 def test_a_wrong_option_is_named(home: Path) -> None:
     """An unknown option, or a wrong value, is a usage error in one line."""
     for option, said in (
