@@ -272,12 +272,14 @@ def test_ten_thousand_hostile_lines_are_skipped(
         b"\xff\xfe\0",
         b'{"__CURSOR": 3}',
         b'{"__CURSOR": "s=1", "__REALTIME_TIMESTAMP": "soon"}',
+        b'{"__CURSOR": "s=1", "__REALTIME_TIMESTAMP": "18446744073709551615"}',
         b'{"__CURSOR": null, "__REALTIME_TIMESTAMP": "' + b"9" * 5000 + b'"}',
     ]
     with wrapped.lines.open("wb") as file:
         for _ in range(10_000):
             line = chance.choice([*odd, chance.choice(capture)])
             file.write(line[: chance.randrange(len(line) or 1)] + b"\n")
+        file.writelines(line + b"\n" for line in odd)
         file.write(b"x" * (3 << 20) + b"\n")
         for entry in map(json.loads, capture):
             stranger = {**entry, "_PID": "4711", "_UID": "1000", "SYSLOG_FACILITY": "1"}
@@ -320,7 +322,10 @@ def test_a_journal_that_may_not_be_read_says_how_it_may(
 ) -> None:
     """The reason names the command that gives the right."""
     assert Journal(directory=str(journal)).available() is None
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    real = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **_: str(path)[-8:] != ".journal" and real(path, mode)
+    )
     reason = Journal(directory=str(journal)).available()
     assert reason is not None
     assert "usermod -aG systemd-journal" in reason

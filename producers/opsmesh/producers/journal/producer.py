@@ -19,6 +19,7 @@ from opsmesh.producers.errors import OptionError, ProducerError, Refused
 from opsmesh.producers.host import say
 from opsmesh.producers.journal import classify, position
 from opsmesh.producers.journal.classify import Finding
+from opsmesh.producers.journal.entry import number, text
 from opsmesh.producers.journal.position import Gap, Position
 from opsmesh.producers.journal.reader import JournalError, Source
 from opsmesh.producers.journal.tracker import FLAP_RESTARTS, FLAP_WINDOW, Tracker
@@ -166,7 +167,7 @@ class Journal:
             )
 
     def _take(self, entry: Mapping[str, Any], emit: Emit) -> None:
-        cursor, at_us = str(entry["__CURSOR"]), int(entry["__REALTIME_TIMESTAMP"])
+        cursor, at_us = text(entry, "__CURSOR"), number(entry, "__REALTIME_TIMESTAMP") or 0
         news = [finding for finding in self._tracker.see(entry) if self._is_wanted(finding)]
         for finding in news:
             try:

@@ -23,6 +23,8 @@ RESTART_FIRST, RESTART_LONGEST = 0.5, 30.0
 QUESTION: Final = 30.0
 #: Seconds that journalctl has to go away before it is killed.
 LEAVE: Final = 2.0
+#: The end of the year 9999: no clock of a working machine says so.
+LATEST_US: Final = 253_402_300_800_000_000
 #: Bytes of one line, at most. journalctl leaves out what is longer than 4 KiB in a field.
 LINE: Final = 1 << 20
 
@@ -99,6 +101,10 @@ class Source:
                                 continue
                             wait = RESTART_FIRST
                             yield entry
+                        with contextlib.suppress(subprocess.TimeoutExpired):
+                            child.wait(LEAVE)
+                    if child.returncode < 0:
+                        break  # killed: what it had not read yet may be of an earlier boot
                 ended = f"journalctl ended with {child.returncode}"
             except (OSError, JournalError) as error:  # its package is being replaced
                 ended = f"journalctl: {error}"
@@ -145,4 +151,5 @@ def parse(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(entry, dict) or not text(entry, "__CURSOR"):
         return None
-    return entry if number(entry, "__REALTIME_TIMESTAMP") is not None else None
+    at_us = number(entry, "__REALTIME_TIMESTAMP")
+    return entry if at_us is not None and at_us < LATEST_US else None
