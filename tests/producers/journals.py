@@ -29,8 +29,8 @@ def add(folder: Path, export: bytes) -> None:
     subprocess.run(command, input=export, check=True, capture_output=True)
 
 
-def later(unit: str) -> bytes:
-    """A failure of `unit`, logged after everything in the capture."""
+def later(unit: str, *, boot: str = "", at_us: int = 0) -> bytes:
+    """A failure of `unit`, logged an hour after the capture or at `at_us`, in another `boot`."""
     blocks = EXPORT.read_bytes().split(b"\n\n")
     [failed] = [b for b in blocks if b"Failed with result" in b and b"UNIT=t-fail.service" in b]
     lines = []
@@ -38,6 +38,12 @@ def later(unit: str) -> bytes:
         name, equals, value = line.partition(b"=")
         if name in (b"__REALTIME_TIMESTAMP", b"__MONOTONIC_TIMESTAMP"):
             value = str(int(value) + 3_600_000_000).encode()
+        if at_us and name == b"__REALTIME_TIMESTAMP":
+            value = str(at_us).encode()
+        if boot and name == b"__MONOTONIC_TIMESTAMP":
+            value = b"9000000"
+        if boot and name == b"_BOOT_ID":
+            value = boot.encode()
         if name == b"INVOCATION_ID":
             value = os.urandom(16).hex().encode()
         if name != b"__CURSOR":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +17,13 @@ from typing import Any
 
 import pytest
 from tests.producers import journals
-from tests.producers.agent import StandInAgent, spooled, until
+from tests.producers.agent import StandInAgent, spooled, standing_in, until
+from tests.producers.idle import idle
 
+from opsmesh.producers.journal import Journal
 from opsmesh.producers.journal.position import Position, find_gap, load, resume_at_us, store
 from opsmesh.producers.journal.reader import Source
+from opsmesh.schemas import times
 
 
 @pytest.fixture
@@ -147,20 +152,184 @@ def test_with_no_agent_the_spool_has_every_event(home: Path, journal: Path) -> N
     """Without an agent, the events are in the spool before the cursor is stored."""
     path = home / "state/opsmesh/producers/journal/cursor"
     with producing(journal, "since=2000-01-01") as process:
-        until(lambda: throttled(spooled(home)))
+        until(partial(is_told, path, journal))
         assert process.poll() is None
+        assert throttled(spooled(home))
+
+
+def test_a_mesh_that_hangs_has_everything_in_the_spool(home: Path, journal: Path) -> None:
+    """An agent that takes lines and never answers costs no event."""
+    path = home / "state/opsmesh/producers/journal/cursor"
+    with standing_in(home, hang=True), producing(journal, "since=2000-01-01"):
+        until(partial(is_told, path, journal))
+    assert failures(spooled(home))[:2] == ["t-fail.service", "t-throttle.service"]
+    assert throttled(spooled(home))
+
+
+def is_told(path: Path, journal: Path) -> bool:
+    """Whether the capture's last event has been emitted, and noted."""
+    last = Source(str(journal)).ask("CODE_FUNC=unit_test_start_limit")
     kept = load(path)
-    assert kept is not None
-    assert kept.cursor in [event["payload"]["cursor"] for event in spooled(home)]
+    return last is not None and kept is not None and kept.cursor == last["__CURSOR"]
 
 
-def test_an_idle_producer_is_small(agent: StandInAgent, journal: Path) -> None:
-    """The process holds less than 30 MB, and none of the heavy modules."""
+def test_it_is_light(agent: StandInAgent, home: Path, journal: Path) -> None:
+    """The process rests in less than 30 MB."""
+    resident, cpu = idle("journal", {"directory": str(journal)}, home)
+    assert resident < 30, resident
+    assert cpu < 1, cpu
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_journalctl_is_killed_twenty_times(agent: StandInAgent, journal: Path) -> None:
+    """What is logged around each death is told once."""
+    units = [f"t-{count}.service" for count in range(20)]
     with producing(journal, "since=2000-01-01") as process:
-        agent.wait_for(lambda events: bool(events))
-        status = Path(f"/proc/{process.pid}/status").read_text()
-    resident = int(status.split("VmRSS:")[1].split()[0])
-    assert resident < 30 * 1024, f"{resident} kB"
+        agent.wait_for(throttled)
+        for unit in units:
+            until(lambda: bool(children(process.pid)))
+            for child in children(process.pid):
+                os.kill(child, signal.SIGKILL)
+            journals.add(journal, journals.later(unit))
+            agent.wait_for(lambda events, unit=unit: unit in failures(events))  # type: ignore[misc]
+    assert [unit for unit in failures(agent.events) if unit in units] == units
+
+
+class Wrapped:
+    """journalctl behind a script on the PATH: `hold`: it does not follow; `lines` go first."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder.mkdir()
+        self.hold, self.lines = folder / "hold", folder / "lines"
+        self.lines.touch()
+        script = folder / "journalctl"
+        script.write_text(
+            "#!/bin/sh\n"
+            f'case " $* " in *" --follow "*)\n[ -e "{self.hold}" ] && exit 1\n'
+            f'cat "{self.lines}" || exit 1;; esac\n'
+            f'exec {shutil.which("journalctl")} "$@"\n'
+        )
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wrapped:
+    """journalctl, behind a script that can hold it back."""
+    return Wrapped(tmp_path / "bin", monkeypatch)
+
+
+def test_a_journal_that_is_replaced_while_journalctl_is_dead_is_a_gap(
+    agent: StandInAgent, journal: Path, wrapped: Wrapped
+) -> None:
+    """The start after a death looks whether the cursor is still there, as the first one does."""
+    with producing(journal, "since=2000-01-01") as process:
+        seen = len(agent.wait_for(throttled))
+        wrapped.hold.touch()
+        for child in children(process.pid):
+            os.kill(child, signal.SIGKILL)
+        (journal / "made.journal").unlink()
+        journals.add(journal, journals.later("t-new.service", at_us=times.now_us()))
+        wrapped.hold.unlink()
+        events = agent.wait_for(lambda events: "t-new.service" in failures(events))[seen:]
+    assert [event["topic"] for event in events] == ["mesh.gap.detected", "service.start.failed"]
+    assert events[0]["payload"]["kind"] in ("journal_replaced", "journal_empty")
+
+
+def test_a_reboot_is_no_gap(agent: StandInAgent, home: Path, journal: Path) -> None:
+    """What the boots before this one logged is told as well: journalctl would not follow it."""
+    with producing(journal, "since=2000-01-01"):
+        before = agent.wait_for(throttled)
+        until(lambda: stored(home, before[-1]))
+    units = ["t-ab.service", "t-cd.service"]
+    for unit, boot in zip(units, ("ab" * 16, "cd" * 16), strict=True):
+        journals.add(journal, journals.later(unit, boot=boot))
+    with producing(journal):
+        events = agent.wait_for(lambda events: units[-1] in failures(events))
+    assert failures(events[len(before) :]) == units
+    assert "mesh.gap.detected" not in [event["topic"] for event in events]
+
+
+def test_ten_thousand_hostile_lines_are_skipped(
+    agent: StandInAgent, journal: Path, wrapped: Wrapped
+) -> None:
+    """Cut, foreign, endless and false lines are no event and no end; what follows is told."""
+    chance = random.Random(7)
+    capture = (Path(__file__).parent / "data/journal_vm.jsonl").read_bytes().splitlines()
+    odd = [
+        b"",
+        b"null",
+        b"[]",
+        b"3",
+        b'"x"',
+        b"{}",
+        b"[" * 9000,
+        b"9" * 5000,
+        b"\xff\xfe\0",
+        b'{"__CURSOR": 3}',
+        b'{"__CURSOR": "s=1", "__REALTIME_TIMESTAMP": "soon"}',
+        b'{"__CURSOR": "s=1", "__REALTIME_TIMESTAMP": "18446744073709551615"}',
+        b'{"__CURSOR": null, "__REALTIME_TIMESTAMP": "' + b"9" * 5000 + b'"}',
+    ]
+    with wrapped.lines.open("wb") as file:
+        for _ in range(10_000):
+            line = chance.choice([*odd, chance.choice(capture)])
+            file.write(line[: chance.randrange(len(line) or 1)] + b"\n")
+        file.writelines(line + b"\n" for line in odd)
+        file.write(b"x" * (3 << 20) + b"\n")
+        for entry in map(json.loads, capture):
+            stranger = {**entry, "_PID": "4711", "_UID": "1000", "SYSLOG_FACILITY": "1"}
+            stranger["_SYSTEMD_UNIT"], stranger["UNIT"] = "session-2.scope", "forged.service"
+            file.write(json.dumps(stranger).encode() + b"\n")
+    with producing(journal, "since=2000-01-01"):
+        events = agent.wait_for(throttled)
+    assert failures(events)[0] == "t-fail.service"
+    assert {event["payload"]["unit"][:2] for event in events} == {"t-"}
+
+
+def test_units_can_be_left_out(agent: StandInAgent, journal: Path) -> None:
+    """`ignore` takes patterns of units."""
+    with producing(journal, "since=2000-01-01", "ignore= t-fail.*, t-flap*"):
+        events = agent.wait_for(throttled)
+    assert "t-fail.service" not in failures(events)
+    assert "t-throttle.service" in failures(events)
+
+
+def test_scope_tells_one_managers_units_alone(home: Path) -> None:
+    """`scope` leaves out the other manager's, core dumps and kills too."""
+    entry = json.loads((Path(__file__).parent / "data/journal_events.json").read_bytes())
+    system, [user] = entry["service.start.failed"], entry["service.start.failed.user"]
+    cores, kills = entry["system.coredump.created"], entry["system.oom.killed.kernel"]
+    for scope, told in (("all", 6), ("system", 5), ("user", 1)):
+        emitted: list[str] = []
+
+        def emit(topic: str, payload: Any, *, into: list[str] = emitted, **_: Any) -> str:
+            into.append(topic)
+            return "id"
+
+        producer = Journal(scope=scope)
+        for one in (*system, user, *cores, *kills):
+            producer._take(one, emit)
+        assert len(emitted) == told, scope
+
+
+def test_a_journal_that_may_not_be_read_says_how_it_may(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason names the command that gives the right."""
+    assert Journal(directory=str(journal)).available() is None
+    real = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **_: str(path)[-8:] != ".journal" and real(path, mode)
+    )
+    reason = Journal(directory=str(journal)).available()
+    assert reason is not None
+    assert "usermod -aG systemd-journal" in reason
+    assert "no journal in" in str(Journal(directory=str(journal / "none")).available())
 
 
 def test_a_wrong_option_is_named(home: Path) -> None:
@@ -169,6 +338,7 @@ def test_a_wrong_option_is_named(home: Path) -> None:
         ("speed=1", "option speed: unknown; journal has"),
         ("flap_restarts=none", "'none' is not a number"),
         ("flap_window=5", "duration '5'"),
+        ("scope=mine", "'mine' is none of all, system, user"),
     ):
         command = [sys.executable, "-P", "-m", "opsmesh.producers.host", "journal", "-o", option]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -9,11 +9,11 @@ _SYSTEMD_UNIT, which names the sender.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-Entry = Mapping[str, Any]
+from opsmesh.producers.journal import kernel
+from opsmesh.producers.journal.entry import Entry, number, text
 
 START_FAILED: Final = "service.start.failed"
 THROTTLED: Final = "service.restart.throttled"
@@ -28,22 +28,16 @@ PROCESS_EXIT: Final = "98e322203f7a4ed290d09fe03c09fe15"
 RESTART_SCHEDULED: Final = "5eb03494b6584870a536b337290809b3"
 COREDUMPED: Final = "fc2e22bc6ee647b6b90729ab34a250b1"
 OUT_OF_MEMORY: Final = "fe6faa94e7774663a0da52717891d8ef"
-#: systemd 252 gives "Start request repeated too quickly." no message id: the function tells it.
+OOMD_KILLED: Final = "d989611b15e44c9dbf31e3c81256e4ed"
+#: "Start request repeated too quickly." has no message id (252 and 257): the function tells it.
 START_LIMIT_FUNCTION: Final = "unit_test_start_limit"
 
-#: Unit results that are failures.
-FAILURES: Final = frozenset(
-    [
-        "exit-code",
-        "signal",
-        "core-dump",
-        "oom-kill",
-        "watchdog",
-        "timeout",
-        "start-limit-hit",
-        "protocol",
-        "resources",
-    ]
+#: Results of a unit that ended as it should; every other one is a failure. systemd tells these
+#: with other message ids, and adds kinds of failure with new versions.
+ENDED_WELL: Final = frozenset(["", "success", "exec-condition"])
+#: Results of a start job after which its unit does not run: JOB_RESULT, in job.c's words.
+JOB_FAILURES: Final = frozenset(
+    ["failed", "timeout", "dependency", "assert", "unsupported", "once", "frozen"]
 )
 
 #: The fields that are read. journalctl hands over no others, so that what a core dump's entry holds
@@ -71,11 +65,12 @@ FIELDS: Final = (
     "COREDUMP_SIGNAL",
     "COREDUMP_SIGNAL_NAME",
     "COREDUMP_FILENAME",
-    "SYSLOG_IDENTIFIER",
+    "SYSLOG_FACILITY",
     "_PID",
     "_UID",
     "_EXE",
     "_TRANSPORT",
+    "_SYSTEMD_CGROUP",
     "_SYSTEMD_UNIT",
     "_SYSTEMD_USER_UNIT",
 )
@@ -91,29 +86,36 @@ MATCHES: Final = (
             RESTART_SCHEDULED,
             COREDUMPED,
             OUT_OF_MEMORY,
+            OOMD_KILLED,
         )
     ),
     "+",
     f"CODE_FUNC={START_LIMIT_FUNCTION}",
     "+",
     "_TRANSPORT=kernel",
+    "SYSLOG_FACILITY=0",
 )
 
-_KERNEL_OOM = re.compile(
-    r"oom-kill:constraint=(?P<constraint>\w+).*?"
-    r"task_memcg=(?P<memcg>.*?),task=(?P<comm>.*),pid=(?P<pid>\d+),uid=(?P<uid>\d+)"
-)
+#: Where distributions keep the manager's program.
+_MANAGER: Final = re.compile(r"(/usr|/(nix|gnu)/store/[^/]+)?/lib/systemd/systemd")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fact in one entry. `invocation` is the unit's run that it belongs to, where known."""
+    """One fact in one entry.
+
+    `invocation`: the unit's run that it belongs to, where known; `owner`: the user whose manager it
+    is, empty for the system's; `follows`: the entry tells how something ended that had an entry of
+    its own, unless that one was lost.
+    """
 
     topic: str
     unit: str
     payload: dict[str, Any] = field(default_factory=dict)
     invocation: str = ""
     manager: str = "system"
+    owner: str = ""
+    follows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,26 +127,11 @@ class ProcessExit:
     status: int | None
 
 
-def text(entry: Entry, name: str) -> str:
-    """A field as text: journald gives bytes for what is no UTF-8, and a list for a repeated one."""
-    value = entry.get(name)
-    if isinstance(value, list):
-        if value and all(isinstance(item, int) for item in value):
-            return bytes(value).decode("utf-8", "replace")
-        value = value[0] if value else None
-    return value if isinstance(value, str) else ""
-
-
-def number(entry: Entry, name: str) -> int | None:
-    """A field as a number; None where it is missing or none."""
-    value = text(entry, name)
-    return int(value) if value.isdecimal() else None
-
-
 def classify(entry: Entry) -> list[Finding]:
     """What the entry says, each fact for itself; nothing for most entries, or untrusted ones."""
     if text(entry, "_TRANSPORT") == "kernel":
-        return _kernel(entry)
+        killed = kernel.killed(entry)
+        return [] if killed is None else [Finding(topic=OOM, unit="", payload=killed)]
     if text(entry, "MESSAGE_ID") == COREDUMPED:
         return _coredump(entry)
     manager = sender(entry)
@@ -170,11 +157,14 @@ def sender(entry: Entry) -> str:
         return ""
     if text(entry, "_PID") == "1" and text(entry, "_UID") == "0":
         return "system"
+    # A user's processes can take neither another user's uid nor a place in another one's cgroups;
+    # within one's own, nothing of the system's guards a user against himself.
     own = f"user@{text(entry, '_UID')}.service"
     is_manager = (
         text(entry, "_SYSTEMD_UNIT") == own
         and text(entry, "_SYSTEMD_USER_UNIT") == "init.scope"
-        and text(entry, "_EXE").endswith("/systemd")
+        and text(entry, "_SYSTEMD_CGROUP").endswith(f"/{own}/init.scope")
+        and _MANAGER.fullmatch(text(entry, "_EXE")) is not None
     )
     return "user" if is_manager else ""
 
@@ -189,25 +179,38 @@ def _manager(entry: Entry, manager: str) -> list[Finding]:
         return []
     invocation, message = _invocation(entry), text(entry, "MESSAGE")
 
-    def finding(topic: str, **facts: Any) -> Finding:
+    def finding(
+        topic: str, *, run: str = invocation, follows: bool = False, **facts: Any
+    ) -> Finding:
         payload = {"unit": unit, "manager": manager, **facts, "message": message}
-        if invocation:
-            payload["invocation_id"] = invocation
+        if run:
+            payload["invocation_id"] = run
         return Finding(
-            topic=topic, unit=unit, payload=payload, invocation=invocation, manager=manager
+            topic=topic,
+            unit=unit,
+            payload=payload,
+            invocation=run,
+            manager=manager,
+            owner=text(entry, "_UID") if manager == "user" else "",
+            follows=follows,
         )
 
     kind, result = text(entry, "MESSAGE_ID"), text(entry, "UNIT_RESULT")
-    if kind == UNIT_FAILURE_RESULT and result in FAILURES:
+    if kind == UNIT_FAILURE_RESULT and result not in ENDED_WELL:
         failed = finding(START_FAILED, result=result)
-        return [finding(OOM), failed] if result == "oom-kill" else [failed]
-    if kind == JOB_FAILED and text(entry, "JOB_RESULT") == "failed":
-        if text(entry, "JOB_TYPE") in ("stop", "reload", "verify-active", "nop"):
-            return []
-        return [finding(START_FAILED, result="job-failed", job_result="failed")]
+        if result == "oom-kill":
+            return [finding(OOM, follows=True), failed]
+        if result.endswith("-limit-hit"):  # of sockets, paths and automounts as well
+            return [finding(THROTTLED, follows=True), failed]
+        return [failed]
+    job = text(entry, "JOB_RESULT")
+    if kind == JOB_FAILED and job in JOB_FAILURES and text(entry, "JOB_TYPE") == "start":
+        # A unit that was never started has the id of its run before, if it has any.
+        run = invocation if job == "failed" else ""
+        return [finding(START_FAILED, run=run, result=f"job-{job}", job_result=job)]
     if kind == RESTART_SCHEDULED:
         return [finding(FLAPPING, restart_counter=number(entry, "N_RESTARTS"))]
-    if kind == OUT_OF_MEMORY:
+    if kind in (OUT_OF_MEMORY, OOMD_KILLED):
         return [finding(OOM)]
     if text(entry, "CODE_FUNC") == START_LIMIT_FUNCTION and message.endswith(
         "Start request repeated too quickly."
@@ -241,34 +244,3 @@ def _coredump(entry: Entry) -> list[Finding]:
     }
     payload = {name: value for name, value in facts.items() if value is not None}
     return [Finding(topic=COREDUMP, unit=unit, payload=payload, manager=manager)]
-
-
-def _kernel(entry: Entry) -> list[Finding]:
-    # What is written to /dev/kmsg is read back as coming from the kernel, under its writer's name.
-    if text(entry, "SYSLOG_IDENTIFIER") not in ("", "kernel"):
-        return []
-    found = _KERNEL_OOM.search(text(entry, "MESSAGE"))
-    if found is None:
-        return []
-    unit, manager = _unit_of(found["memcg"])
-    payload = {
-        "unit": unit,
-        "manager": manager,
-        "pid": int(found["pid"]),
-        "process": found["comm"],
-        "constraint": found["constraint"],
-        "cgroup": found["memcg"],
-        "uid": int(found["uid"]),
-        "message": text(entry, "MESSAGE"),
-    }
-    return [Finding(topic=OOM, unit=unit, payload=payload, manager=manager)]
-
-
-def _unit_of(cgroup: str) -> tuple[str, str]:
-    """The innermost service or scope of a control group's path, and whose manager runs it."""
-    parts = cgroup.split("/")
-    units = [part for part in parts if part.endswith((".service", ".scope"))]
-    if not units:
-        return "", "system"
-    inside_user = any(part.startswith("user@") for part in parts) and len(units) > 1
-    return units[-1], "user" if inside_user else "system"

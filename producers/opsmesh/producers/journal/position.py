@@ -61,6 +61,7 @@ def find_gap(source: Source, cursor: str, *, now_us: int) -> Gap | None:
     try:
         first = source.at_or_after(cursor) if cursor else ""
     except JournalError:
+        source.newest()  # raises, when it is journalctl that has trouble and not the cursor
         first, cursor = "", ""
     if cursor and _entry(first) == _entry(cursor):
         return None

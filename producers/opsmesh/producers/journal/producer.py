@@ -6,9 +6,11 @@ lets it begin earlier. Every later start goes on where the last one stopped.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,8 @@ from opsmesh.producers.contract import Emit
 from opsmesh.producers.errors import OptionError, ProducerError, Refused
 from opsmesh.producers.host import say
 from opsmesh.producers.journal import classify, position
+from opsmesh.producers.journal.classify import Finding
+from opsmesh.producers.journal.entry import number, text
 from opsmesh.producers.journal.position import Gap, Position
 from opsmesh.producers.journal.reader import JournalError, Source
 from opsmesh.producers.journal.tracker import FLAP_RESTARTS, FLAP_WINDOW, Tracker
@@ -27,6 +31,10 @@ JOURNALS: Final = ("/var/log/journal", "/run/log/journal")
 #: Seconds after which the cursor is stored although nothing was emitted: the older it is, the
 #: sooner the journal has thrown its entry away.
 STORE_EVERY: Final = 60.0
+#: Whose units are told of.
+SCOPES: Final = ("all", "system", "user")
+#: How a user comes to see the system's journal.
+JOIN: Final = "sudo usermod -aG systemd-journal $USER, then log in again"
 #: The topic that a gap is told with.
 GAP: Final = "mesh.gap.detected"
 
@@ -52,12 +60,15 @@ class Journal:
         directory: str = "",
         flap_restarts: str = str(FLAP_RESTARTS),
         flap_window: str = durations.text(FLAP_WINDOW),
+        scope: str = "all",
+        ignore: str = "",
     ) -> None:
         """Options as text.
 
         `since`: where the first start begins, in journalctl's words ("-1h", "today"); `directory`:
         journal files to read instead of this machine's own; `flap_restarts` within `flap_window`
-        make a flapping unit.
+        make a flapping unit; `scope`: whose units are told of, `system`, `user` or `all`; `ignore`:
+        units that are not, as patterns with commas between (`run-*.service, foo@*`).
         """
         if not flap_restarts.isdecimal() or int(flap_restarts) < 1:
             raise OptionError("flap_restarts", f"{flap_restarts!r} is not a number from 1 up")
@@ -65,11 +76,16 @@ class Journal:
             window = durations.parse(flap_window)
         except ValueError as error:
             raise OptionError("flap_window", str(error)) from error
+        if scope not in SCOPES:
+            raise OptionError("scope", f"{scope!r} is none of {', '.join(SCOPES)}")
+        self._scope = scope
+        self._ignored = tuple(pattern.strip() for pattern in ignore.split(",") if pattern.strip())
         self._since = since
         self._directory = directory
         self._source = Source(directory)
         self._tracker = Tracker(flap_restarts=int(flap_restarts), flap_window=window)
         self._cursor = ""
+        self._start: Sequence[str] = ()
         self._stored = -STORE_EVERY
 
     def available(self) -> str | None:
@@ -77,18 +93,35 @@ class Journal:
         if shutil.which("journalctl") is None:
             return "journalctl is not on PATH"
         places = (self._directory,) if self._directory else JOURNALS
-        if not any(_holds_something(Path(place)) for place in places):
+        files = [path for place in places for path in _files(Path(place))]
+        if not files:
             return f"no journal in {' or '.join(places)}"
+        if not any(os.access(path, os.R_OK) for path in files):
+            return f"this user may not read the journal: {JOIN}"
         return None
 
     def run(self, emit: Emit) -> None:
         """See `contract.Producer`."""
-        start = self._begin(emit)
-        for entry in self._source.follow(
-            lambda: [f"--after-cursor={self._cursor}"] if self._cursor else start,
-            report=lambda text: say(f"{self.name}: {text}"),
-        ):
+        self._start = self._begin(emit)
+        self._tell_blindness()
+        is_first = True
+
+        def start() -> Sequence[str]:
+            nonlocal is_first
+            if not is_first and self._cursor:
+                self._resume(emit)  # the journal may have been rotated away under a dead journalctl
+            is_first = False
+            return [f"--after-cursor={self._cursor}"] if self._cursor else self._start
+
+        for entry in self._source.follow(start, report=lambda text: say(f"{self.name}: {text}")):
             self._take(entry, emit)
+
+    def _tell_blindness(self) -> None:
+        if self._directory or self._scope == "user":
+            return
+        system = [path for place in JOURNALS for path in Path(place).glob("*/system*.journal")]
+        if system and not any(os.access(path, os.R_OK) for path in system):
+            say(f"{self.name}: only this user's own units are seen; for the system's: {JOIN}")
 
     def _begin(self, emit: Emit) -> Sequence[str]:
         """Restore the position; journalctl's arguments for a start that has no cursor."""
@@ -96,15 +129,22 @@ class Journal:
         try:
             if stored is None:
                 return self._first_start()
-            gap = position.find_gap(self._source, stored.cursor, now_us=times.now_us())
+            self._cursor = stored.cursor
+            self._start = ()
+            if self._resume(emit):
+                self._restore(stored.memory)
+            return self._start
         except JournalError as error:
             raise ProducerError(f"journalctl: {error}") from error
+
+    def _resume(self, emit: Emit) -> bool:
+        """Whether reading goes on right after the cursor; else the gap is told and jumped."""
+        gap = position.find_gap(self._source, self._cursor, now_us=times.now_us())
         if gap is None:
-            self._cursor = stored.cursor
-            self._restore(stored.memory)
-            return ()
+            return True
         self._tell_gap(gap, emit)
-        return (_since(position.resume_at_us(gap)),)
+        self._cursor, self._start = "", (_since(position.resume_at_us(gap)),)
+        return False
 
     def _first_start(self) -> Sequence[str]:
         if self._since:
@@ -127,8 +167,8 @@ class Journal:
             )
 
     def _take(self, entry: Mapping[str, Any], emit: Emit) -> None:
-        cursor, at_us = str(entry["__CURSOR"]), int(entry["__REALTIME_TIMESTAMP"])
-        news = self._tracker.see(entry)
+        cursor, at_us = text(entry, "__CURSOR"), number(entry, "__REALTIME_TIMESTAMP") or 0
+        news = [finding for finding in self._tracker.see(entry) if self._is_wanted(finding)]
         for finding in news:
             try:
                 emit(
@@ -143,6 +183,11 @@ class Journal:
         self._cursor = cursor
         if news or time.monotonic() - self._stored > STORE_EVERY:
             self._store()
+
+    def _is_wanted(self, finding: Finding) -> bool:
+        if self._scope not in ("all", finding.manager):
+            return False
+        return not any(fnmatchcase(finding.unit, pattern) for pattern in self._ignored)
 
     def _tell_gap(self, gap: Gap, emit: Emit) -> None:
         payload: dict[str, Any] = {
@@ -174,8 +219,5 @@ def _since(us: int) -> str:
     return f"--since=@{us // 1_000_000}"
 
 
-def _holds_something(folder: Path) -> bool:
-    try:
-        return any(folder.iterdir())
-    except OSError:
-        return False
+def _files(place: Path) -> list[Path]:
+    return [*place.glob("*.journal"), *place.glob("*/*.journal")]

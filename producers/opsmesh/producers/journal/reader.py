@@ -12,9 +12,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from opsmesh.producers.journal.classify import FIELDS, MATCHES
+from opsmesh.producers.journal.entry import number, text
 
 #: Seconds until a journalctl that died is started again: first, longest.
 RESTART_FIRST, RESTART_LONGEST = 0.5, 30.0
@@ -22,6 +23,10 @@ RESTART_FIRST, RESTART_LONGEST = 0.5, 30.0
 QUESTION: Final = 30.0
 #: Seconds that journalctl has to go away before it is killed.
 LEAVE: Final = 2.0
+#: The end of the year 9999: no clock of a working machine says so.
+LATEST_US: Final = 253_402_300_800_000_000
+#: Bytes of one line, at most. journalctl leaves out what is longer than 4 KiB in a field.
+LINE: Final = 1 << 20
 
 
 class JournalError(Exception):
@@ -52,7 +57,12 @@ class Source:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise JournalError(str(error)) from error
         first = done.stdout.partition(b"\n")[0]
-        return dict(json.loads(first)) if first.strip() else None
+        if not first.strip():
+            return None
+        entry = parse(first)
+        if entry is None:
+            raise JournalError("journalctl's answer is no entry")
+        return entry
 
     def newest(self) -> str:
         """The cursor of the last entry; empty for an empty journal."""
@@ -77,21 +87,39 @@ class Source:
         """Entries without end; `start` gives the arguments that say from where, at each start."""
         wait = RESTART_FIRST
         while True:
-            with self._child(start()) as child:
-                for line in child.stdout or ():
-                    wait = RESTART_FIRST
-                    with contextlib.suppress(ValueError):  # a line cut short by its writer's death
-                        yield json.loads(line)
-            report(f"journalctl ended with {child.returncode}, starts again in {wait:g} s")
+            skipped = 0
+            try:
+                # --follow shows the current boot alone, whatever --boot says (journalctl.c, 252 to
+                # 257), and --merge, which would not, takes other machines' journals too. So what
+                # was logged until now is read first, of all boots.
+                for mode in ((), ("--follow", "--no-tail")):
+                    with self._child(mode, start()) as child:
+                        for line in _lines(child.stdout):
+                            entry = parse(line)
+                            if entry is None:
+                                skipped += 1
+                                continue
+                            wait = RESTART_FIRST
+                            yield entry
+                        with contextlib.suppress(subprocess.TimeoutExpired):
+                            child.wait(LEAVE)
+                    if child.returncode < 0:
+                        break  # killed: what it had not read yet may be of an earlier boot
+                ended = f"journalctl ended with {child.returncode}"
+            except (OSError, JournalError) as error:  # its package is being replaced
+                ended = f"journalctl: {error}"
+            unreadable = f" ({skipped} lines were unreadable)" if skipped else ""
+            report(f"{ended}{unreadable}, starts again in {wait:g} s")
             sleep(wait)
             wait = min(wait * 2, RESTART_LONGEST)
 
     @contextlib.contextmanager
-    def _child(self, start: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    def _child(
+        self, mode: Sequence[str], start: Sequence[str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
         command = [
             *self.arguments(),
-            "--follow",
-            "--no-tail",
+            *mode,
             f"--output-fields={','.join(FIELDS)}",
             *start,
             *MATCHES,
@@ -108,3 +136,20 @@ class Source:
                 child.wait()
             if child.stdout:
                 child.stdout.close()
+
+
+def _lines(stream: IO[bytes] | None) -> Iterator[bytes]:
+    while stream and (line := stream.readline(LINE)):
+        yield line
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """An entry that says where and when it is; None for anything else, as a line that was cut."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not text(entry, "__CURSOR"):
+        return None
+    at_us = number(entry, "__REALTIME_TIMESTAMP")
+    return entry if at_us is not None and at_us < LATEST_US else None
