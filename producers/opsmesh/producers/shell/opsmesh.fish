@@ -15,6 +15,7 @@ if status is-interactive
     set -g __opsmesh_size 0
     set -g __opsmesh_lost 0
     set -g __opsmesh_cwd $PWD
+    set -g __opsmesh_status 0
     set -g __opsmesh_tty (path resolve /dev/fd/0)
 
     # The text as a JSON string. Bytes that are no UTF-8 stay: the producer replaces them.
@@ -34,7 +35,8 @@ if status is-interactive
     end
 
     function __opsmesh_failed -a exit us command
-        test -d "$__opsmesh_inbox"
+        # fish says on the terminal what it cannot redirect to, whatever we ask of it: so look first.
+        test -d "$__opsmesh_inbox" -a -w "$__opsmesh_inbox"
         or return 0
         if test $__opsmesh_size -gt $__opsmesh_full
             # The file before this one is still there: nobody reads.
@@ -79,16 +81,19 @@ if status is-interactive
     function __opsmesh_postexec --on-event fish_postexec
         set -l exit $status
         set -l duration $CMD_DURATION
+        set -l before $__opsmesh_status
+        set -g __opsmesh_status $exit
         test $exit -eq 0
         and return 0
         set -l command "$argv[1]"
-        # `exit` gives the last command's status once more.
-        string match -qr '^\s*exit\b' -- $command
+        # These leave the status as the command before them has set it.
+        test $exit -eq $before
+        and string match -qr '^\s*(exit|set)\b|&\s*$' -- $command
         and return 0
         # typed with a space before it: private
         string match -q ' *' -- $command
         and set command ''
-        __opsmesh_failed $exit "$duration"000 "$command" 2>/dev/null
+        __opsmesh_failed $exit (math "$duration * 1000") "$command" 2>/dev/null
         return 0
     end
 end

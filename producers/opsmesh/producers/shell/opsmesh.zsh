@@ -69,7 +69,7 @@ if [[ -o interactive ]] && zmodload zsh/datetime 2>/dev/null; then
         else
             (( __opsmesh_lost += 1 ))
         fi
-    } 2>/dev/null
+    }
 
     # $1 is what was typed, also when the history does not keep it.
     __opsmesh_preexec() {
@@ -83,8 +83,8 @@ if [[ -o interactive ]] && zmodload zsh/datetime 2>/dev/null; then
         { emulate -L zsh } 2>/dev/null
         # Nothing began when Enter was pressed on an empty line, and after a syntax error.
         if [[ $exit != 0 && -n $__opsmesh_began ]]; then
-            __opsmesh_failed $exit $(( ended * 1000000 )) $(( __opsmesh_began * 1000000 )) \
-                "$__opsmesh_command" || :
+            { __opsmesh_failed $exit $(( ended * 1000000 )) $(( __opsmesh_began * 1000000 )) \
+                "$__opsmesh_command" } 2>/dev/null || :
         fi
         __opsmesh_began= __opsmesh_command=
         return 0

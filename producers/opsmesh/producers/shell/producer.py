@@ -79,7 +79,8 @@ class Shell:
         with Watch(place) as watch:
             while True:
                 paths.private_dir(str(place))  # also after somebody has removed it
-                place.chmod(0o700)
+                if place.stat().st_mode & 0o077:  # a change of its mode would wake us again
+                    place.chmod(0o700)
                 try:
                     self._drain(emit)
                 except FileNotFoundError:
