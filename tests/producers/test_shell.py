@@ -103,7 +103,7 @@ def test_a_line_becomes_an_event(agent: StandInAgent) -> None:
 @pytest.mark.parametrize(
     ("variables", "found"),
     [
-        ({"ZELLIJ_SESSION_NAME": "dev", "ZELLIJ_PANE_ID": "3", "TERM": "xterm"}, ("zellij", "dev", "3")),
+        ({"ZELLIJ_SESSION_NAME": "d", "ZELLIJ_PANE_ID": "3", "TERM": "x"}, ("zellij", "d", "3")),
         ({"ZELLIJ_SESSION_NAME": "dev", "ZELLIJ_PANE_ID": "3"}, ("tmux", "work:$3", "%5")),
         ({"TMUX": "", "KITTY_WINDOW_ID": "7"}, ("kitty", "", "7")),
         ({"TMUX": "", "WEZTERM_PANE": "0"}, ("wezterm", "", "0")),
@@ -149,7 +149,7 @@ def test_hostile_lines_never_become_events(agent: StandInAgent) -> None:
     rng = random.Random(7)
     good = json.dumps(FACT).encode()
     lines = [b"[" * 5000, b"null", b'"x"', b"{}", b"\xff\xfe", b"NaN", b"9" * 5000]
-    strange = [
+    strange: list[dict[str, Any]] = [
         {"exit": True}, {"exit": 0}, {"exit": 256}, {"exit": -1}, {"exit": "2"}, {"at": -1},
         {"at": 1e300}, {"at": 10**30}, {"command": None}, {"command": ["x"]}, {"lost": None},
     ]  # fmt: skip
@@ -252,10 +252,10 @@ def test_a_mesh_that_hangs_keeps_no_shell_waiting(home: Path) -> None:
     need("tmux", "bash")
     wire(home, "bash")
     with standing_in(home, hang=True), producing(), terminal(home, "bash") as pane:
-        pane.type(*(f"sh -c 'exit {n}'" for n in range(1, 6)), LAST, "echo do''ne")
+        pane.type(*(f"sh -c 'exit {n}'" for n in (1, 2)), LAST, "echo do''ne")
         pane.shows("\ndone")
-        until(lambda: len(spooled(home)) == 6)
-    assert [event["exit_code"] for event in spooled(home)] == [1, 2, 3, 4, 5, 99]
+        until(lambda: len(spooled(home)) == 3)
+    assert [event["exit_code"] for event in spooled(home)] == [1, 2, 99]
 
 
 def test_it_is_light(home: Path) -> None:
@@ -268,7 +268,7 @@ def test_it_is_light(home: Path) -> None:
 def test_the_wiring_names_hooks_and_lines(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A hook for each shell that is installed; bash and zsh load theirs by one line that is safe."""
+    """A hook for each shell that is installed; bash and zsh load theirs by a safe line."""
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))

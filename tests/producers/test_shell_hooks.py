@@ -19,7 +19,8 @@ BASH_PREEXEC = os.environ.get("OPSMESH_BASH_PREEXEC", "")
 
 #: What bash-preexec sets up, in its form: PROMPT_COMMAND enclosed, a DEBUG trap, two arrays.
 PREEXEC_STAND_IN = r"""
-__bp_precmd_invoke_cmd() { local s=$? f; for f in "${precmd_functions[@]}"; do (exit $s); $f; done; }
+__bp_precmd_invoke_cmd() { local s=$? f; for f in "${precmd_functions[@]}"; do
+    (exit $s); $f; done; }
 __bp_interactive_mode() { __bp_mode=on; }
 __bp_preexec_invoke_exec() {
     [[ ${__bp_mode-} ]] || return
@@ -229,14 +230,12 @@ def test_any_bytes_become_json(tmp_path: Path, shell: str, amount: int) -> None:
     texts = hostile(amount)
     (tmp_path / "texts").write_bytes(b"".join(text + b"\0" for text in texts))
     (tmp_path / "hook").write_text(hook(shell))
-    loop = (
-        'while LC_ALL=C IFS= read -r -d "" t; do __opsmesh_json "$t"; printf "%s\\n" "$REPLY"; done'
-    )
+    loop = 'while IFS= read -r -d "" t; do __opsmesh_json "$t"; printf "%s\\n" "$REPLY"; done'
     if shell == "fish":
         script = "source hook; while read -z t; __opsmesh_json $t; end < texts"
         command = ["fish", "-N", "-i", "-c", script]
     else:
-        (tmp_path / "script").write_text(f". ./hook\n{loop} <texts\n")
+        (tmp_path / "script").write_text(f". ./hook\nLC_ALL=C\n{loop} <texts\n")
         command = [*{"bash": ["bash", "--norc", "-i"], "zsh": ["zsh", "-f", "-i"]}[shell], "script"]
     env = {**os.environ, "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
     done = subprocess.run(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 #: Exit statuses that a shell can give.
 STATUSES: Final = range(1, 256)
@@ -93,7 +93,7 @@ def _tmux_session(variable: str) -> str:
     return f"{socket.rpartition('/')[2]}:${number}"
 
 
-def _count(value: Any) -> bool:
+def _count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
 
 

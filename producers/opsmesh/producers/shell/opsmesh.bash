@@ -19,9 +19,9 @@ if [[ -n ${BASH_VERSION-} && $- == *i* ]] &&
     __opsmesh_none='' __opsmesh_began='' __opsmesh_cwd=$PWD __opsmesh_number=${HISTCMD-}
     __opsmesh_ps0='${__opsmesh_none:$((__opsmesh_began=${EPOCHREALTIME//[!0-9]/},0)):0}'
 
-    # The text as a JSON string, in REPLY. Bytes that are no UTF-8 stay: the producer replaces them.
+    # The text as a JSON string, in REPLY; LC_ALL must be C. Bytes that are no UTF-8 stay: the producer replaces them.
     __opsmesh_json() {
-        local LC_ALL=C back='\' quote='"' code from to
+        local back='\' quote='"' code from to
         REPLY=${1:0:__opsmesh_longest}
         REPLY=${REPLY//"$back"/"$back$back"}
         REPLY=${REPLY//"$quote"/"$back$quote"}
@@ -61,7 +61,7 @@ if [[ -n ${BASH_VERSION-} && $- == *i* ]] &&
     __opsmesh_failed() {
         local - # options that are changed here are changed back
         set +eu
-        local LC_ALL=C REPLY line exit=$1 began=$2 ended=$3 next
+        local LC_ALL=C REPLY line exit=$1 began=$2 ended=$3
         [[ -d $__opsmesh_inbox ]] || return 0
         if ((__opsmesh_size > __opsmesh_full)); then
             # The file before this one is still there: nobody reads.
@@ -77,15 +77,7 @@ if [[ -n ${BASH_VERSION-} && $- == *i* ]] &&
         line="{\"exit\":$exit,\"at\":$ended,\"us\":$((ended - began)),\"lost\":$__opsmesh_lost"
         line+=",\"command\":$REPLY"
         __opsmesh_json "$__opsmesh_cwd"
-        line+=",\"cwd\":$REPLY"
-        for next in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW \
-            KITTY_WINDOW_ID WEZTERM_PANE; do
-            [[ -n ${!next-} ]] || continue
-            __opsmesh_json "${!next}"
-            line+=",\"$next\":$REPLY"
-        done
-        __opsmesh_json "$__opsmesh_tty"
-        line+=",\"tty\":$REPLY}"
+        line+=",\"cwd\":$REPLY$__opsmesh_where}"
         # Opened by its name each time, and begun with a new line: a line that was cut, by a full
         # disk or a kill, does not spoil the next.
         if builtin printf '\n%s\n' "$line" >>"$__opsmesh_inbox/$__opsmesh_name.$__opsmesh_file.jsonl"; then
@@ -118,6 +110,21 @@ if [[ -n ${BASH_VERSION-} && $- == *i* ]] &&
         fi
     done
     unset -v __opsmesh_each
+
+    # Where this shell is: that does not change as long as it lives.
+    __opsmesh_place() {
+        local LC_ALL=C REPLY each
+        __opsmesh_where=
+        for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW \
+            KITTY_WINDOW_ID WEZTERM_PANE; do
+            [[ -n ${!each-} ]] || continue
+            __opsmesh_json "${!each}"
+            __opsmesh_where+=",\"$each\":$REPLY"
+        done
+        __opsmesh_json "$__opsmesh_tty"
+        __opsmesh_where+=",\"tty\":$REPLY"
+    }
+    __opsmesh_place
 
     if shopt -q promptvars; then
         [[ ${PS0-} == *__opsmesh_began* ]] || PS0=${PS0-}$__opsmesh_ps0

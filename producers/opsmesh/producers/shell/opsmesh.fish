@@ -16,7 +16,6 @@ if status is-interactive
     set -g __opsmesh_lost 0
     set -g __opsmesh_cwd $PWD
     set -g __opsmesh_status 0
-    set -g __opsmesh_tty (path resolve /dev/fd/0)
 
     # The text as a JSON string. Bytes that are no UTF-8 stay: the producer replaces them.
     function __opsmesh_json
@@ -33,6 +32,16 @@ if status is-interactive
         end
         echo -- "\"$text\""
     end
+
+    # Where this shell is: that does not change as long as it lives.
+    set -g __opsmesh_where
+    for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW KITTY_WINDOW_ID \
+        WEZTERM_PANE
+        if test -n "$$each"
+            set __opsmesh_where "$__opsmesh_where,\"$each\":"(__opsmesh_json "$$each")
+        end
+    end
+    set __opsmesh_where "$__opsmesh_where,\"tty\":"(__opsmesh_json (path resolve /dev/fd/0))"}"
 
     function __opsmesh_failed -a exit us command
         # fish says on the terminal what it cannot redirect to, whatever we ask of it: so look first.
@@ -55,20 +64,14 @@ if status is-interactive
             set at (path mtime -- $scratch)000000
         end
         set -l line "{\"exit\":$exit,\"at\":$at,\"us\":$us,\"lost\":$__opsmesh_lost"
-        set line "$line,\"command\":"(__opsmesh_json "$command")
-        set line "$line,\"cwd\":"(__opsmesh_json "$__opsmesh_cwd")
-        for next in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW \
-            KITTY_WINDOW_ID WEZTERM_PANE
-            if test -n "$$next"
-                set line "$line,\"$next\":"(__opsmesh_json "$$next")
-            end
-        end
-        set line "$line,\"tty\":"(__opsmesh_json "$__opsmesh_tty")"}"
+        set line "$line,\"command\":"(__opsmesh_json "$command")",\"cwd\":"(__opsmesh_json "$__opsmesh_cwd")
+        set line "$line$__opsmesh_where"
         # Opened by its name each time, and begun with a new line: a line that was cut, by a full
         # disk or a kill, does not spoil the next.
         if printf '\n%s\n' "$line" >>$__opsmesh_inbox/$__opsmesh_name.$__opsmesh_file.jsonl
             set __opsmesh_size (math $__opsmesh_size + (string length -- "$line") + 2)
-            set __opsmesh_lost 0
+            test $__opsmesh_lost -eq 0
+            or set __opsmesh_lost 0
         else
             set __opsmesh_lost (math $__opsmesh_lost + 1)
         end

@@ -34,10 +34,26 @@ if [[ -o interactive ]] && zmodload zsh/datetime 2>/dev/null; then
         REPLY="\"$REPLY\""
     }
 
+    # Where this shell is: that does not change as long as it lives.
+    __opsmesh_place() {
+        emulate -L zsh
+        local REPLY each
+        typeset -g __opsmesh_where=
+        for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW \
+            KITTY_WINDOW_ID WEZTERM_PANE; do
+            [[ -n ${(P)each-} ]] || continue
+            __opsmesh_json "${(P)each}"
+            __opsmesh_where+=",\"$each\":$REPLY"
+        done
+        __opsmesh_json "${TTY-}"
+        __opsmesh_where+=",\"tty\":$REPLY"
+    }
+    __opsmesh_place
+
     __opsmesh_failed() {
         emulate -L zsh
         setopt no_multibyte
-        local REPLY line next tty=${TTY-}
+        local REPLY line
         local -i exit=$1 ended=$2 began=$3
         [[ -d $__opsmesh_inbox ]] || return 0
         if (( __opsmesh_size > __opsmesh_full )); then
@@ -53,15 +69,7 @@ if [[ -o interactive ]] && zmodload zsh/datetime 2>/dev/null; then
         line="{\"exit\":$exit,\"at\":$ended,\"us\":$(( ended - began )),\"lost\":$__opsmesh_lost"
         line+=",\"command\":$REPLY"
         __opsmesh_json "$__opsmesh_cwd"
-        line+=",\"cwd\":$REPLY"
-        for next in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW \
-            KITTY_WINDOW_ID WEZTERM_PANE; do
-            [[ -n ${(P)next-} ]] || continue
-            __opsmesh_json "${(P)next}"
-            line+=",\"$next\":$REPLY"
-        done
-        __opsmesh_json "$tty"
-        line+=",\"tty\":$REPLY}"
+        line+=",\"cwd\":$REPLY$__opsmesh_where}"
         # Opened by its name each time, and begun with a new line: a line that was cut, by a full
         # disk or a kill, does not spoil the next.
         if builtin print -r -- $'\n'"$line" >>|"$__opsmesh_inbox/$__opsmesh_name.$__opsmesh_file.jsonl"; then
