@@ -179,6 +179,16 @@ def test_bash_repeated_and_private_commands(home: Path) -> None:
         assert [line["command"] for line in told(folder)] == ["false", "", "", "false", "false"]
 
 
+def test_bash_does_not_take_another_shell_s_command_for_its_own(home: Path) -> None:
+    """Where PROMPT_COMMAND reads others' commands into the history, the text is left out."""
+    need("tmux", "bash")
+    wire(home, "bash", before="PROMPT_COMMAND='eval \"$more\"'")
+    folder = place()
+    with terminal(home, "bash") as pane:
+        pane.type("false", "more='history -s sudo something'", "sh -c 'exit 4'", "more=", LAST)
+        assert [(line["exit"], line["command"]) for line in told(folder)] == [(1, "false"), (4, "")]
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("other", ["preexec stand-in", "bash-preexec", "starship replay", "user"])
 def test_bash_leaves_others_what_is_theirs(home: Path, other: str, order: str) -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, NamedTuple
 from opsmesh.router import paths
 
 #: `<shell>-<pid>-<when it began>.<n>.jsonl`, as the hooks name it.
-NAME: Final = re.compile(r"(bash|zsh|fish)-(\d{1,10})-\d{1,20}\.(\d{1,9})\.jsonl")
+NAME: Final = re.compile(r"(bash|zsh|fish)-(\d{1,10})-\d{1,24}\.(\d{1,9})\.jsonl")
 #: What the hooks jot on; it holds nothing once they are done.
 SCRATCH: Final = re.compile(r"\.(?:bash|fish)-(\d{1,10})")
 #: Bytes that are read at once, and the longest line that is one: a hook's is shorter by far.

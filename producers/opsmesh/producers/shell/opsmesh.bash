@@ -16,8 +16,8 @@ if [[ -n ${BASH_VERSION-} && $- == *i* ]] &&
     __opsmesh_longest=8192 __opsmesh_full=131072
     __opsmesh_name=bash-$$-${EPOCHREALTIME//[!0-9]/}
     __opsmesh_file=1 __opsmesh_size=0 __opsmesh_lost=0
-    __opsmesh_none='' __opsmesh_began='' __opsmesh_cwd=$PWD __opsmesh_number=${HISTCMD-}
-    __opsmesh_ps0='${__opsmesh_none:$((__opsmesh_began=${EPOCHREALTIME//[!0-9]/},0)):0}'
+    __opsmesh_none='' __opsmesh_began='' __opsmesh_entry=0 __opsmesh_cwd=$PWD __opsmesh_number=${HISTCMD-}
+    __opsmesh_ps0='${__opsmesh_none:$((__opsmesh_began=${EPOCHREALTIME//[!0-9]/},__opsmesh_entry=HISTCMD,0)):0}'
 
     # The text as a JSON string, in REPLY; LC_ALL must be C. Bytes that are no UTF-8 stay: the producer replaces them.
     __opsmesh_json() {
@@ -44,6 +44,8 @@ if [[ -n ${BASH_VERSION-} && $- == *i* ]] &&
         local scratch=$__opsmesh_inbox/.bash-$$ HISTTIMEFORMAT=
         REPLY=
         [[ -o history ]] || return 0
+        # Since it began, the history was changed: by `history -n` in PROMPT_COMMAND, for one.
+        [[ $1 == "$__opsmesh_entry" ]] || return 0
         if [[ $1 == "$__opsmesh_number" ]]; then
             case ${HISTCONTROL-} in *ignorespace* | *ignoreboth* | *erasedups*) return 0 ;; esac
             [[ -z ${HISTIGNORE-} ]] || return 0
