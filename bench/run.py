@@ -44,6 +44,7 @@ FIGURES: Final = {
     "growth_profiles": "growing:profiles",
     "growth_stored": "growing:stored",
     "emit": "emitting:emit",
+    "shell_prompt": "prompting:prompts",
     "replay": "archiving:replay",
     "backtest": "backtesting:backtest",
     "idle": "idling:idle",

@@ -32,6 +32,11 @@ FIGURES = {
     "growth_profiles": ["latency_profiles_1"],
     "growth_stored": ["latency_stored_100"],
     "emit": ["emit", "emit_spool"],
+    "shell_prompt": [
+        f"shell_prompt_{shell}_{end}"
+        for shell in ("bash", "zsh", "fish")
+        for end in ("success", "failure")
+    ],
     "replay": ["replay_stream", "replay_jsonl"],
     "backtest": ["backtest"],
     "idle": ["idle_rss", "idle_pss", "idle_cpu"],
@@ -48,6 +53,7 @@ ALONE = {
     "idle_rss",
     "idle_pss",
     "idle_cpu",
+    *FIGURES["shell_prompt"],
 }
 
 

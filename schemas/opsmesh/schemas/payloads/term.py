@@ -32,7 +32,7 @@ class TermSessionEnded(Payload, frozen=True, kw_only=True):
 class TermPaneCommandFailed(Payload, frozen=True, kw_only=True):
     """A command typed in a terminal, or run in a pane, ended badly."""
 
-    command: Annotated[str, doc("the command as it was typed")]
+    command: Annotated[str, doc("the command as it was typed; empty for a private one")]
     exit_code: Annotated[int, doc("exit status; 128 + n for signal n, so 130 is Ctrl-C")]
     shell: Annotated[str | None, doc("shell that tells: bash, zsh, fish")] = None
     cwd: Annotated[str | None, doc("folder it ran in")] = None
@@ -40,6 +40,7 @@ class TermPaneCommandFailed(Payload, frozen=True, kw_only=True):
     session: Annotated[str | None, doc("terminal session")] = None
     pane: Annotated[str | None, doc("pane in the session")] = None
     tty: Annotated[str | None, doc("terminal device")] = None
+    multiplexer: _Multiplexer = None
 
 
 class TermLayoutChanged(Payload, frozen=True, kw_only=True):
