@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from opsmesh.cli import components, config, spool_words
+from opsmesh.cli import config, spool_words
 from opsmesh.router import paths, probes, server, spool_state, supervisor_state
 from opsmesh.router.settings import Settings
 
@@ -25,7 +25,7 @@ MIN_FREE = 2 * 2**30
 #: Watched folders that a few projects take; many distributions allow 8192.
 MIN_WATCHES = 65_536
 #: Entry point groups of opsmesh, producers aside: those have a check each.
-GROUPS = ("opsmesh.actions", "opsmesh.topics")
+GROUPS = ("opsmesh.actions", "opsmesh.topics", "opsmesh.wirings")
 #: A clock before this is a machine without one: 2026-01-01.
 EARLIEST = 1_767_225_600
 
@@ -46,27 +46,26 @@ def machine() -> Iterator[Check]:
     if not mistakes:
         settings = Settings()
     yield _python()
-    yield from _guard("nats-server", lambda: _nats_server(settings))
+    yield from guard("nats-server", lambda: _nats_server(settings))
     yield Check(
         check="settings",
         ok=not mistakes,
         detail="; ".join(mistakes) or "valid",
         fix="mend it, then: opsmesh config validate",
     )
-    yield from _guard("profiles", _profiles)
-    yield from _guard("folders", _folders)
-    yield from _guard("disk space", _disk)
-    yield from _guard("inotify watches", _inotify)
-    yield from _guard("journal", _journal)
-    yield from _guard("clock", _clock)
-    yield from _guard("ingest socket", _socket)
-    yield from _guard("spool", _spool)
-    if settings is not None:
-        yield from _guard("producers", lambda: _producers(settings))
+    yield from guard("profiles", _profiles)
+    yield from guard("folders", _folders)
+    yield from guard("disk space", _disk)
+    yield from guard("inotify watches", _inotify)
+    yield from guard("journal", _journal)
+    yield from guard("clock", _clock)
+    yield from guard("ingest socket", _socket)
+    yield from guard("spool", _spool)
     yield from _plugins()
 
 
-def _guard(name: str, check: Callable[[], Check | Iterator[Check]]) -> Iterator[Check]:
+def guard(name: str, check: Callable[[], Check | Iterator[Check]]) -> Iterator[Check]:
+    """The check's findings; one that it could not be made, where it raises."""
     try:
         found = check()
         yield from (found,) if isinstance(found, Check) else found
@@ -200,17 +199,6 @@ def _socket() -> Check:
     detail = f"{path} {'answers' if answers else 'does not answer'}"
     fix = f"see {paths.state_dir()}/logs/agent.log"
     return Check(check="ingest socket", ok=answers, detail=detail, fix=fix)
-
-
-def _producers(settings: Settings) -> Iterator[Check]:
-    for name, reason in components.producers(settings).items():
-        broken = reason is not None and reason.startswith("broken: ")
-        yield Check(
-            check=f"producer {name}",
-            ok=False if broken else None if reason else True,
-            detail=reason or "can run here",
-            fix="mend or remove the package it came with" if broken else "",
-        )
 
 
 def _plugins() -> Iterator[Check]:

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import broker_checks, checks, output
+from opsmesh.cli import broker_checks, checks, config, output, wired_checks
 from opsmesh.cli.checks import Check
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.router import paths, topology
@@ -26,14 +26,29 @@ def doctor(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Let streams whose messages are gone start anew.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Also make wired tools speak: starts a shell, fails a command in it."
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Check the installation and this machine. Exit code: 0 when nothing is wrong, else 1."""
+    """Check the installation and this machine. Exit code: 0 when nothing is wrong, else 1.
+
+    Example: opsmesh doctor --probe
+    """
     found = list(checks.machine())
+    if not config.mistakes():
+        settings = Settings()
+        found += checks.guard("producers", lambda: wired_checks.producers(settings))
+        found += checks.guard("tools", wired_checks.wired)
     lost: list[str] = []
     try:
         more, lost = asyncio.run(broker_checks.check(Settings()))
         found += more
+        if probe:
+            found += asyncio.run(wired_checks.probe(Settings()))
     except (ConfigError, ValidationError, SettingsError):
         pass  # the check of the settings says it
     if accept_loss:

@@ -99,11 +99,10 @@ def uninstall(
                     code=output.NOT_FOUND,
                 )
             changes = plan.to_uninstall(record, force=force)
-            if _agreed(name, changes, yes=yes, dry_run=dry_run):
+            nothing = not any(change.needed for change in changes)
+            if _agreed(name, changes, yes=yes, dry_run=dry_run) or (nothing and not dry_run):
                 apply.uninstall(name, changes)
                 print(f"{name} is as it was before opsmesh install")
-            elif not any(change.needed for change in changes):
-                records.forget(name)
 
 
 def _chosen(tools: list[str] | None, found: wirings.Found, *, check: bool) -> list[str]:

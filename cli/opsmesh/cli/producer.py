@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -77,23 +78,24 @@ def run(
 @app.command("status")
 def status(as_json: _Json = False) -> None:
     """Show each producer's process, its last event, and how old its position is."""
-    rows = _rows()
+    found = rows()
     if as_json:
-        output.as_json(rows)
+        output.as_json(found)
         return
-    for row in rows:
+    for row in found:
         if row["last_event"]:
             row["last_event"] = f"{output.local(row['last_time'])} {row['last_event']}"
         if row["cursor_age_s"] is not None:
             row["cursor_age_s"] = round(row["cursor_age_s"])
     output.table(
-        rows,
+        found,
         ("name", "state", "pid", "restarts", "events", "last_event", "cursor_age_s"),
         empty="no producer has run here yet",
     )
 
 
-def _rows() -> list[dict[str, Any]]:
+def rows() -> list[dict[str, Any]]:
+    """Each producer that runs, or has run here: its process, and what it last told."""
     running = {
         component["name"].removeprefix("producer:"): component
         for component in _read(Path(paths.runtime_dir(), "supervisor.json")).get("components", ())
@@ -117,15 +119,16 @@ def _row(name: str, component: dict[str, Any], folder: Path) -> dict[str, Any]:
         "last_event": last.get("topic"),
         "last_id": last.get("id"),
         "last_time": last.get("ts_utc"),
-        "cursor_age_s": _age(folder / "cursor"),
+        "cursor_age_s": _age(folder),
     }
 
 
-def _age(path: Path) -> float | None:
-    try:
-        return max(0.0, times.now_us() / 1e6 - path.stat().st_mtime)
-    except OSError:
-        return None
+def _age(folder: Path) -> float | None:
+    """Seconds since the producer noted how far it is."""
+    for name in ("cursor", "memory.json"):
+        with contextlib.suppress(OSError):
+            return max(0.0, times.now_us() / 1e6 - (folder / name).stat().st_mtime)
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

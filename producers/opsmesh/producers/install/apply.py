@@ -17,6 +17,9 @@ from opsmesh.router import paths
 
 #: Ends the name of a file that stood where ours was to be.
 SAVED = ".before-opsmesh"
+#: Ends the name of a file that is being written. It is always the same, so that one which a crash
+#: left behind is found again.
+NEW = ".opsmesh-new"
 
 
 @contextlib.contextmanager
@@ -71,6 +74,7 @@ def _perform(change: Change) -> None:
         _write(change.path, change.after, change.mode or mode)
     if not change.undo:
         return
+    _new(Path(os.path.realpath(change.path))).unlink(missing_ok=True)
     if change.entry.saved and not change.save:
         Path(change.entry.saved).unlink(missing_ok=True)  # it is back in its place
     for folder in reversed(change.entry.folders):
@@ -83,7 +87,7 @@ def _write(path: Path, data: bytes, mode: int | None) -> None:
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     kept = _status(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = _new(target)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -97,6 +101,10 @@ def _write(path: Path, data: bytes, mode: int | None) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _new(target: Path) -> Path:
+    return target.with_name(f".{target.name}{NEW}")
 
 
 def _mode(path: Path) -> int | None:

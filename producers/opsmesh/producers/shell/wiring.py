@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from opsmesh.producers.shell.producer import FAILED, SHELLS
-from opsmesh.producers.wiring import OwnFile, Piece, SourceLine
+from opsmesh.producers.wiring import TOKEN, OwnFile, Piece, Probe, SourceLine
 
 
 class ShellWiring:
@@ -47,6 +47,13 @@ class ShellWiring:
     def after(self) -> str:
         """See `wiring.Wiring`."""
         return "open a new shell: those that run now do not know the hook"
+
+    def probes(self) -> Sequence[Probe]:
+        """See `wiring.Probed`: a command that does not exist fails with 127."""
+        return [
+            Probe(label=shell, argv=[shell, "-i"], typed=f"{TOKEN}\n", topic=FAILED)
+            for shell in _installed()
+        ]
 
 
 def hook(shell: str) -> str:
