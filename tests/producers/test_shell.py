@@ -254,8 +254,8 @@ def test_a_mesh_that_hangs_keeps_no_shell_waiting(home: Path) -> None:
     with standing_in(home, hang=True), producing(), terminal(home, "bash") as pane:
         pane.type(*(f"sh -c 'exit {n}'" for n in (1, 2)), LAST, "echo do''ne")
         pane.shows("\ndone")
-        until(lambda: len(spooled(home)) == 3)
-    assert [event["exit_code"] for event in spooled(home)] == [1, 2, 99]
+        # looked at while it runs: a write that SIGTERM meets is taken back, and made again later
+        until(lambda: [event["exit_code"] for event in spooled(home)] == [1, 2, 99])
 
 
 def test_it_is_light(home: Path) -> None:

@@ -28,6 +28,10 @@ class PackageTxnCompleted(Payload, frozen=True, kw_only=True):
     command: Annotated[str | None, doc("command line that asked for it")] = None
     started_at: Annotated[str | None, doc("begin as the log has it, RFC 3339")] = None
     completed_at: Annotated[str | None, doc("end as the log has it, RFC 3339")] = None
+    outcome: Annotated[
+        Literal["completed", "failed", "interrupted", "cut"] | None,
+        doc("how it ended; cut: the log goes on without its end, the package manager died"),
+    ] = None
 
 
 class PackageVulnDetected(Payload, frozen=True, kw_only=True):
@@ -39,6 +43,7 @@ class PackageVulnDetected(Payload, frozen=True, kw_only=True):
     vuln_id: Annotated[str, doc("id of the advisory, like CVE-2026-1234")]
     severity: Annotated[str | None, doc("severity as the advisory has it")] = None
     fix_version: Annotated[str | None, doc("first version that is not affected")] = None
+    fixed: Annotated[bool | None, doc("whether a version that is not affected can be had")] = None
     url: Annotated[str | None, doc("page of the advisory")] = None
 
 
