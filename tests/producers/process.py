@@ -10,14 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def started(name: str, *options: str, log: Path) -> subprocess.Popen[bytes]:
+    """The producer `name` with its options, for a test that ends it in its own way."""
+    pairs = [word for pair in options for word in ("-o", pair)]
+    command = [sys.executable, "-P", "-m", "opsmesh.producers.host", name, *pairs]
+    with log.open("ab") as said:
+        return subprocess.Popen(command, stderr=said)
+
+
 @contextmanager
 def producing(name: str, *options: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The producer `name` with its options; what it says is added to `log`. SIGTERM ends it, with
     exit code 0."""
-    pairs = [word for pair in options for word in ("-o", pair)]
-    command = [sys.executable, "-P", "-m", "opsmesh.producers.host", name, *pairs]
-    with log.open("ab") as said:
-        process = subprocess.Popen(command, stderr=said)
+    process = started(name, *options, log=log)
     try:
         yield process
     finally:
