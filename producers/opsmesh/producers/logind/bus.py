@@ -195,7 +195,7 @@ class Bus:
         if not self._owner or sender != self._owner:
             return None
         match member, body:
-            case "PropertiesChanged", (interface, changed, _) if interface == SESSION:
+            case "PropertiesChanged", (interface, dict(changed), _) if interface == SESSION:
                 return _hint(path, changed)
             case "PrepareForSleep", (bool(asleep),):
                 return Sleep(asleep)
@@ -227,5 +227,7 @@ class Bus:
 
 
 def _hint(path: str, changed: Mapping[str, Any]) -> Hint | None:
-    value = changed.get("LockedHint")
-    return Hint(path, value[1] is True) if value else None
+    match changed.get("LockedHint"):
+        case ("b", bool(locked)):
+            return Hint(path, locked)
+    return None

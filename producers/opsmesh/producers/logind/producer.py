@@ -128,6 +128,7 @@ class Logind:
         try:
             for signal in self._bus.signals():
                 self._take(signal, emit)
+                self._remember()  # a hint that confirms is no news, but known from now on
         except (BusError, DBusErrorResponse) as error:
             self._leave(error)
 
@@ -161,7 +162,6 @@ class Logind:
             if session.id == id:
                 del self._sessions[session.path]
                 self._locks.forget(id)
-                self._remember()
 
     def _read(self, emit: Emit) -> None:
         """Take what hypridle's commands have left; each word goes once it is told."""
