@@ -2,7 +2,8 @@
 
 hypridle sees every lock of the compositor; logind's LockedHint is only what a lock program or a
 desktop has set, and hyprlock sets none. Where both see a lock, the second one confirms it: for a
-while even if the session was unlocked again in between, for the two are not equally fast.
+while even if the session was unlocked again in between, for the two are not equally fast. (Its
+price: a lock that only one saw, and an unlock, hide one within SAME that only the other sees.)
 """
 
 from __future__ import annotations
