@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,6 +93,16 @@ class SystemBus:
         _end(self._bus)
         self._bus = None
         self.stop_logind()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """The bus takes nothing and says nothing, and then goes on."""
+        assert self._bus is not None
+        self._bus.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._bus.send_signal(signal.SIGCONT)
 
     def add_session(self, id: str, *, uid: int | None = None, locked: bool = False) -> None:
         """A new session, of this user unless told."""

@@ -190,6 +190,19 @@ def test_twenty_restarts_of_bus_and_logind_lose_nothing_and_tell_nothing_twice(
     assert len({event["id"] for event in events}) == len(events)
 
 
+def test_a_bus_that_hangs_keeps_hypridles_word_from_nobody(
+    agent: StandInAgent, home: Path, bus: SystemBus
+) -> None:
+    """hypridle is told while the bus stands still, and the bus once it goes on."""
+    with watching(home):
+        with bus.hanging():
+            hypridle(locked=True)
+            agent.wait_for(count(1))
+        bus.prepare_for_sleep(True)
+        events = agent.wait_for(count(2))
+    assert states(events) == ["locked", "sleeping"]
+
+
 def test_its_own_restart_tells_what_happened_meanwhile(
     agent: StandInAgent, home: Path, bus: SystemBus
 ) -> None:

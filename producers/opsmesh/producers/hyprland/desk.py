@@ -153,9 +153,10 @@ class Desk:
         news = self._show(Front(shown.id, shown.name, seen.name, bool(seen.special)), at_us)
         return news if known else []  # what is seen first has not changed
 
-    def forget_focus(self) -> None:
-        """Another compositor: its windows are others."""
-        self._pending = self._focused = self._window = None
+    def forget(self) -> None:
+        """Another compositor: its windows are others, and so are its workspaces."""
+        self._pending = self._focused = self._window = self._named = None
+        self._regular.clear()
 
     def dump(self) -> dict[str, Any]:
         """What is known, as JSON values."""

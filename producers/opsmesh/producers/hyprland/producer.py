@@ -74,7 +74,7 @@ class Hyprland:
         self._compare_at: float | None = None
         self._look = False
         self._unanswered = 0
-        self._malformed = 0
+        self._malformed = False
         self._remembered: dict[str, Any] = {}
 
     def available(self) -> str | None:
@@ -93,18 +93,27 @@ class Hyprland:
         self._restore()
         reader = Reader(root, pinned=self._pinned)
         reader.start()
-        while True:
-            item = reader.feed.get(self._wait())
-            if item is None:
-                reader.check()
-                self._tell(self._desk.settled(time.monotonic()), emit)
-            else:
-                self._tell(self._desk.settled(item.at), emit)
-                self._take(item, emit)
-            if lost := reader.feed.lost():
-                self._gap(emit, lost=lost, message="the mesh was too slow for the compositor")
-            self._compare_when_due(emit)
-            self._say_malformed(reader)
+        try:
+            while True:
+                self._step(reader, emit)
+        finally:
+            if reader.malformed:
+                say(f"{self.name}: {reader.malformed} lines skipped that were none")
+
+    def _step(self, reader: Reader, emit: Emit) -> None:
+        item = reader.feed.get(self._wait())
+        if item is None:
+            reader.check()
+            self._tell(self._desk.settled(time.monotonic()), emit)
+        else:
+            self._tell(self._desk.settled(item.at), emit)
+            self._take(item, emit)
+        if lost := reader.feed.lost():
+            self._gap(emit, lost=lost, message="the mesh was too slow for the compositor")
+        self._compare_when_due(emit)
+        if reader.malformed and not self._malformed:
+            self._malformed = True
+            say(f"{self.name}: skipping lines that are none, like: {reader.example}")
 
     def _wait(self) -> float | None:
         """Seconds until there is something to do without any line."""
@@ -134,7 +143,7 @@ class Hyprland:
         self._look, self._unanswered = True, 0
         say(f"{self.name}: joined {folder.name}")
         if known and known != folder.name:
-            self._desk.forget_focus()
+            self._desk.forget()
             self._reloaded(at_us, emit, restarted=True)
             self._compare_in(self._layout_settle * STARTING)
             return
@@ -210,11 +219,6 @@ class Hyprland:
             emit(GAP, payload)
         except Refused as error:
             say(f"{self.name}: {error}")
-
-    def _say_malformed(self, reader: Reader) -> None:
-        if reader.malformed and not self._malformed:
-            say(f"{self.name}: skipping lines that are none, like: {reader.example}")
-        self._malformed = reader.malformed
 
     def _restore(self) -> None:
         self._remembered = self._memory.load()

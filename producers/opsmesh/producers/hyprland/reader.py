@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from opsmesh.producers.errors import ProducerError
 from opsmesh.producers.feed import Feed
 from opsmesh.producers.hyprland import instance, lines
 from opsmesh.producers.hyprland.lines import Line, Malformed
@@ -66,14 +67,14 @@ class Reader:
         threading.Thread(target=self._run, name="hyprland", daemon=True).start()
 
     def check(self) -> None:
-        """Raise what has ended the thread, if anything has."""
+        """Raise what has ended the thread, if anything has: out of inotify watches, for example."""
         if self._failure is not None:
-            raise self._failure
+            raise ProducerError(f"reading Hyprland's events: {self._failure}") from self._failure
 
     def _run(self) -> None:
         try:
             self._read_on()
-        except BaseException as error:  # noqa: BLE001, RUF100 (the main thread raises it again)
+        except BaseException as error:  # noqa: BLE001, RUF100 (the main thread tells it)
             self._failure = error
         finally:
             self.feed.close()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from jeepney.wrappers import DBusErrorResponse
 
 from opsmesh.producers.contract import Emit
-from opsmesh.producers.errors import Refused
+from opsmesh.producers.errors import ProducerError, Refused
 from opsmesh.producers.host import say
 from opsmesh.producers.logind import bus as logind
 from opsmesh.producers.logind import inbox
@@ -65,7 +65,7 @@ class Logind:
         self._restore(emit)
         socket = logind.socket_path()
         away = [socket] if socket else []
-        with Watch(self._inbox) as words, Watch(*away) as daemon:
+        with _watch(self._inbox) as words, _watch(*away) as daemon:
             self._join(emit)
             self._begun()
             while True:
@@ -242,6 +242,13 @@ class Logind:
             self._remembered = now
         except OSError as error:  # what is told does not depend on it
             say(f"{self.name}: cannot remember what was told: {error}")
+
+
+def _watch(*watched: Path) -> Watch:
+    try:
+        return Watch(*watched)
+    except OSError as error:  # out of inotify instances or watches
+        raise ProducerError(f"cannot watch {', '.join(map(str, watched))}: {error}") from error
 
 
 def _boot() -> str:
