@@ -44,12 +44,19 @@ class DesktopMonitorLayoutChanged(Payload, frozen=True, kw_only=True):
     scale: Annotated[float | None, doc("scale factor")] = None
     x: Annotated[int | None, doc("left edge in the layout, pixels")] = None
     y: Annotated[int | None, doc("top edge in the layout, pixels")] = None
+    transform: Annotated[
+        int | None, doc("rotation: wl_output's number, 0 to 3 for 0 to 270 degrees, 4 to 7 flipped")
+    ] = None
 
 
 class DesktopIdleLocked(Payload, frozen=True, kw_only=True):
-    """The session was locked, or unlocked again."""
+    """The session was locked or unlocked, or the machine went to sleep or woke up."""
 
-    locked: Annotated[bool, doc("true when locked, false when unlocked")] = True
+    locked: Annotated[bool, doc("whether the session is locked now")] = True
+    state: Annotated[
+        Literal["locked", "unlocked", "sleeping", "woke"] | None,
+        doc("what happened; sleeping and woke leave `locked` as it was"),
+    ] = None
     cause: Annotated[str | None, doc("who saw it first: hypridle, logind, sleep")] = None
     session: Annotated[str | None, doc("logind session, like c1")] = None
     idle_s: Annotated[float | None, doc("seconds without input before the lock")] = None
@@ -60,6 +67,9 @@ class DesktopSessionReloaded(Payload, frozen=True, kw_only=True):
 
     compositor: Annotated[str, doc("name of the compositor")] = "hyprland"
     errors: Annotated[list[str] | None, doc("configuration errors that it reports")] = None
+    restarted: Annotated[
+        bool | None, doc("whether it is another run of the compositor, not a reload by the same")
+    ] = None
 
 
 TOPICS: Final = (
@@ -97,8 +107,8 @@ TOPICS: Final = (
         payload=DesktopIdleLocked,
         owner="hypridle",
         severity="info",
-        description="The session was locked; with locked false, unlocked.",
-        example={"locked": True, "cause": "hypridle", "session": "c1", "idle_s": 300.0},
+        description="The session was locked or unlocked, or the machine slept or woke.",
+        example={"locked": True, "state": "locked", "cause": "hypridle", "session": "c1"},
     ),
     Topic(
         "desktop.session.reloaded",
