@@ -28,10 +28,16 @@ from opsmesh.producers.zellij.places import Places
 Make = Callable[..., StandInSession]
 
 
+@pytest.fixture(autouse=True)
+def used_before(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zellij was used on this machine: its cache is there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    (home / "cache/zellij").mkdir(parents=True, exist_ok=True)
+
+
 @pytest.fixture
 def session(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes sessions of the stand-in; they end with the test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.delenv("ZELLIJ_SOCKET_DIR", raising=False)
     made: list[StandInSession] = []
 
@@ -321,3 +327,12 @@ def ends(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         e["payload"]["session"]: e["payload"] for e in events if e["topic"] == "term.session.ended"
     }
+
+
+def test_machine_without_zellij(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no Zellij and never was one, no process waits for it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "elsewhere"))
+    monkeypatch.setenv("ZELLIJ_SOCKET_DIR", str(home / "no sockets"))
+    monkeypatch.setenv("PATH", str(home))
+    assert "zellij is not on PATH" in str(load("zellij").available())
+    assert load("zellij", {"sockets": str(home)}).available() is None

@@ -7,6 +7,7 @@ process was there in between, nor how many notices of the kernel came.
 from __future__ import annotations
 
 import select
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,15 +55,19 @@ class Zellij:
             self._debounce = durations.parse(debounce)
         except ValueError as error:
             raise OptionError("debounce", str(error)) from error
+        self._told = bool(sockets or cache)
         self._places = Places.here(sockets=sockets, cache=cache)
         self._sessions = Sessions(self._places)
         self._memory = Memory(self.name)
         self._remembered: dict[str, Any] = {}
 
     def available(self) -> str | None:
-        """See `contract.Producer`. Zellij itself need not be on PATH: its sockets are enough, and
-        are waited for."""
-        return None
+        """See `contract.Producer`. Where Zellij was used, or the user says where it is, its sockets
+        are waited for; it need not be on PATH."""
+        places = (self._places.sockets, self._places.cache)
+        if self._told or shutil.which("zellij") or any(place.exists() for place in places):
+            return None
+        return f"zellij is not on PATH, and there is no {places[0]}"
 
     def run(self, emit: Emit) -> None:
         """See `contract.Producer`."""
