@@ -20,7 +20,8 @@ SERVER = """
 import os, signal, socket, sys
 path = sys.argv[1]
 server = socket.socket(socket.AF_UNIX)
-server.bind(path)
+os.chdir(os.path.dirname(path))  # a short name, however long the path is
+server.bind(os.path.basename(path))
 server.listen(64)
 def end(*_):
     os.unlink(path)
