@@ -179,17 +179,19 @@ def test_hostile_values_and_answers(home: Path, qml: Qml) -> None:
     assert "away" in qml.say()["lastResult"]["error"]
 
     hostile = [
-        *(b"", b"null", b"[]", b"{", b"\xff\xfe", b'"\\ud800"', b"x" * 100_000),
+        *(b"", b"null", b"[]", b"{", b"\xff\xfe", b'"\\ud800"', b"x" * 1000),
         *(b'{"ok":true,"id":"strange"}', b'{"ok":1}', b'{"questions":7,"ok":null}'),
         *(b'{"_missed":{}}', b'{"topic":1}', b'{"id":{},"ok":true}'),
     ]
 
     async def handle(line: bytes, _: bool) -> bytes | None:
         event = json.loads(line)
+        if "_questions" in event:
+            return b"\n".join([*hostile[:10], b'{"ok":true,"questions":[1,null,"x"]}'])
         if "topic" not in event:
-            return b'{"ok":true,"questions":[1,null,"x"]}'
+            return b'{"ok":true}'
         answer = json.dumps({"ok": True, "id": event["id"]}).encode()
-        return b"\n".join([*hostile * 100, answer])
+        return b"\n".join([*hostile * 800, b"x" * 1_000_000, answer])
 
     async def body() -> dict[str, Any]:
         ingest = Ingest(paths.ingest_socket(), handle)

@@ -149,6 +149,14 @@ def test_errands_are_refused_without_handlers_or_broker(
             for name in ('"a.b"', '"a b"', '">"', "7", '""'):
                 client.send(b'{"_run":{"profile":%s}}\n' % name.encode())
                 assert "profile" in client.answer()["error"]
+            for more in (b'"id":"a b"', b'"id":7', b'"args":[1]', b'"widget":7', b'"source":[1]'):
+                client.send(b'{"_run":{"profile":"deploy",%s}}\n' % more)
+                answer = client.answer()
+                assert answer["ok"] is False
+                assert "its log" not in answer["error"], answer
+            for line in (b'{"_run"\n', b'{"_answer":}\n', b'{"_questions":' + b"[" * 9000 + b"\n"):
+                client.send(line)
+                assert "its log" not in client.answer()["error"]
             nats_server.kill()
             until(lambda: client.ask(event("demo.one.a")).get("spooled"))
             client.send(b'{"_run":{"profile":"deploy"}}\n')

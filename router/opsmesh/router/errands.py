@@ -18,7 +18,9 @@ from nats.errors import NoRespondersError
 from nats.js.errors import Error as JetStreamError
 
 from opsmesh.router import trigger
+from opsmesh.router.errors import RouterError
 from opsmesh.schemas import ids
+from opsmesh.schemas.errors import SchemaError
 
 #: How lines begin that ask for something; the key is what is asked.
 ASKS: Final = (b'{"_run"', b'{"_answer"', b'{"_questions"')
@@ -59,7 +61,7 @@ class Errands:
             if "_answer" in asked:
                 return await self._request(ANSWER, msgspec.json.encode(asked["_answer"]))
             return await self._request(QUESTIONS, b"{}")
-        except (ValueError, Refused) as wrong:
+        except (SchemaError, ValueError, RecursionError, RouterError, Refused) as wrong:
             return _refusal(str(wrong))
         except NoRespondersError:
             return _refusal("no handlers are running; start them: opsmesh up")

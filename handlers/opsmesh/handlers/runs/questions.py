@@ -25,6 +25,8 @@ GROUP: Final = "handlers"
 CHOICES: Final[tuple[Choice, ...]] = get_args(Choice)
 #: Characters of who answered, and why.
 MAX_BY, MAX_REASON = 64, 1024
+#: Questions in one answer, the oldest first: it has to fit into a message.
+MAX_QUESTIONS: Final = 100
 
 log = structlog.get_logger()
 
@@ -63,7 +65,9 @@ class Desk:
     async def _questions(self, _: bytes) -> dict[str, Any]:
         waiting = [run async for run in self._ledger.runs() if run.state == "waiting"]
         asked = [question(run, step) for run in waiting if (step := _open_step(run)) is not None]
-        return {"ok": True, "questions": sorted(asked, key=lambda one: str(one["since"]))}
+        asked.sort(key=lambda one: str(one["since"]))
+        left = max(0, len(asked) - MAX_QUESTIONS)
+        return {"ok": True, "questions": asked[:MAX_QUESTIONS], "left_out": left}
 
     async def _answer(self, data: bytes) -> dict[str, Any]:
         given = msgspec.json.decode(data, type=Given)
