@@ -136,6 +136,27 @@ def test_after_the_broker_was_away_followers_are_told(
             mouth.close()
 
 
+def test_who_hangs_up_at_once_follows_no_more(nats_server: EmbeddedServer, home: Path) -> None:
+    """A client that asks and is gone leaves nothing behind."""
+    with agent(home):
+        for _ in range(50):
+            client = Connection()
+            client.send(b'{"_follow":["demo.>"]}\n')
+            client.close()
+        asking = Connection()
+        try:
+
+            def followers() -> int:
+                asking.send(b'{"_status":true}\n')
+                return int(asking.answer()["agent"]["followers"])
+
+            until(lambda: followers() == 0)
+            assert follow(asking, "demo.>")["ok"] is True
+            assert followers() == 1
+        finally:
+            asking.close()
+
+
 def test_errands_are_refused_without_handlers_or_broker(
     nats_server: EmbeddedServer, home: Path
 ) -> None:

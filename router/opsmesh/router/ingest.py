@@ -114,10 +114,10 @@ class Ingest:
             log.debug("ingest.connection_lost", error=str(error))
         finally:
             del self._readers[reader]
-            if self.followers is not None:
-                await self.followers.leave(writer)
             await answers.put(None)
             await answering
+            if self.followers is not None:  # only now has its last line been taken
+                await self.followers.leave(writer)
             writer.close()
 
     async def _begin(
