@@ -59,6 +59,10 @@ class StandInAgent:
                 if self._hang:
                     continue
                 event = json.loads(line)
+                if "topic" not in event:  # a request, not an event
+                    stream.write(b'{"ok":false,"error":"a stand-in"}\n')
+                    stream.flush()
+                    continue
                 answer = {"ok": True, "id": event["id"], "seq": len(self.events) + 1}
                 if event["id"] in self.known:
                     answer["duplicate"] = True

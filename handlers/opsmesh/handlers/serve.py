@@ -31,6 +31,7 @@ from opsmesh.handlers.profiles.profile import (
     profile_files,
 )
 from opsmesh.handlers.runs.ledger import Ledger
+from opsmesh.handlers.runs.questions import Desk
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.handlers.runs.takeover import STEPS
 from opsmesh.router import connection, logs, notify, paths, redaction, tasks
@@ -105,6 +106,7 @@ class Server:
             publish=self.publish,
             redactor=redaction.load(settings),
         )
+        self._desk = Desk(client, self._services.ledger, host=settings.host)
         self._triggers: Consumer | None = None
         self._active: dict[str, Active] = {}
         self._candidates: dict[str, Owner] = {}
@@ -135,6 +137,7 @@ class Server:
             concurrency=4,
         )
         await self._triggers.start()
+        await self._desk.start()
         self._background.append(asyncio.create_task(self._watch()))
         self._background.append(asyncio.create_task(self._look_again()))
         await self._say("mesh.component.started", "info", component="handlers")
@@ -142,6 +145,7 @@ class Server:
     async def stop(self) -> None:
         """Let running work end for a while, and let go of the rest."""
         await tasks.end(self._background)  # no file is taken up any more
+        await self._desk.stop()
         if self._triggers is not None:
             await self._triggers.stop()
         await asyncio.gather(*(owner.stop() for owner in self._owners()))

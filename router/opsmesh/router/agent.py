@@ -30,12 +30,14 @@ from opsmesh.router import (
     tasks,
     topology,
 )
+from opsmesh.router.errands import ASKS, Errands, Refused
 from opsmesh.router.errors import (
     AlreadyRunning,
     BrokerUnavailable,
     SpoolDropped,
     StreamVanished,
 )
+from opsmesh.router.follow import Followers
 from opsmesh.router.ingest import ASKS_STATUS, HANG_UP, MAX_LINE, Ingest
 from opsmesh.router.intake import REPLY, Intake, asks_reply
 from opsmesh.router.outbox import Outbox
@@ -70,7 +72,9 @@ class Agent:
         self._settings = settings
         self._intake = Intake(settings, registry, redaction.load(settings))
         self._outbox = Outbox(paths.spool_dir(), self._intake, host=settings.host)
-        self._ingest = Ingest(paths.ingest_socket(), self.handle)
+        self._errands = Errands(self._at_broker)
+        self._followers = Followers()
+        self._ingest = Ingest(paths.ingest_socket(), self.handle, followers=self._followers)
         self._client: Client | None = None
         self._known = topology.Known(_known_file())
         self._said = ""
@@ -118,6 +122,8 @@ class Agent:
             error: Exception = EnvelopeError(f"line exceeds {MAX_LINE} bytes, and was skipped")
             await self._refused(line[:KEPT_OF_TOO_LONG], error)
             return _refusal(error)
+        if line.startswith(ASKS):
+            return await self._errands.ask(line)
         try:
             message = self._intake.message(line)
             ack = await self._outbox.deliver(message)
@@ -138,12 +144,20 @@ class Agent:
             where["duplicate"] = True
         return msgspec.json.encode({"ok": True, "id": message.id, **where})
 
+    async def _at_broker(self, event: Mapping[str, Any]) -> bytes:
+        """Store an event at the broker, or refuse it; its bytes."""
+        message = self._intake.message(msgspec.json.encode(event))
+        if await self._outbox.deliver(message) is None:
+            raise Refused("the broker is away: the click is recorded, and nothing was started")
+        return message.data
+
     def _status(self) -> bytes:
         """How the agent is just now, for `opsmesh status`: what waits where, and who is held up."""
         budget = self._ingest.budget
         facts = {
             "pid": os.getpid(),
             "connections": self._ingest.connections,
+            "followers": len(self._followers),
             "paused": self._ingest.paused,
             "pauses": self._ingest.pauses,
             "under_way_bytes": budget.used,
@@ -211,6 +225,8 @@ class Agent:
             return
         self._known, self._said = known, ""
         self._outbox.open(client, connection=reconnects)
+        self._errands.client = client
+        await self._followers.attach(client)
         log.info("broker.ready")
         for regression in regressions:
             fact = {

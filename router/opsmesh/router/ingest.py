@@ -20,6 +20,7 @@ import structlog
 from opsmesh.router import paths
 from opsmesh.router.budget import OVERHEAD, Budget
 from opsmesh.router.client import with_address
+from opsmesh.router.follow import ASKS_TO_FOLLOW, Followers
 
 #: Longest line, in bytes; a longer one is answered with an error and skipped.
 MAX_LINE: Final = 1024 * 1024
@@ -47,8 +48,16 @@ log = structlog.get_logger()
 class Ingest:
     """Listens on one path while the agent runs."""
 
-    def __init__(self, path: str, handle: Handle, *, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        handle: Handle,
+        *,
+        budget: Budget | None = None,
+        followers: Followers | None = None,
+    ) -> None:
         self.path = path
+        self.followers = followers
         self.budget = budget or Budget()
         #: Connections that are not read from just now, and how often that has been.
         self.paused = self.pauses = 0
@@ -100,16 +109,20 @@ class Ingest:
         answering = asyncio.create_task(_answer(answers, writer))
         try:
             async for line, too_long in _lines(reader):
-                await self._begin(line, too_long, answers)
+                await self._begin(line, too_long, answers, writer)
         except OSError as error:  # reset by the other side; what was read is under way
             log.debug("ingest.connection_lost", error=str(error))
         finally:
             del self._readers[reader]
             await answers.put(None)
             await answering
+            if self.followers is not None:  # only now has its last line been taken
+                await self.followers.leave(writer)
             writer.close()
 
-    async def _begin(self, line: bytes, too_long: bool, answers: _Answers) -> None:
+    async def _begin(
+        self, line: bytes, too_long: bool, answers: _Answers, writer: asyncio.StreamWriter
+    ) -> None:
         """Nothing more is read from a connection until there is room: its sender feels it."""
         size = 0 if line == ASKS_STATUS else len(line) + OVERHEAD
         if answers.full() or (size and not self.budget.has(size)):
@@ -118,7 +131,7 @@ class Ingest:
         try:
             if size:
                 await self.budget.take(size)
-            await answers.put(asyncio.create_task(self._take(line, too_long, size)))
+            await answers.put(asyncio.create_task(self._take(line, too_long, size, writer)))
         finally:
             self.paused -= 1
 
@@ -127,8 +140,12 @@ class Ingest:
         """How many clients are connected."""
         return len(self._readers)
 
-    async def _take(self, line: bytes, too_long: bool, size: int) -> bytes | None:
+    async def _take(
+        self, line: bytes, too_long: bool, size: int, writer: asyncio.StreamWriter
+    ) -> bytes | None:
         try:
+            if self.followers is not None and line.startswith(ASKS_TO_FOLLOW) and not too_long:
+                return await self.followers.ask(line, writer)
             return await self._handle(line, too_long)
         except Exception:
             log.exception("ingest.failed")

@@ -1,0 +1,102 @@
+"""The QML engine as a child process: what a test says to OpsMesh, and what it has then."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from opsmesh.producers.quickshell import wiring
+
+HOST: Final = Path(__file__).with_name("qml_host.py")
+#: Imports everything that the host needs; its exit code says whether the libraries are there.
+TRY: Final = (
+    "from PySide6.QtGui import QGuiApplication; import PySide6.QtQuick, PySide6.QtNetwork;"
+    "QGuiApplication([])"
+)
+
+
+def engine() -> None:
+    """Skip where the Qt engine cannot run; in CI that is a failure."""
+    why = ""
+    if importlib.util.find_spec("PySide6") is None:
+        why = "PySide6-Essentials is not installed (the dev extra)"
+    else:
+        tried = subprocess.run([sys.executable, "-c", TRY], env=_env(), capture_output=True)
+        if tried.returncode:
+            why = "Qt does not start (Debian: libegl1 libgl1 libxkbcommon0 libfontconfig1): "
+            why += tried.stderr.decode(errors="replace").strip()[-200:]
+    if why:
+        assert not os.environ.get("CI"), why
+        pytest.skip(why)
+
+
+class Qml:
+    """One engine with the singleton in it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def say(self, **asked: Any) -> dict[str, Any]:
+        """One request, and all that OpsMesh shows after it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        self._process.stdin.flush()
+        readable, _, _ = select.select([self._process.stdout], [], [], 20)
+        assert readable, "the engine does not answer"
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return found
+
+    def call(self, name: str, *args: Any) -> Any:
+        """A function of OpsMesh, and what it gives."""
+        return self.say(call=name, args=args)["out"]
+
+    def until(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """What OpsMesh shows, once that is so."""
+        deadline = time.monotonic() + 20
+        while not condition(state := self.say()):
+            assert time.monotonic() < deadline, state
+            time.sleep(0.01)
+        return state
+
+
+@contextmanager
+def quickshell(folder: Path) -> Iterator[Qml]:
+    """An engine that finds the module as Quickshell lets it be found."""
+    module = folder / "qs/opsmesh"
+    if not module.exists():
+        module.mkdir(parents=True)
+        for name in wiring.FILES:
+            (module / name).write_text(wiring.text(name))
+        # what Quickshell's scanner makes of that folder (0.3.1, src/core/scan.cpp)
+        (module / "qmldir").write_text(
+            "module qs.opsmesh\nsingleton OpsMesh 1.0 OpsMesh.qml\nExample 1.0 Example.qml\n"
+        )
+    with (folder / "qml.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(HOST), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_env(),
+        )
+    try:
+        yield Qml(process)
+    finally:
+        process.communicate(timeout=20)
+    assert process.returncode == 0, (folder / "qml.log").read_text()
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "QT_QPA_PLATFORM": "offscreen", "QT_QUICK_BACKEND": "software"}
