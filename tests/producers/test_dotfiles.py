@@ -251,6 +251,7 @@ def test_killed_and_started_twenty_times_it_tells_everything_once(
     assert len(paths) == len(set(paths))
 
 
+@pytest.mark.slow
 def test_a_source_that_goes_and_comes_back_twenty_times(dots: Path, agent: StandInAgent) -> None:
     """Each time its files are told as gone, and told again."""
     kept, staging = dots.parent / "kept", dots.parent / "staging"

@@ -118,6 +118,12 @@ def test_an_interrupt_is_130_and_a_syntax_error_is_silent(home: Path, shell: str
     folder = place()
     with terminal(home, shell) as pane:
         pane.press("C-c")
+
+        def listens() -> bool:  # a shell throws away what is typed before it has seen Ctrl-C
+            pane.type("echo ag''ain")
+            return "\nagain" in pane.screen()
+
+        until(listens)
         pane.type("sh -c 'echo sta\"\"rted; sleep 30'")
         pane.shows("\nstarted")
         pane.press("C-c")

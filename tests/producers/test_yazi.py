@@ -193,6 +193,7 @@ def test_a_folder_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.slow
 def test_two_instances_and_a_ya_that_is_killed(
     agent: StandInAgent, terminal: Terminal, work: Path
 ) -> None:
@@ -241,6 +242,7 @@ def test_yazi_starts_and_quits_twenty_times(
     assert names == [str(number) for number in range(20)]
 
 
+@pytest.mark.slow
 def test_a_mesh_that_hangs_and_a_producer_that_comes_again(
     home: Path, terminal: Terminal, work: Path
 ) -> None:
