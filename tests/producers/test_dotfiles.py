@@ -135,6 +135,7 @@ def test_new_and_moved_folders_are_followed(dots: Path, agent: StandInAgent) -> 
         assert names(changes(agent, 5)[4], dots) == ["last"]
 
 
+@pytest.mark.slow
 def test_twenty_git_operations_give_one_event_each_and_none_from_git(
     dots: Path, agent: StandInAgent
 ) -> None:
@@ -227,6 +228,7 @@ def test_what_changed_while_it_was_away_is_told_at_its_start(
     assert names(event, dots) == ["bashrc", "new", "nvim/init.lua"]
 
 
+@pytest.mark.slow
 def test_killed_and_started_twenty_times_it_tells_everything_once(
     dots: Path, agent: StandInAgent
 ) -> None:
@@ -271,6 +273,7 @@ def test_a_source_that_goes_and_comes_back_twenty_times(dots: Path, agent: Stand
     assert names(told[40], dots) == ["bashrc"]
 
 
+@pytest.mark.slow
 def test_a_mesh_that_hangs_keeps_nobody_waiting(dots: Path, home: Path) -> None:
     """Changes go to the spool, every one."""
     with standing_in(home, hang=True), producing(dots, *NO_DRIFT):

@@ -157,6 +157,7 @@ def test_with_no_agent_the_spool_has_every_event(home: Path, journal: Path) -> N
         assert throttled(spooled(home))
 
 
+@pytest.mark.slow
 def test_a_mesh_that_hangs_has_everything_in_the_spool(home: Path, journal: Path) -> None:
     """An agent that takes lines and never answers costs no event."""
     path = home / "state/opsmesh/producers/journal/cursor"

@@ -164,6 +164,7 @@ def test_a_session_that_ends_is_no_unlock(agent: StandInAgent, home: Path, bus: 
     assert states(events) == ["locked", "locked"]
 
 
+@pytest.mark.slow
 def test_twenty_restarts_of_bus_and_logind_lose_nothing_and_tell_nothing_twice(
     agent: StandInAgent, home: Path, bus: SystemBus
 ) -> None:
@@ -259,6 +260,7 @@ def test_a_crash_between_writing_down_and_telling_tells_it_once(home: Path, bus:
     assert all(kept["id"] == event["id"] for kept in spooled(home))
 
 
+@pytest.mark.slow
 def test_a_mesh_that_hangs_keeps_nobody_waiting(home: Path, bus: SystemBus) -> None:
     """Signals and words go on at once, and everything is in the spool in the end."""
     with standing_in(home, hang=True), watching(home):

@@ -197,11 +197,12 @@ def test_real_apt(home: Path, agent: StandInAgent) -> None:
     ]
 
 
-def test_goes_on_where_it_stopped(home: Path, agent: StandInAgent) -> None:
+@pytest.mark.parametrize("lives", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_goes_on_where_it_stopped(home: Path, agent: StandInAgent, lives: int) -> None:
     """What is there at the first start is no news; what comes between two lives is, once."""
     log = home / "pacman.log"
     log.write_text(installed("old"))
-    for number in range(20):
+    for number in range(lives):
         with producer(home, *off(home, pacman=log)):
             with log.open("a") as file:
                 file.write(installed(f"live-{number}"))
@@ -209,10 +210,10 @@ def test_goes_on_where_it_stopped(home: Path, agent: StandInAgent) -> None:
         with log.open("a") as file:
             file.write(installed(f"away-{number}"))
     with producer(home, *off(home, pacman=log)):
-        events = agent.wait_for(lambda events: len({event["id"] for event in events}) >= 40)
+        events = agent.wait_for(lambda events: len({event["id"] for event in events}) >= 2 * lives)
     # one that was told and not noted is told again, under the id by which the broker knows it
     stored = list({event["id"]: event for event in events}.values())
-    expected = [f"install {kind}-{n} 1.0-1" for n in range(20) for kind in ("live", "away")]
+    expected = [f"install {kind}-{n} 1.0-1" for n in range(lives) for kind in ("live", "away")]
     assert told(stored) == expected
 
 
@@ -252,6 +253,7 @@ def test_what_is_gone_is_a_gap(home: Path, agent: StandInAgent) -> None:
     assert [event["topic"] for event in events] == ["mesh.gap.detected", "package.txn.completed"]
 
 
+@pytest.mark.slow
 def test_slow_mesh(home: Path) -> None:
     """While the mesh hangs nothing is lost: it goes to the spool."""
     log = home / "pacman.log"

@@ -256,6 +256,7 @@ def test_kills_lose_nothing_and_tell_nothing_twice(
     assert len(said) + lost == int(out)
 
 
+@pytest.mark.slow
 def test_a_mesh_that_hangs_keeps_no_shell_waiting(home: Path) -> None:
     """A real bash goes on at once, and its failures arrive through the spool."""
     need("tmux", "bash")

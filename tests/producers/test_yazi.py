@@ -142,6 +142,7 @@ def test_one_of_each(
     assert [event["seq"] for event in agent.events] == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Yazi, as a user without rights, is not let in is told with path and error number."""
     if os.getuid() or not shutil.which("setpriv"):
