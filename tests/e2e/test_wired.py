@@ -20,8 +20,9 @@ def opsmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_wired_shell_is_heard(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `install shell` a command that fails in a real bash is an event within the probe's
-    time; after `uninstall shell` the home is as it was."""
+    """After `install shell` a command that fails in a real shell is an event within the probe's
+    time, doctor knows the last event of each wired tool, and after `uninstall shell` the home is as
+    it was."""
     if shutil.which("bash") is None:
         assert not os.environ.get("CI"), "bash must be there in CI"
         pytest.skip("bash is not installed")
@@ -44,6 +45,13 @@ def test_a_wired_shell_is_heard(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
             if one["check"] == "tool shell"
         ]
         assert "last event" in tool["detail"]
+        (home / "config/quickshell").mkdir()
+        (home / "config/quickshell/shell.qml").touch()
+        assert opsmesh("install", "quickshell", "--yes").returncode == 0
+        opsmesh("emit", "shell.action.invoked", "action=mute")
+        checks = json.loads(opsmesh("doctor", "--json").stdout)
+        heard = [one["detail"] for one in checks if one["check"] == "tool quickshell"]
+        assert any("shell.action.invoked" in detail for detail in heard), heard
         assert opsmesh("uninstall", "shell", "--yes").returncode == 0
         assert {path: path.read_bytes() for path in home.rglob(".*rc")} == before
         assert not (home / "data/opsmesh").exists()

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from nats.aio.client import Client
+from nats.js.errors import NotFoundError
 
 from opsmesh.cli import components, producer
 from opsmesh.cli.checks import Check
@@ -28,6 +29,7 @@ from opsmesh.producers.install import record as records
 from opsmesh.producers.wiring import TOKEN, Probe, Probed
 from opsmesh.router import connection, supervisor_state
 from opsmesh.router.settings import Settings
+from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import durations, times
 from opsmesh.schemas.envelope import decode
 
@@ -77,8 +79,27 @@ def wired() -> Iterator[Check]:
         yield Check(check=f"tool {name}", ok=True, detail=f"wired{told}")
 
 
+async def without_producer(client: Client) -> list[Check]:
+    """A line for each wired tool that speaks to the agent itself: when it last did."""
+    found = wirings.discover()
+    checks = []
+    for name in records.installed():
+        wiring = found.wirings.get(name)
+        if wiring is None or wiring.producer is not None:
+            continue
+        last: dict[str, Any] = {}
+        for topic in wiring.topics:
+            with contextlib.suppress(NotFoundError):
+                message = await client.jetstream().get_last_msg(EVENTS, f"evt.*.{topic}")
+                at = decode(message.data or b"").ts_utc
+                if times.parse_us(at) > times.parse_us(last.get("last_time", at)) or not last:
+                    last = {"last_time": at, "last_event": topic}
+        checks.append(Check(check=f"tool {name}", ok=True, detail=_heard(last)))
+    return checks
+
+
 def _heard(row: dict[str, Any]) -> str:
-    """When a producer last told something."""
+    """When a producer or a tool last told something."""
     if not row.get("last_time"):
         return "no event yet"
     age = max(0, (times.now_us() - times.parse_us(row["last_time"])) // 1_000_000)
