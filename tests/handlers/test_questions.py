@@ -11,7 +11,7 @@ from tests.handlers.lost_runs import dead, left_behind
 from tests.handlers.mesh import mesh, write_profiles
 
 from opsmesh.handlers.runs import questions
-from opsmesh.router.errands import ANSWER, QUESTIONS
+from opsmesh.router.errands import ANSWER, QUESTIONS, RUNNABLE
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 
@@ -53,6 +53,10 @@ def test_questions_and_answers(nats_server: EmbeddedServer, monkeypatch: Any) ->
                 told = await eventually(all_wait)
                 assert len(told["questions"]) == 2
                 assert {one["id"] for one in told["questions"]} < set(ids)
+                assert (await ask(client, RUNNABLE, b'{"profile":"deploy"}')) == {"ok": True}
+                no = await ask(client, RUNNABLE, b'{"profile":"nowhere"}')
+                assert (no["ok"], no["run"]) == (False, "nowhere")
+                assert (await ask(client, RUNNABLE, b"{}"))["ok"] is False
                 for wrong in (b"", b"[]", b"{", b"\xff", b'{"run":7,"choice":"skip"}'):
                     assert (await ask(client, ANSWER, wrong))["ok"] is False
                 for run_id, choice in (("no", "skip"), ("", "skip"), (ids[0], "perhaps")):

@@ -40,6 +40,30 @@ import QtQml
 import qs.opsmesh
 
 QtObject {
+    // Calls with every pair of values that callers should not pass, turn by turn: [ids, thrown].
+    property int turn: 0
+    function hostile(count) {
+        const bare = Object.create(null);
+        const ring = []; ring.push(ring);
+        const values = [
+            undefined, null, "", 0, -1.5, NaN, Infinity, true, [], {}, [[[]]], ring, bare,
+            new Date(NaN), new Error("e"), () => 1, "line\\nbreak", "\\r\\u0000\\u2028\\u2029",
+            "\\ud800", "{\\"_run\\":{\\"profile\\":\\"x\\"}}", "x".repeat(5000),
+            "\\u202e", { topic: 1, id: 2 }
+        ];
+        const ids = []; let thrown = 0;
+        for (let i = 0; i < count; ++i, ++turn) {
+            const pick = nth => values[Math.floor(turn / nth) % values.length];
+            try {
+                if (turn % 3 === 0) ids.push(OpsMesh.action(pick(3), pick(69), pick(7)));
+                else if (turn % 3 === 1) ids.push(OpsMesh.workflow(pick(3), pick(69)));
+                else ids.push(OpsMesh.widgetError(pick(3), pick(69), pick(7), pick(11)));
+            } catch (error) {
+                console.warn("thrown", error); thrown += 1;
+            }
+        }
+        return [ids, thrown];
+    }
     property var connection: Connections {
         target: driver
         function onAsked(text) {
@@ -52,6 +76,8 @@ QtObject {
                 out = [];
                 for (let i = 0; i < asked.args[0]; ++i)
                     out.push(OpsMesh.action(asked.args[1] + i, "", "w"));
+            } else if (asked.hostile) {
+                out = hostile(asked.hostile);
             } else if (asked.call) {
                 out = OpsMesh[asked.call](...asked.args);
             }

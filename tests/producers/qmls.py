@@ -71,18 +71,46 @@ class Qml:
         return state
 
 
+#: Quickshell's names, for the linter alone.
+DECLARED: Final = {
+    "Quickshell": {
+        "Singleton": "",
+        "Quickshell": "function env(name: string): var { return name; }",
+    },
+    "Quickshell/Io": {
+        "SplitParser": "signal read(data: string)",
+        "Socket": "property bool connected\nproperty string path\nproperty QtObject parser\n"
+        "function write(data: string) {}\nfunction flush() {}",
+    },
+}
+
+
+def lint(folder: Path) -> str:
+    """What qmllint says of the module's files; files that are there are taken as they are."""
+    _module(folder)
+    for name, types in DECLARED.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        known = [f"module {name.replace('/', '.')}"]
+        for kind, body in types.items():
+            alone = kind == "Quickshell"
+            text = f"{'pragma Singleton' if alone else ''}\nimport QtQml\nQtObject {{\n{body}\n}}\n"
+            (folder / name / f"{kind}.qml").write_text(text)
+            known.append(f"{'singleton ' if alone else ''}{kind} 1.0 {kind}.qml")
+        (folder / name / "qmldir").write_text("\n".join(known) + "\n")
+    tool = Path(sys.executable).with_name("pyside6-qmllint")
+    files = [str(folder / "qs/opsmesh" / name) for name in wiring.FILES]
+    done = subprocess.run(
+        [str(tool), "-I", str(folder), "--max-warnings", "0", *files],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout + done.stderr if done.returncode else ""
+
+
 @contextmanager
 def quickshell(folder: Path) -> Iterator[Qml]:
     """An engine that finds the module as Quickshell lets it be found."""
-    module = folder / "qs/opsmesh"
-    if not module.exists():
-        module.mkdir(parents=True)
-        for name in wiring.FILES:
-            (module / name).write_text(wiring.text(name))
-        # what Quickshell's scanner makes of that folder (0.3.1, src/core/scan.cpp)
-        (module / "qmldir").write_text(
-            "module qs.opsmesh\nsingleton OpsMesh 1.0 OpsMesh.qml\nExample 1.0 Example.qml\n"
-        )
+    _module(folder)
     with (folder / "qml.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, str(HOST), str(folder)],
@@ -96,6 +124,18 @@ def quickshell(folder: Path) -> Iterator[Qml]:
     finally:
         process.communicate(timeout=20)
     assert process.returncode == 0, (folder / "qml.log").read_text()
+
+
+def _module(folder: Path) -> None:
+    module = folder / "qs/opsmesh"
+    if not module.exists():
+        module.mkdir(parents=True)
+        for name in wiring.FILES:
+            (module / name).write_text(wiring.text(name))
+        # what Quickshell's scanner makes of that folder (0.3.1, src/core/scan.cpp)
+        (module / "qmldir").write_text(
+            "module qs.opsmesh\nsingleton OpsMesh 1.0 OpsMesh.qml\nExample 1.0 Example.qml\n"
+        )
 
 
 def _env() -> dict[str, str]:

@@ -39,6 +39,18 @@ profiles:
     actions:
       - {id: first, on_unknown: ask, command: ["true"]}
       - {id: second, command: [echo, fine]}
+  clean:
+    on: demo.never.comes
+    actions:
+      - {id: only, command: [echo, fine]}
+  broken:
+    on: demo.never.comes
+    actions:
+      - {id: only, command: ["false"]}
+  listens:
+    on: shell.action.invoked
+    actions:
+      - {id: only, command: ["true"]}
 """
 
 
@@ -227,6 +239,7 @@ def test_a_question_is_shown_and_answered_from_qml(
                 assert asked["id"] == held.run.run_id
                 assert (asked["kind"], asked["profile"]) == ("run", "deploy")
                 assert asked["choices"] == ["retry", "skip", "fail"]
+                assert asked["expires"] is None
                 size = await _thread(_shot, qml, home)
                 assert size[:2] == [760, 40]
                 assert size[2] > 20  # something is drawn
@@ -247,13 +260,17 @@ def test_a_question_is_shown_and_answered_from_qml(
                 id = await _thread(qml.call, "run", "deploy", {"why": "click"}, "Button")
 
                 async def begun() -> Any:
-                    return [one for one in await m.runs() if one.event_id == id and one.finished]
+                    found = [one for one in await m.runs() if one.event_id == id and one.finished]
+                    return [one for one in found if one.profile == "deploy"]
 
                 [ran] = await eventually(begun)
                 assert (ran.trigger, ran.state) == ("manual", "succeeded")
                 [click] = await m.events("shell.action.invoked")
                 assert click.id == id
                 assert click.payload["detail"] == {"profile": "deploy", "args": {"why": "click"}}
+                state = await _thread(qml.until, lambda s: s["lastResult"].get("state"))
+                told = state["lastResult"]
+                assert (told["ok"], told["id"], told["run"]) == (True, id, "deploy")
 
     with agent(home):
         run(body())
@@ -262,6 +279,82 @@ def test_a_question_is_shown_and_answered_from_qml(
         qml.call("answer", "x", "skip", "")
         state = qml.until(lambda s: "handlers" in str(s["lastResult"].get("error")))
         assert state["lastResult"]["ok"] is False
+
+
+def test_the_end_of_a_runbook_is_told(nats_server: EmbeddedServer, home: Path, qml: Qml) -> None:
+    """The profile's own end, not that of another one that heard the click; a name that nobody knows
+    is an error, and leaves nothing behind."""
+    settings = Settings()
+    write_profiles(PROFILES)
+
+    async def ended(id: str) -> dict[str, Any]:
+        def over(state: dict[str, Any]) -> bool:
+            last = state["lastResult"] or {}
+            return last.get("id") == id and "state" in last
+
+        return (await _thread(qml.until, over))["lastResult"]  # type: ignore[no-any-return]
+
+    async def body() -> None:
+        async with mesh(PROFILES, settings=settings) as m:
+            await _thread(qml.until, lambda s: s["connected"])
+            good = await ended(await _thread(qml.call, "run", "clean"))
+            assert (good["ok"], good["run"], good["state"]) == (True, "clean", "succeeded")
+            bad = await ended(await _thread(qml.call, "run", "broken"))
+            assert (bad["ok"], bad["run"]) == (False, "broken")
+            assert (bad["state"], bad["error"]) == ("failed", "exit code 1")
+            assert len(await m.events("shell.action.invoked")) == 2
+
+            id = await _thread(qml.call, "run", "nowhere")
+            state = await _thread(qml.until, lambda s: s["lastResult"].get("id") == id)
+            assert state["lastResult"]["ok"] is False
+            assert "no profile 'nowhere'" in state["lastResult"]["error"]
+            assert len(await m.events("shell.action.invoked")) == 2
+            assert not any(letter.profile == "nowhere" for letter in await m.letters())
+
+    with agent(home):
+        run(body())
+
+
+def test_an_end_that_nobody_told_is_said_so(home: Path, qml: Qml) -> None:
+    """The agent goes away between a runbook's start and its end."""
+
+    async def handle(line: bytes, _: bool) -> bytes | None:
+        asked = json.loads(line).get("_run")
+        return json.dumps({"ok": True, "id": asked["id"]} if asked else {"ok": True}).encode()
+
+    async def body() -> None:
+        ingest = Ingest(paths.ingest_socket(), handle)
+        await ingest.start()
+        try:
+            await _thread(qml.until, lambda s: s["connected"])
+            id = await _thread(qml.call, "run", "deploy")
+            await _thread(qml.until, lambda s: (s["lastResult"] or {}).get("id") == id)
+        finally:
+            await ingest.stop()
+        state = await _thread(qml.until, lambda s: not s["lastResult"]["ok"])
+        assert state["lastResult"]["id"] == id
+        assert "opsmesh run ls" in state["lastResult"]["error"]
+
+    run(body())
+
+
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_hostile_calls(nats_server: EmbeddedServer, home: Path, qml: Qml, times: int) -> None:
+    """200 calls at a time with whatever QML can hold: each is stored, or refused with a reason."""
+    with agent(home):
+        qml.until(lambda s: s["connected"])
+        given = threw = 0
+        for _ in range(times):
+            ids, thrown = qml.say(hostile=200)["out"]
+            given, threw = given + sum(map(bool, ids)), threw + thrown
+            assert qml.until(settled)["dropped"] == 0
+        assert threw == 0
+        told = stored("shell.>")
+        # an empty name, or a lone surrogate, is refused by the agent; nothing else is
+        assert 0.7 * given < len(told) <= given
+        assert {event["source"] for event in told} == {"quickshell"}
+        last = qml.call("action", "after")
+        qml.until(lambda s: settled(s) and s["lastResult"] == {**s["lastResult"], "id": last})
 
 
 def test_a_stopped_agent_answers_later(nats_server: EmbeddedServer, home: Path, qml: Qml) -> None:
@@ -274,6 +367,15 @@ def test_a_stopped_agent_answers_later(nats_server: EmbeddedServer, home: Path, 
         os.kill(running.process.pid, signal.SIGCONT)
         qml.until(settled)
         assert [event["id"] for event in stored("shell.>")] == made
+
+
+def test_the_module_is_free_of_lint(tmp_path: Path) -> None:
+    """qmllint knows every name: Quickshell's are declared beside it, as its own files do."""
+    qmls.engine()
+    assert qmls.lint(tmp_path) == ""
+    broken = tmp_path / "qs/opsmesh/Example.qml"
+    broken.write_text(broken.read_text().replace("OpsMesh.connected", "OpsMesh.conected"))
+    assert "conected" in qmls.lint(tmp_path)
 
 
 def test_the_wiring_puts_the_module_beside_each_configuration(home: Path) -> None:

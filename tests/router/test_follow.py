@@ -14,6 +14,7 @@ from tests.router.agent_process import Connection, agent, until
 
 from opsmesh.router.follow import MAX_PATTERNS, MAX_WAITING, Follower, Followers
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.topology import TRIGGERS
 
 
 def event(topic: str, text: str = "x") -> dict[str, Any]:
@@ -178,12 +179,21 @@ def test_errands_are_refused_without_handlers_or_broker(
             for line in (b'{"_run"\n', b'{"_answer":}\n', b'{"_questions":' + b"[" * 9000 + b"\n"):
                 client.send(line)
                 assert "its log" not in client.answer()["error"]
+            client.send(b'{"_run":{"profile":"deploy"}}\n')
+            assert "handlers" in client.answer()["error"]
+            assert run(waiting()) == 0  # it would begin whenever handlers come
             nats_server.kill()
             until(lambda: client.ask(event("demo.one.a")).get("spooled"))
             client.send(b'{"_run":{"profile":"deploy"}}\n')
             assert "broker is away" in client.answer()["error"]
         finally:
             client.close()
+
+
+async def waiting() -> int:
+    """How many triggers lie in their queue."""
+    async with mesh_client() as client:
+        return (await client.jetstream().stream_info(TRIGGERS)).state.messages
 
 
 class Outlet:

@@ -106,7 +106,9 @@ class Server:
             publish=self.publish,
             redactor=redaction.load(settings),
         )
-        self._desk = Desk(client, self._services.ledger, host=settings.host)
+        self._desk = Desk(
+            client, self._services.ledger, host=settings.host, hindrance=self._hindrance
+        )
         self._triggers: Consumer | None = None
         self._active: dict[str, Active] = {}
         self._candidates: dict[str, Owner] = {}
@@ -310,9 +312,15 @@ class Server:
             )
         if self._rejections:  # it may stand in the file that cannot be read
             return Retry(REJECTED_RETRY)
-        reason = f"no profile {name!r} is in force"
-        await triggering.refuse(self._services, message, name, reason)
+        await triggering.refuse(self._services, message, name, _not_in_force(name))
         return Reject("no such profile")
+
+    async def _hindrance(self, name: str) -> str:
+        await self._up_to_date()
+        if name in self._active:
+            return ""
+        broken = "; the profile files cannot be read: opsmesh profile validate"
+        return _not_in_force(name) + (broken if self._rejections else "")
 
     async def _up_to_date(self) -> None:
         """Take files up that were saved since: who mends a profile and asks for a run at once means
@@ -358,6 +366,10 @@ class Server:
                 schema_version=SCHEMA_VERSION,
             )
         )
+
+
+def _not_in_force(name: str) -> str:
+    return f"no profile {name!r} is in force"
 
 
 def _is_profile_file(_: watchfiles.Change, path: str) -> bool:

@@ -24,9 +24,11 @@ from opsmesh.schemas.errors import SchemaError
 
 #: How lines begin that ask for something; the key is what is asked.
 ASKS: Final = (b'{"_run"', b'{"_answer"', b'{"_questions"')
-#: Where handlers take a person's answer, and where they say what waits for one.
+#: Where handlers take a person's answer, where they say what waits for one, and where they say
+#: whether a profile can be run.
 ANSWER: Final = "ctl.runs.answer"
 QUESTIONS: Final = "ctl.runs.questions"
+RUNNABLE: Final = "ctl.profiles.runnable"
 #: Seconds that the handlers have.
 PATIENCE: Final = 5.0
 #: What a click on a runbook is recorded as.
@@ -76,6 +78,10 @@ class Errands:
         args, widget = asked.get("args") or {}, asked.get("widget") or None
         if not isinstance(id, str) or not isinstance(args, dict):
             raise Refused("_run: id is not a text, or args is not an object")
+        # a trigger waits in its queue: for handlers that are away, it would run hours later
+        answer = await self._request(RUNNABLE, msgspec.json.encode({"profile": name}))
+        if msgspec.json.decode(answer).get("ok") is not True:
+            return answer
         data = await self._store(
             {
                 "topic": INVOKED,

@@ -1,4 +1,4 @@
-"""What waits for a person, and the place where a person's answer is taken, over the broker.
+"""What waits for a person, where a person's answer is taken, and what can be run, over the broker.
 
 A program without Python's ledger (the desktop's bar, by way of the agent) asks here. Any handlers
 process can answer: the ledger is one for all hosts.
@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 
 from opsmesh.handlers.runs import answers
 from opsmesh.handlers.runs.ledger import Choice, Ledger, Run, StepRecord
-from opsmesh.router.errands import ANSWER, QUESTIONS
+from opsmesh.router.errands import ANSWER, QUESTIONS, RUNNABLE
 from opsmesh.schemas import times
 
 #: Processes of one group: one of them answers.
@@ -40,18 +40,33 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The profile that somebody wants to run."""
+
+    profile: str
+
+
+#: Why a profile of that name cannot be run by hand; "" when it can.
+Hindrance = Callable[[str], Awaitable[str]]
+
+
 class Desk:
     """Answers requests while the handlers run."""
 
-    def __init__(self, client: Client, ledger: Ledger, *, host: str) -> None:
+    def __init__(self, client: Client, ledger: Ledger, *, host: str, hindrance: Hindrance) -> None:
         self._client = client
         self._ledger = ledger
         self._host = host
+        self._hindrance = hindrance
         self._open: list[Subscription] = []
 
     async def start(self) -> None:
         """Listen."""
-        for subject, handle in ((ANSWER, self._answer), (QUESTIONS, self._questions)):
+        for subject, handle in (
+            (ANSWER, self._answer),
+            (QUESTIONS, self._questions),
+            (RUNNABLE, self._runnable),
+        ):
             self._open.append(
                 await self._client.subscribe(subject, queue=GROUP, cb=_replying(handle))
             )
@@ -68,6 +83,11 @@ class Desk:
         asked.sort(key=lambda one: str(one["since"]))
         left = max(0, len(asked) - MAX_QUESTIONS)
         return {"ok": True, "questions": asked[:MAX_QUESTIONS], "left_out": left}
+
+    async def _runnable(self, data: bytes) -> dict[str, Any]:
+        wanted = msgspec.json.decode(data, type=Wanted)
+        error = await self._hindrance(wanted.profile)
+        return {"ok": False, "run": wanted.profile, "error": error} if error else {"ok": True}
 
     async def _answer(self, data: bytes) -> dict[str, Any]:
         given = msgspec.json.decode(data, type=Given)
@@ -97,6 +117,7 @@ def question(run: Run, step: StepRecord) -> dict[str, Any]:
         "prompt": f"nobody knows how step {step.id} of {run.profile} went; how does it go on?",
         "choices": list(CHOICES),
         "since": times.format_us(step.unknown_us or run.updated_us),
+        "expires": None,  # such a run waits until somebody answers
     }
 
 
@@ -112,7 +133,7 @@ def _replying(
         try:
             said = await handle(message.data)
         except msgspec.DecodeError as wrong:
-            said = {"ok": False, "error": f"no answer to a run: {wrong}"}
+            said = {"ok": False, "error": f"not understood: {wrong}"}
         except Exception as error:
             log.exception("questions.failed")
             said = {"ok": False, "error": f"the handlers failed: {error}"}

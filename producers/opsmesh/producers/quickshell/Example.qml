@@ -1,10 +1,26 @@
-// A piece for the bar: whether opsmesh is there, and what waits for an answer, with its choices.
+pragma ComponentBehavior: Bound
+
+// A piece for the bar: whether opsmesh is there, what became of the last click, and what waits for
+// an answer, with its choices.
 // Copy it, or use it as it is: `import qs.opsmesh`, then `Example { }`.
 
 import QtQuick
 
 Row {
     id: bar
+
+    readonly property var last: OpsMesh.lastResult
+    readonly property bool failed: last !== null && last.ok !== true
+
+    function told(result) {
+        if (result === null)
+            return "opsmesh";
+        if (result.ok !== true)
+            return (result.run ? result.run + ": " : "") + (result.error || result.state);
+        if (result.run)
+            return result.run + ": " + (result.state || "started");
+        return result.answer ? "answered " + result.answer : String(result.topic);
+    }
 
     spacing: 8
     height: 28
@@ -19,8 +35,11 @@ Row {
 
     Text {
         anchors.verticalCenter: parent.verticalCenter
-        color: "#e6e6e6"
-        text: !OpsMesh.connected ? "opsmesh is away" : OpsMesh.pendingApprovals.length ? "" : "opsmesh"
+        width: Math.min(implicitWidth, 240)
+        elide: Text.ElideRight
+        textFormat: Text.PlainText
+        color: OpsMesh.connected && bar.failed ? "#d1495b" : "#e6e6e6"
+        text: OpsMesh.connected ? bar.told(bar.last) : "opsmesh is away"
     }
 
     Repeater {

@@ -15,9 +15,10 @@ Singleton {
 
     // The agent is there.
     readonly property bool connected: _events !== null && _events.connected
-    // What became of the last event, run or answer: {ok, id, …}, or {ok: false, error}.
+    // What became of the last event, run or answer: {ok, id, …}, or {ok: false, error}. A run is
+    // told twice: when it was started, and with its `state` when it has ended.
     property var lastResult: null
-    // What waits for a person: [{id, kind, profile, prompt, choices, since}].
+    // What waits for a person: [{id, kind, profile, prompt, choices, since, expires}].
     property var pendingApprovals: []
     // Events that were given up: no room in the queue, or none in the agent's spool.
     property int dropped: 0
@@ -29,7 +30,7 @@ Singleton {
 
     // A control was used. `detail` is text or an object. Gives the event's id.
     function action(name, detail, widget) {
-        const payload = { action: String(name) };
+        const payload = { action: _text(name) };
         if (detail !== undefined && detail !== null)
             payload.detail = _isRecord(detail) ? detail : _text(detail);
         return _emit("shell.action.invoked", _with(payload, { widget: widget }), widget);
@@ -37,7 +38,7 @@ Singleton {
 
     // Somebody asked for a workflow; profiles listen for its name.
     function workflow(name, args) {
-        const payload = { workflow: String(name) };
+        const payload = { workflow: _text(name) };
         if (_isRecord(args))
             payload.args = args;
         return _emit("shell.workflow.triggered", payload, "");
@@ -45,26 +46,31 @@ Singleton {
 
     // A widget failed. QML has no hook for that: call it where you see it.
     function widgetError(widget, message, path, line) {
-        const payload = { widget: String(widget), message: _text(message) };
+        const payload = { widget: _text(widget), message: _text(message) };
         const more = { path: path };
         if (Number.isInteger(line))
             more.line = line;
         return _emit("shell.widget.error", _with(payload, more), widget);
     }
 
-    // Run a profile now. Never queued: it is refused while the agent or the broker is away.
+    // Run a profile now. Never queued: it is refused while agent, broker or handlers are away.
     function run(profile, args, widget) {
         const id = _uuid7();
-        const asked = { profile: String(profile), id: id, source: "quickshell" };
+        const asked = { profile: _text(profile), id: id, source: "quickshell" };
         if (_isRecord(args))
             asked.args = args;
-        return _ask({ _run: _with(asked, { widget: widget }) }, { id: id, run: String(profile) }) ? id : "";
+        if (!_ask({ _run: _with(asked, { widget: widget }) }, { id: id, run: _text(profile) }))
+            return "";
+        _runs.push({ id: id, run: _text(profile), unsure: false });
+        if (_runs.length > _window)
+            _runs.shift();
+        return id;
     }
 
     // Answer one of `pendingApprovals`.
     function answer(id, choice, reason) {
-        const given = { run: String(id), choice: String(choice), by: "quickshell" };
-        return _ask({ _answer: _with(given, { reason: reason }) }, { id: String(id), answer: String(choice) });
+        const given = { run: _text(id), choice: _text(choice), by: "quickshell" };
+        return _ask({ _answer: _with(given, { reason: reason }) }, { id: _text(id), answer: _text(choice) });
     }
 
     // ---------------------------------------------------------------- events to the agent
@@ -154,6 +160,8 @@ Singleton {
 
     property var _ear: null
     property var _asked: []
+    // Runs whose end was not told yet, the newest 32.
+    property var _runs: []
     property int _looks: 0
 
     function _ask(request, about) {
@@ -186,8 +194,37 @@ Singleton {
             const about = _asked.shift();
             if (about !== undefined)
                 _answered(about, said);
-        } else if (said.topic !== undefined || said._missed !== undefined) {
+        } else if (said._missed !== undefined) {
             _look();
+            _unsure("events were missed");
+        } else if (typeof said.topic === "string") {
+            if (said.topic.startsWith("automation.run."))
+                _ended(said);
+            else
+                _look();
+        }
+    }
+
+    // An attempt of some run has ended. The click is its cause; other profiles may have heard the
+    // same click.
+    function _ended(event) {
+        const told = _isRecord(event.payload) ? event.payload : {};
+        const at = _runs.findIndex(one => one.id === event.causation_id && one.run === told.profile);
+        if (at < 0)
+            return;
+        const state = event.topic.slice("automation.run.".length);
+        const more = { run_id: event.run_id, error: told.error || told.reason, next_attempt_in_s: told.next_attempt_in_s };
+        lastResult = _with({ ok: state === "succeeded", id: _runs[at].id, run: told.profile, state: state }, more);
+        if (told.next_attempt_in_s === undefined || told.next_attempt_in_s === null)
+            _runs.splice(at, 1);
+    }
+
+    // The end of these runs may have been told to nobody; it is still listened for.
+    function _unsure(why) {
+        for (const one of _runs) {
+            if (!one.unsure)
+                lastResult = { ok: false, id: one.id, run: one.run, error: why + ": see opsmesh run ls for how it went" };
+            one.unsure = true;
         }
     }
 
@@ -203,6 +240,13 @@ Singleton {
                 pendingApprovals = pendingApprovals.filter(one => one.id !== about.id);
             else
                 _look();
+        }
+        if (about.run !== undefined) {
+            const at = _runs.findIndex(one => one.id === about.id);
+            if (said.ok && at < 0)
+                return; // its end was told already
+            if (!said.ok && at >= 0)
+                _runs.splice(at, 1);
         }
         lastResult = _with(_with({}, about), said);
     }
@@ -220,7 +264,7 @@ Singleton {
             _lost();
             return;
         }
-        _ask({ _follow: ["automation.step.>", "automation.approval.>", "mesh.component.started"] }, { silent: true });
+        _ask({ _follow: ["automation.run.>", "automation.step.>", "automation.approval.>", "mesh.component.started"] }, { silent: true });
         _ask({ _questions: true }, { silent: true, questions: true });
     }
 
@@ -293,6 +337,7 @@ Singleton {
     }
 
     function _lost() {
+        _unsure("the agent went away");
         _close();
         pendingApprovals = [];
         _again();
@@ -368,8 +413,13 @@ Singleton {
         return typeof value === "string" && value !== "";
     }
 
+    // Of whatever it is: a ring has no JSON, an object without a prototype no String.
     function _text(value) {
-        return typeof value === "object" && value !== null && !(value instanceof Error) ? JSON.stringify(value) : String(value);
+        try {
+            return typeof value === "object" && value !== null && !(value instanceof Error) ? JSON.stringify(value) : String(value);
+        } catch (error) {
+            return Object.prototype.toString.call(value);
+        }
     }
 
     // `more` over `base`, without what is undefined, null or empty.
