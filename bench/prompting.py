@@ -73,6 +73,7 @@ def _seconds(shell: str, command: str, amount: int, home: Path, *, hooked: bool)
     if pid == 0:
         os.execvpe(START[shell][0], START[shell], env)
     try:
+        select.select([fd], [], [], LIMIT)  # a shell throws away what comes before its prompt
         _type(
             fd,
             f". {file}\n" if hooked and shell != "fish" else f"source {file}\n" if hooked else "\n",
@@ -97,7 +98,7 @@ def _type(fd: int, text: str) -> None:
 
 
 def _through(fd: int) -> None:
-    _type(fd, "echo all-thr''ough\n")
+    os.write(fd, b"echo all-thr''ough\n")  # what it shows is what we wait for
     shown, until = b"", time.monotonic() + LIMIT
     while END not in shown:
         if not select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:

@@ -199,6 +199,7 @@ def test_hostile_names_are_told_as_text(dots: Path, agent: StandInAgent) -> None
     }
 
 
+@pytest.mark.slow
 def test_ten_thousand_files_at_once_are_events_that_fit(dots: Path, agent: StandInAgent) -> None:
     """The paths of an event are bounded, and the number of changes is told beside them."""
     with producing(dots, "settle=1s", "max_wait=30s", "drift_every=off"):

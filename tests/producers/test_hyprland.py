@@ -203,6 +203,7 @@ def test_its_own_restart_tells_what_changed_meanwhile(agent: StandInAgent, home:
     assert [c["width"] for c in payloads(events, "desktop.monitor.layout.changed")] == [2560]
 
 
+@pytest.mark.slow
 def test_a_compositor_that_gives_no_answer_holds_nothing_up(
     agent: StandInAgent, home: Path
 ) -> None:

@@ -172,6 +172,7 @@ def test_what_happened_while_it_was_away(agent: StandInAgent, home: Path, sessio
     assert ids["one"] in {event["id"] for event in agent.events}
 
 
+@pytest.mark.slow
 def test_a_session_that_restarts_twenty_times(agent: StandInAgent, session: Make) -> None:
     """Each start and each end is told once, in order."""
     with producing("zellij", "debounce=10ms"):
