@@ -1,6 +1,8 @@
 """apt's history log: stanzas of `Name: value`, one a transaction (apt's apt-pkg/deb/dpkgpm.cc).
 
-A stanza is written when dpkg has ended; what dpkg does without apt is not in it.
+A stanza's first half, up to the packages, is written before dpkg begins: it is what apt means to
+do. Of a stanza that failed or was cut, parts may not have been done. What dpkg does without apt is
+not in this log.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from typing import Final
 
 from opsmesh.producers.packages.transaction import Change, Operation, Transaction
 
-_ITEM: Final = re.compile(r"(?P<name>[^\s,:()]+)(?::(?P<arch>[^\s,:()]+))? \((?P<facts>[^()]*)\)")
+_ITEM: Final = re.compile(
+    r"(?P<name>[^\s,:()]+)(?::(?P<arch>[^\s,:()]+))?(?: \((?P<facts>[^()]*)\))?(?:, |$)"
+)
 _OPERATIONS: Final[dict[str, Operation]] = {
     "Install": "install",
     "Upgrade": "upgrade",
@@ -19,7 +23,12 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "Reinstall": "reinstall",
     "Remove": "remove",
     "Purge": "purge",
+    "Disappeared": "remove",
 }
+#: What dpkg took away because another package has all its files; apt may not know its version.
+_DISAPPEARED: Final = "Disappeared"
+#: What stands behind the version of a package that was not asked for.
+_AUTOMATIC: Final = "automatic"
 
 
 class Apt:
@@ -47,7 +56,7 @@ class Apt:
             return None
         if name == "Start-Date":
             cut, self._open = self._open, Transaction(manager="apt", started_at=_rfc(value))
-            if cut is not None and cut.packages:
+            if cut is not None:
                 cut.outcome = "cut"
                 return cut
             return None
@@ -56,20 +65,25 @@ class Apt:
             return None
         if name == "Commandline":
             current.command = value
+        elif name == "Requested-By":
+            current.requested_by = value
         elif name == "Error":
-            current.outcome = "failed"
+            current.outcome, current.error = "failed", value
         elif name in _OPERATIONS:
-            current.packages += _changes(_OPERATIONS[name], value)
+            current.packages += _changes(name, value)
         elif name == "End-Date":
             self._open, current.completed_at = None, _rfc(value)
             return current if current.packages or current.outcome != "completed" else None
         return None
 
 
-def _changes(operation: Operation, value: str) -> list[Change]:
+def _changes(tag: str, value: str) -> list[Change]:
     changes = []
+    operation = _OPERATIONS[tag]
     for item in _ITEM.finditer(value):
-        facts = [fact.strip() for fact in item["facts"].split(",")]
+        if item["facts"] is None and tag != _DISAPPEARED:
+            continue  # every other one has its version
+        facts = [fact.strip() for fact in (item["facts"] or "").split(",")]
         first, second = facts[0] or None, facts[1] if len(facts) > 1 else None
         gone = operation in ("remove", "purge")
         two = operation in ("upgrade", "downgrade")
@@ -80,6 +94,7 @@ def _changes(operation: Operation, value: str) -> list[Change]:
                 version=None if gone else second if two else first,
                 old_version=first if gone or two else None,
                 arch=item["arch"],
+                automatic=True if operation == "install" and _AUTOMATIC in facts[1:] else None,
             )
         )
     return changes

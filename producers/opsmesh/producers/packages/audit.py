@@ -1,6 +1,7 @@
-"""Known vulnerabilities of installed packages, as the distribution's own tool tells them.
+"""The question what is known to be vulnerable, put to the distribution's own tool.
 
-A tool that fails has found nothing out: that is never taken for "clean".
+The tool runs beside the loop, in the background and with a time limit: both fetch their data over
+the network. A tool that fails has found nothing out: that is never taken for "clean".
 """
 
 from __future__ import annotations
@@ -8,44 +9,33 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final
 
-#: Seconds that a tool may take: both fetch their data over the network.
+from opsmesh.producers.packages import advisories
+from opsmesh.producers.packages.advisories import Found
+
+#: Seconds that a tool may take.
 LIMIT: Final = 120.0
-_ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
-_DEBSECAN: Final = re.compile(r"(?P<id>[A-Z]+-[\w-]+) (?P<package>\S+)(?: \((?P<notes>[^()]*)\))?")
+#: Bytes of an answer, at most: debsecan's of a whole Debian has some megabytes.
+MOST: Final = 64 << 20
+#: Where arch-audit looks unless it is told otherwise.
+PACMAN_DB: Final = "/var/lib/pacman"
+#: arch-audit(1) and debsecan(1).
+TOOLS: Final[dict[str, list[str]]] = {
+    "arch-audit": ["--json"],
+    "debsecan": ["--format", "detail"],
+}
 
 
 class AuditError(Exception):
     """The tool could not say; its own words say why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vulnerability:
-    """One advisory about one installed package."""
-
-    manager: str
-    package: str
-    version: str
-    vuln_id: str
-    severity: str | None = None
-    fix_version: str | None = None
-    fixed: bool | None = None
-    url: str | None = None
-
-    @property
-    def key(self) -> str:
-        """What makes it the same one; another version or a fix makes it news."""
-        return f"{self.manager} {self.package} {self.version} {self.vuln_id} {self.fixed}"
-
-    def payload(self) -> dict[str, Any]:
-        """As PackageVulnDetected has it."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def tool() -> str | None:
@@ -53,86 +43,96 @@ def tool() -> str | None:
     return next((name for name in TOOLS if shutil.which(name)), None)
 
 
-def ask(name: str, options: Sequence[str] = ()) -> list[Vulnerability]:
-    """Everything that the tool knows of what is installed; AuditError when it cannot tell."""
-    arguments, parse = TOOLS[name]
-    if name == "debsecan" and not options:
-        options = _debian()
-    output = _run([name, *arguments, *options])
-    return list(parse(output))
+class Audit:
+    """One question under way. Readable (`fileno`) when `read` has something to do."""
 
-
-def _arch_audit(output: str) -> Iterator[Vulnerability]:
-    versions = _versions(["pacman", "-Q"])
-    for line in _ANSI.sub("", output).splitlines():
-        package, *facts = line.split("\t")
-        ids, severity, fixed = [*facts, "", "", ""][:3]
-        for one in filter(None, (part.strip() for part in ids.split(","))):
-            yield Vulnerability(
-                manager="pacman",
-                package=package,
-                version=versions.get(package, ""),
-                vuln_id=one,
-                severity=severity or None,
-                fix_version=fixed or None,
-                fixed=bool(fixed),
-                url=f"https://security.archlinux.org/{one}",
+    def __init__(self, name: str, options: Sequence[str] = (), *, limit: float = LIMIT) -> None:
+        """Ask; `options`: arguments for the tool. AuditError when it cannot be started."""
+        self._name = name
+        self._options = list(options) or (_debian() if name == "debsecan" else [])
+        self._output = bytearray()
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with `close`)
+        self.deadline = time.monotonic() + limit
+        try:
+            self._child = subprocess.Popen(
+                ["nice", "-n", "19", name, *TOOLS[name], *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": ""},
+                start_new_session=True,
             )
+            if self._child.stdout is None:
+                raise OSError("no pipe")  # noqa: TRY301
+            self._answer = self._child.stdout
+        except OSError as error:
+            self._said.close()
+            raise AuditError(f"{name}: {error}") from error
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._answer.fileno()
+
+    def read(self) -> Found | None:
+        """Take what is there; the answer once it is complete. AuditError when there is none."""
+        if part := os.read(self.fileno(), 1 << 16):
+            self._output += part
+            if len(self._output) > MOST:
+                raise AuditError(f"{self._name}: its answer is longer than {MOST} bytes")
+            return None
+        try:
+            status = self._child.wait(max(0.0, self.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.expired()
+        if status:
+            raise AuditError(f"{self._name}: {self._last_words() or f'exit code {status}'}")
+        text = self._output.decode("utf-8", "replace")
+        if self._name == "debsecan":
+            return advisories.of_debsecan(text)
+        try:
+            return advisories.of_arch_audit(text, installed(Path(_db(self._options))))
+        except (ValueError, RecursionError, OSError) as error:
+            raise AuditError(f"{self._name}: its answer is of no use: {error}") from error
+
+    def expired(self) -> None:
+        """AuditError: its time is over."""
+        raise AuditError(f"{self._name} gave no answer in time")
+
+    def close(self) -> None:
+        """End the tool, whatever it is doing."""
+        if self._child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+        self._answer.close()
+        self._said.close()
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        words = self._said.read(1 << 16).decode("utf-8", "replace").strip().splitlines()
+        return words[-1][:300] if words else ""
 
 
-def _debsecan(output: str) -> Iterator[Vulnerability]:
-    versions = _versions(["dpkg-query", "-W", "-f", "${Package} ${Version}\n"])
-    for line in output.splitlines():
-        found = _DEBSECAN.fullmatch(line.strip())
-        if found is None:
-            continue
-        notes = (found["notes"] or "").split(", ")
-        urgency = next((n.removesuffix(" urgency") for n in notes if n.endswith("urgency")), None)
-        yield Vulnerability(
-            manager="apt",
-            package=found["package"],
-            version=versions.get(found["package"], ""),
-            vuln_id=found["id"],
-            severity=urgency,
-            fixed="fixed" in notes,
-            url=f"https://security-tracker.debian.org/tracker/{found['id']}",
-        )
+def installed(database: Path) -> dict[str, str]:
+    """Versions by package, of pacman's local database: a folder `NAME-VERSION-RELEASE` for each."""
+    parts = (path.name.rsplit("-", 2) for path in (database / "local").iterdir() if path.is_dir())
+    return {part[0]: f"{part[1]}-{part[2]}" for part in parts if len(part) == 3}
+
+
+def _db(options: Sequence[str]) -> str:
+    """The database that arch-audit was told to look at."""
+    for word, value in zip(options, [*options[1:], ""], strict=True):
+        if word in ("-b", "--dbpath"):
+            return value
+        if word.startswith("--dbpath="):
+            return word.partition("=")[2]
+    return PACMAN_DB
 
 
 def _debian() -> list[str]:
     """What can be mended: a Debian has some thousand known issues that wait for a fix."""
     with contextlib.suppress(OSError):
-        if codename := platform.freedesktop_os_release().get("VERSION_CODENAME"):
+        release = platform.freedesktop_os_release()
+        if release.get("ID") == "debian" and (codename := release.get("VERSION_CODENAME")):
             return ["--suite", codename, "--only-fixed"]
     return []
-
-
-#: Each tool's arguments, and how its answer is read: arch-audit(1) and debsecan(1).
-TOOLS: Final[dict[str, tuple[list[str], Callable[[str], Iterator[Vulnerability]]]]] = {
-    "arch-audit": (["-f", "%n\t%c\t%s\t%v"], _arch_audit),
-    "debsecan": (["--format", "summary"], _debsecan),
-}
-
-
-def _versions(command: list[str]) -> dict[str, str]:
-    """Installed versions by package."""
-    pairs = (line.split(" ", 1) for line in _run(command).splitlines() if " " in line)
-    return {name: version.strip() for name, version in pairs}
-
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(
-            ["nice", "-n", "19", *command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=LIMIT,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-            check=True,
-        )
-    except subprocess.CalledProcessError as error:
-        words = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise AuditError(f"{command[0]}: {words[-1] if words else error}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise AuditError(f"{command[0]}: {error}") from error
-    return done.stdout.decode("utf-8", "replace")

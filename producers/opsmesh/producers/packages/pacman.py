@@ -2,7 +2,8 @@
 
 Lines are `[TIME] [WHO] TEXT`, untranslated (libalpm's lib/libalpm/log.c, trans.c, add.c and
 remove.c); only those of ALPM count: a package's scriptlet writes as ALPM-SCRIPTLET, and may say
-anything.
+anything. Before 4.2 transactions had no begin and no end in the log: what lies outside is passed
+over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from opsmesh.producers.packages.transaction import Change, Operation, Outcome, Transaction
 
-_LINE: Final = re.compile(r"\[(?P<time>[^\]]{1,40})\] (?:\[(?P<who>[A-Z-]+)\] )?(?P<text>.*)")
+_LINE: Final = re.compile(r"\[(?P<time>[^\]]{1,40})\] \[(?P<who>[^\]\s]{1,40})\] (?P<text>.*)")
 _CHANGE: Final = re.compile(
     r"(?P<verb>installed|upgraded|downgraded|reinstalled|removed) "
     r"(?P<name>[^\s()]+) \((?:(?P<old>[^\s()]+) -> )?(?P<version>[^\s()]+)\)"
@@ -62,13 +63,16 @@ class Pacman:
             if running := _RUNNING.fullmatch(text):
                 self._command = running["command"]
             return None
-        if who not in ("ALPM", None):  # None: pacman before 4.2
+        if who == "ALPM-SCRIPTLET":
+            return None
+        if who != "ALPM":  # pamac or PackageKit is at work: the command is none of theirs
+            self._command = None
             return None
         if text == "transaction started":
             cut, self._open = self._open, None
             self._open = Transaction(manager="pacman", command=self._command, started_at=_rfc(time))
             self._command = None
-            if cut is not None and cut.packages:
+            if cut is not None:
                 cut.outcome = "cut"
                 return cut
         elif text in _ENDS and self._open is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +17,19 @@ from typing import Any, BinaryIO, Final, cast
 
 #: Bytes before the place that are compared.
 BEFORE: Final = 256
-#: Rotated files that are looked through, the newest first: a log is rotated once a month or so.
-ROTATED: Final = 4
-#: Longest line; the rest of a longer one is passed over.
-LONGEST: Final = 65_536
+#: Rotated files that are looked through, the newest first: logrotate keeps twelve of apt's.
+ROTATED: Final = 24
+#: Longest line; the rest of a longer one is passed over. apt writes what it upgrades into one line:
+#: 60 bytes a package.
+LONGEST: Final = 1 << 20
+#: How far back the begin of a transaction that is under way is looked for.
+RECENT: Final = 1 << 18
+#: How often the rotated files are listed again when one of them went away while it was looked at.
+TRIES: Final = 5
+#: What logrotate appends: `.1`, `.2.gz`, `-20261101`.
+_ROTATED: Final = re.compile(r"[.-]\d[\d.-]*(?:\.gz)?")
+#: What a file that cannot be read raises, or one that gzip has not finished yet.
+UNREADABLE: Final = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -55,47 +66,81 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def end(self) -> Place:
-        """The place after the last whole line; the begin of a log that is not there yet."""
-        try:
-            with self.path.open("rb") as file:
-                size = file.seek(0, 2)
-                start = max(0, size - LONGEST)
-                file.seek(start)
-                tail = file.read(size - start)
-                return _place(file, start + tail.rfind(b"\n") + 1)
-        except OSError:
-            return Place()
+    def watched(self) -> tuple[Path, Path]:
+        """What to watch: a package manager that runs while its log is renamed writes on there."""
+        return self.path, self.path.with_name(f"{self.path.name}.1")
 
-    def holds(self, place: Place) -> bool:
-        """Whether the log can be read on from there: it was not rotated since."""
-        try:
-            with self.path.open("rb") as file:
-                return _holds(file, place)
-        except OSError:
-            return False
+    def end(self) -> Place:
+        """The place after the last whole line, also of what the log was; the begin of a log that
+        has never been. OSError for one that may not be read."""
+        return self._last(LONGEST)[0]
+
+    def recent(self) -> list[tuple[Path, Place]]:
+        """What to read for the log's last lines; as `files`. OSError as `end`."""
+        end, start = self._last(RECENT)
+        return [(path, start) for path, _ in self.files(end) or ()][:1] if end.offset else []
+
+    def everything(self) -> list[tuple[Path, Place]]:
+        """All that there is, the oldest first; as `files`."""
+        paths = [*reversed(self._rotated()), *([self.path] if self.path.exists() else [])]
+        return [(path, Place()) for path in paths]
 
     def files(self, place: Place) -> list[tuple[Path, Place]] | None:
         """What is to be read, and from where: the log, and before it what it was. None: nothing
         holds the place any more, and something may be lost."""
-        if not self.path.exists():
-            return []
-        if self.holds(place):
-            return [(self.path, place)]
-        later: list[tuple[Path, Place]] = [(self.path, Place())]
+        for _ in range(TRIES):
+            try:
+                return self._files(place)
+            except FileNotFoundError:
+                continue  # rotated this very moment
+        return self._files(place, patient=True)
+
+    def _files(self, place: Place, *, patient: bool = False) -> list[tuple[Path, Place]] | None:
+        if not place.offset:  # nothing has ever been here: all of it is new
+            return self.everything()
+        later: list[tuple[Path, Place]] = []
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                if _holds(file, place):
+                    return [(self.path, place)]
+            later = [(self.path, Place())]
         for path in self._rotated():
             try:
                 with _open(path) as file:
                     if _holds(file, place):
                         return [(path, place), *later]
-            except (OSError, EOFError):
+            except FileNotFoundError:
+                if patient:
+                    continue
+                raise
+            except UNREADABLE:
                 continue
             later.insert(0, (path, Place()))
-        return None
+        return None if later else []
+
+    def _last(self, back: int) -> tuple[Place, Place]:
+        for path in (self.path, *self._rotated()):
+            try:
+                if (found := _end(path, back))[0].offset:
+                    return found
+            except FileNotFoundError:
+                continue
+            except UNREADABLE:
+                if path == self.path:
+                    raise
+        return Place(), Place()
 
     def _rotated(self) -> list[Path]:
-        names = self.path.parent.glob(f"{self.path.name}?*")
-        return sorted(names, key=_changed, reverse=True)[:ROTATED]
+        name = self.path.name
+        try:
+            found = [
+                path
+                for path in self.path.parent.iterdir()
+                if path.name.startswith(name) and _ROTATED.fullmatch(path.name, len(name))
+            ]
+        except OSError:
+            return []
+        return sorted(found, key=_changed, reverse=True)[:ROTATED]
 
 
 def read(path: Path, place: Place) -> Iterator[Line]:
@@ -141,6 +186,26 @@ def _holds(file: BinaryIO, place: Place) -> bool:
 
 def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _end(path: Path, back: int = LONGEST) -> tuple[Place, Place]:
+    """The place after the last whole line, and one at most `back` bytes before it."""
+    with _open(path) as file:
+        size = file.seek(0, 2) if path.suffix != ".gz" else _length(file)
+        start = max(0, size - back)
+        file.seek(start)
+        tail = file.read(size - start)
+        last = tail.rfind(b"\n") + 1
+        first = tail.find(b"\n") + 1 if start else 0
+        return _place(file, start + last), _place(file, start + min(first, last))
+
+
+def _length(file: BinaryIO) -> int:
+    """Of what is packed; gzip cannot seek from the end."""
+    size = 0
+    while part := file.read(LONGEST):
+        size += len(part)
+    return size
 
 
 def _changed(path: Path) -> float:

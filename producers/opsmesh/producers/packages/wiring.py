@@ -6,17 +6,19 @@ log on a network's file system. It never fails a transaction, and never waits.
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from opsmesh.producers.packages.producer import TRANSACTION, kicks
+from opsmesh.producers.packages.producer import KICK, TRANSACTION
 from opsmesh.producers.wiring import OwnFile, Piece
 
-#: alpm-hooks(5); it runs in the package manager's root.
-_PACMAN = """\
+#: Always succeeds, and has nothing to say. `true`, for `:` is a special builtin: where it cannot
+#: write, it ends the shell.
+_TOUCH: Final = f"{{ mkdir -p {KICK.parent} && true > {KICK}; }} 2>/dev/null || true"
+#: alpm-hooks(5); it runs in the root that pacman works on.
+_PACMAN: Final = f"""\
 # Written by `opsmesh install pacman`: tells opsmesh that a transaction has ended.
 [Trigger]
 Operation = Install
@@ -26,14 +28,14 @@ Type = Package
 Target = *
 
 [Action]
-Description = Telling opsmesh ...
+Description = Telling opsmesh...
 When = PostTransaction
-Exec = /bin/sh -c {command}
+Exec = /bin/sh -c "{_TOUCH}"
 """
 #: apt.conf(5). A hook that fails makes apt fail: this one cannot.
-_APT = """\
+_APT: Final = f"""\
 // Written by `opsmesh install apt`: tells opsmesh that dpkg has ended.
-DPkg::Post-Invoke {{ {command}; }};
+DPkg::Post-Invoke {{ "{_TOUCH}"; }};
 """
 
 
@@ -64,9 +66,7 @@ class Pacman(_Hook):
 
     def pieces(self) -> Sequence[Piece]:
         """See `wiring.Wiring`."""
-        command = '"' + _touch("pacman").replace('"', '\\"') + '"'
-        path = Path("/etc/pacman.d/hooks/opsmesh.hook")
-        return (OwnFile(path=path, text=_PACMAN.format(command=command), root=True),)
+        return (OwnFile(path=Path("/etc/pacman.d/hooks/opsmesh.hook"), text=_PACMAN, root=True),)
 
 
 class Apt(_Hook):
@@ -76,20 +76,4 @@ class Apt(_Hook):
 
     def pieces(self) -> Sequence[Piece]:
         """See `wiring.Wiring`."""
-        command = '"' + _touch("apt").replace('"', '\\"') + '"'
-        path = Path("/etc/apt/apt.conf.d/99opsmesh")
-        return (OwnFile(path=path, text=_APT.format(command=command), root=True),)
-
-
-def _touch(manager: str) -> str:
-    """A command that does nothing where the folder is not there, and always succeeds."""
-    folder, file = shlex.quote(str(_folder())), shlex.quote(str(_folder() / manager))
-    return f"test -d {folder} && touch {file} 2>/dev/null || true"
-
-
-def _folder() -> Path:
-    """The folder of the user who asks: under sudo that is not root's."""
-    user = os.environ.get("SUDO_UID", "")
-    if os.geteuid() == 0 and user.isdigit():
-        return Path(f"/run/user/{user}/opsmesh/packages")
-    return kicks()
+        return (OwnFile(path=Path("/etc/apt/apt.conf.d/99opsmesh"), text=_APT, root=True),)

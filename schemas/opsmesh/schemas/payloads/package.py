@@ -18,6 +18,9 @@ class PackageChange(Payload, frozen=True, kw_only=True):
     version: Annotated[str | None, doc("version now installed; absent after a removal")] = None
     old_version: Annotated[str | None, doc("version before")] = None
     arch: Annotated[str | None, doc("architecture, like amd64")] = None
+    automatic: Annotated[
+        bool | None, doc("not asked for: another package needs it (apt, at an installation)")
+    ] = None
 
 
 class PackageTxnCompleted(Payload, frozen=True, kw_only=True):
@@ -32,6 +35,9 @@ class PackageTxnCompleted(Payload, frozen=True, kw_only=True):
         Literal["completed", "failed", "interrupted", "cut"] | None,
         doc("how it ended; cut: the log goes on without its end, the package manager died"),
     ] = None
+    error: Annotated[str | None, doc("why it failed, where the log says it")] = None
+    requested_by: Annotated[str | None, doc("who asked, like dev (1000) (apt)")] = None
+    omitted: Annotated[int | None, doc("packages left out of `packages`, of very many")] = None
 
 
 class PackageVulnDetected(Payload, frozen=True, kw_only=True):
@@ -40,10 +46,16 @@ class PackageVulnDetected(Payload, frozen=True, kw_only=True):
     manager: Annotated[str, doc("package manager: pacman, apt")]
     package: Annotated[str, doc("name of the package")]
     version: Annotated[str, doc("installed version")]
-    vuln_id: Annotated[str, doc("id of the advisory, like CVE-2026-1234")]
+    vuln_id: Annotated[str, doc("id of the advisory, like CVE-2026-1234 or AVG-2843")]
     severity: Annotated[str | None, doc("severity as the advisory has it")] = None
     fix_version: Annotated[str | None, doc("first version that is not affected")] = None
     fixed: Annotated[bool | None, doc("whether a version that is not affected can be had")] = None
+    status: Annotated[
+        str | None, doc("status as the advisory has it, like Vulnerable, Fixed, Testing (pacman)")
+    ] = None
+    issues: Annotated[list[str] | None, doc("the CVEs of an advisory that has several")] = None
+    summary: Annotated[str | None, doc("what it is about")] = None
+    remote: Annotated[bool | None, doc("whether it can be exploited over the network")] = None
     url: Annotated[str | None, doc("page of the advisory")] = None
 
 
@@ -76,8 +88,11 @@ TOPICS: Final = (
             "manager": "pacman",
             "package": "openssl",
             "version": "3.3.1-1",
-            "vuln_id": "CVE-2024-5535",
+            "vuln_id": "AVG-2855",
+            "issues": ["CVE-2024-5535"],
             "severity": "Medium",
+            "status": "Fixed",
+            "fixed": True,
             "fix_version": "3.3.1-2",
         },
     ),
