@@ -358,6 +358,28 @@ def test_many_rotations_while_it_was_away(home: Path, agent: StandInAgent) -> No
     assert "mesh.gap.detected" not in [event["topic"] for event in events]
 
 
+def test_a_log_that_is_damaged_and_one_that_is_gone(home: Path, agent: StandInAgent) -> None:
+    """Megabytes without an end of line, as a power cut leaves them, are passed over; a log that
+    went away, with a rotated one that is of no use, is one gap, and what comes later is told."""
+    log = home / "pacman.log"
+    log.write_text(installed("old"))
+    with producer(home, *off(home, pacman=log)):
+        with log.open("ab") as file:
+            file.write(b"\x00" * 3_000_000 + b"\n" + installed("a").encode())
+        agent.wait_for(has("a"))
+        log.unlink()
+        (home / "pacman.log.1").write_bytes(b"\xff" * 100 + b"\n")
+        agent.wait_for(lambda events: len(events) == 2)
+        (home / "pacman.log.1").touch()
+        log.write_text(installed("b"))
+        events = agent.wait_for(has("b"))
+    assert [event["topic"] for event in events] == [
+        "package.txn.completed",
+        "mesh.gap.detected",
+        "package.txn.completed",
+    ]
+
+
 def test_since(home: Path, agent: StandInAgent) -> None:
     """The first start can begin earlier, also in what was rotated."""
     log = home / "pacman.log"

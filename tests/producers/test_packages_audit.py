@@ -219,6 +219,29 @@ def test_what_is_not_understood_is_not_mended(
     assert [event["payload"]["vuln_id"] for event in events] == [f"CVE-2026-{n}" for n in (1, 2, 3)]
 
 
+def test_a_producer_that_is_killed_while_it_tells(
+    home: Path, agent: StandInAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had told already has the same id when its next life tells it again."""
+    tool(home, "debsecan", f"cat {home}/answer", monkeypatch)
+    (home / "answer").write_text(
+        "".join(
+            f"CVE-2026-{n}\n  about\n  installed: foo 1\n             (built from foo 1)\n\n"
+            for n in range(300)
+        )
+    )
+    with producer(home, *off(home), "vuln_every=1h") as process:
+        agent.wait_for(lambda events: len(events) > 10)
+        process.kill()
+        process.wait(10)
+    with producer(home, *off(home), "vuln_every=1h"):
+        events = agent.wait_for(
+            lambda events: len({event["payload"]["vuln_id"] for event in events}) == 300
+        )
+    assert len(events) > 300
+    assert len({event["id"] for event in events}) == 300
+
+
 def test_hostile_answers() -> None:
     """10,000 damaged answers raise nothing but ValueError, and every payload fits its topic."""
     chance = random.Random(7)

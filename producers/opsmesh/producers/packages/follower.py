@@ -127,7 +127,7 @@ class Follower:
         if is_gap := files is None:
             tell_gap(*self._gap(place, now_us))
             # what is older is told already, or is what the first start passed over
-            files, after_us = [(self.log.path, Place())], self._noted_us - COARSE_US
+            files, after_us = self.log.present(), self._noted_us - COARSE_US
             self._alike = Alike()
         parser, alike, end = self._parser(), Alike.restore(self._alike.dump()), place
         try:

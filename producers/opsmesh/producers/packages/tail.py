@@ -80,10 +80,13 @@ class Log:
         end, start = self._last(RECENT)
         return [(path, start) for path, _ in self.files(end) or ()][:1] if end.offset else []
 
+    def present(self) -> list[tuple[Path, Place]]:
+        """The log alone, from its begin, where it is; as `files`."""
+        return [(self.path, Place())] if self.path.exists() else []
+
     def everything(self) -> list[tuple[Path, Place]]:
         """All that there is, the oldest first; as `files`."""
-        paths = [*reversed(self._rotated()), *([self.path] if self.path.exists() else [])]
-        return [(path, Place()) for path in paths]
+        return [*((path, Place()) for path in reversed(self._rotated())), *self.present()]
 
     def files(self, place: Place) -> list[tuple[Path, Place]] | None:
         """What is to be read, and from where: the log, and before it what it was. None: nothing
@@ -150,23 +153,14 @@ def read(path: Path, place: Place) -> Iterator[Line]:
         file.seek(max(0, offset - BEFORE))
         before = file.read(min(BEFORE, offset))
         while line := file.readline(LONGEST):
-            text = line
-            if not line.endswith(b"\n"):
-                line += _rest(file)
-                if not line.endswith(b"\n"):
+            length, last = len(line), line[-BEFORE:]
+            while not last.endswith(b"\n"):  # a longer one: nothing of the rest is kept
+                if not (more := file.readline(LONGEST)):
                     return
-            offset += len(line)
-            before = (before + line)[-BEFORE:]
-            yield Line(text.rstrip(b"\r\n").decode("utf-8", "replace"), _digest(offset, before))
-
-
-def _rest(file: BinaryIO) -> bytes:
-    parts = []
-    while part := file.readline(LONGEST):
-        parts.append(part)
-        if part.endswith(b"\n"):
-            break
-    return b"".join(parts)
+                length, last = length + len(more), (last + more)[-BEFORE:]
+            offset += length
+            before = (before + last)[-BEFORE:]
+            yield Line(line.rstrip(b"\r\n").decode("utf-8", "replace"), _digest(offset, before))
 
 
 def _place(file: BinaryIO, offset: int) -> Place:
