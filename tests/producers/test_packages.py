@@ -358,6 +358,7 @@ def test_many_rotations_while_it_was_away(home: Path, agent: StandInAgent) -> No
     assert "mesh.gap.detected" not in [event["topic"] for event in events]
 
 
+@pytest.mark.slow
 def test_a_log_that_is_damaged_and_one_that_is_gone(home: Path, agent: StandInAgent) -> None:
     """Megabytes without an end of line, as a power cut leaves them, are passed over; a log that
     went away, with a rotated one that is of no use, is one gap, and what comes later is told."""
