@@ -1,16 +1,26 @@
-"""Which components the mesh has on this machine, from the settings and the tools that are here."""
+"""Which components the mesh has on this machine, from the settings and the tools that are here.
+
+A producer whose tool is not here is one too: it waits, for the tool may come.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from opsmesh.cli.config_file import mask_url
 from opsmesh.producers import registry
 from opsmesh.router import paths, probes, server
 from opsmesh.router.component import Component
 from opsmesh.router.settings import Settings
+
+#: How a reason begins that no tool's coming changes.
+DISABLED: Final = "disabled in config.yaml"
+UNNAMED: Final = "not among producers.enabled in config.yaml"
+BROKEN: Final = "broken: "
+NEVER: Final = (DISABLED, UNNAMED, BROKEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +75,10 @@ def plan(settings: Settings) -> Plan:
                 name,
                 *(w for k, v in _options(settings, name).items() for w in ("-o", f"{k}={v}")),
             ],
+            waits_for=why or "",
         )
-        for name, reason in producers(settings).items()
-        if reason is None
+        for name, why in producers(settings).items()
+        if why is None or not why.startswith(NEVER)
     ]
     return Plan(nats_url=mask_url(url), components=found)
 
@@ -82,15 +93,15 @@ def producers(settings: Settings) -> dict[str, str | None]:
 def _why_not(name: str, found: registry.Found, settings: Settings) -> str | None:
     enabled = settings.producers.enabled
     if name in settings.producers.disabled:
-        return "disabled in config.yaml"
+        return DISABLED
     if enabled is not None and name not in enabled:
-        return "not among producers.enabled in config.yaml"
+        return UNNAMED
     if name in found.problems:
-        return f"broken: {found.problems[name]}"
+        return f"{BROKEN}{found.problems[name]}"
     try:
         return registry.load(name, _options(settings, name)).available()
     except Exception as error:
-        return f"broken: {type(error).__name__}: {error}"
+        return f"{BROKEN}{type(error).__name__}: {error}"
 
 
 def _options(settings: Settings, name: str) -> dict[str, str]:

@@ -97,7 +97,7 @@ def _components(health: Health) -> bool:
                 "log": status.log,
             }
         )
-        if status.state != "running":
+        if status.state not in ("running", "waiting"):
             why = f" (last: {status.last_exit})" if status.last_exit else ""
             fix = f"tail {status.log}"
             health.problem(f"{status.name} does not run: {status.state}{why}", fix)

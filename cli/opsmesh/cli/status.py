@@ -65,9 +65,14 @@ def _print(found: health.Health) -> None:
     _losses(console, found)
     if found.components:
         console.print()
+        waiting = [c["name"] for c in found.components if c["state"] == "waiting"]
         rows = [{**c, "since": output.local(c["since"])} for c in found.components]
+        rows = [row for row in rows if row["name"] not in waiting]
         shown = ("name", "state", "pid", "restarts", "since", "last_exit")
         output.table(rows, shown, empty="", style=_style)
+        if waiting:
+            names = ", ".join(name.removeprefix("producer:") for name in waiting)
+            console.print(f"[dim]waiting for their tools: {escape(names)}[/]")
     if found.spool:
         console.print()
         for line in spool_words.lines(found.spool, found.agent):

@@ -88,20 +88,25 @@ def _watch_start(process: subprocess.Popen[bytes], log: Path, wait: float) -> No
                 print(status.line, flush=True)
         if state and state.settled:
             print(f"everything runs, NATS at {state.nats_url}")
+            if waiting := [c.name.partition(":")[2] for c in state.components if c.tried]:
+                print(f"waiting for their tools: {', '.join(waiting)} (opsmesh producer ls)")
             print("next: opsmesh status · opsmesh tail · opsmesh down")
             return
         if process.poll() is not None:
             output.fail(
                 f"the supervisor ended with code {process.returncode}", hint=_tail(str(log))
             )
-        late = state is None or all(c.state in ("running", "failed") for c in state.components)
+        late = state is None or all(
+            c.state in ("running", "failed", "waiting") for c in state.components
+        )
         if time.monotonic() >= deadline or (state is not None and late):
             _fail_start(state, wait)
         time.sleep(0.03)
 
 
 def _fail_start(state: State | None, wait: float) -> None:
-    waiting = [c for c in state.components if c.state != "running"] if state else []
+    late = ("starting", "backoff", "failed", "stopped")
+    waiting = [c for c in state.components if c.state in late] if state else []
     for status in waiting:
         print(status.line)
         print(_tail(status.log))
@@ -139,7 +144,7 @@ def down(
                 hint="wait for it again: opsmesh down",
             )
         time.sleep(0.02)
-    print(f"stopped {len(state.components)} components")
+    print(f"stopped {sum(c.pid is not None for c in state.components)} components")
 
 
 def _still_up() -> str:

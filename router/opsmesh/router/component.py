@@ -39,6 +39,8 @@ class Component:
     ready: Mapping[str, Any] | None = None
     notifies: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Why it cannot run yet: it is not started with the others, but tried now and then.
+    waits_for: str = ""
     stop_signal: int = signal.SIGTERM
 
     @property

@@ -38,6 +38,9 @@ QUIET = 60.0
 PROBE_EVERY = 0.03
 #: A component that ends with this code (EX_CONFIG) says that it cannot run here: no restart.
 CANNOT_RUN = 78
+#: A producer's tool may come later. Seconds before it is tried again: the first, doubled each time
+#: up to the longest: a start costs a tenth of a second, and `try_again` need not wait.
+AGAIN_FIRST, AGAIN_LONGEST = 30.0, 3600.0
 
 _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -45,6 +48,11 @@ _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 def backoff(failures: int) -> float:
     """Seconds before the next start after so many failures in a row (1 for the first)."""
     return min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 20))
+
+
+def again_after(tries: int) -> float:
+    """Seconds before a producer that cannot run here is tried again, after so many tries."""
+    return min(AGAIN_LONGEST, AGAIN_FIRST * 2.0 ** min(tries, 20))
 
 
 @dataclass
@@ -55,6 +63,7 @@ class _Child:
     started: float = 0.0
     failures: int = 0
     next_try: float = 0.0
+    tries: int = 0
     said: float = -QUIET
     unsaid: int = 0
     was_ready: bool = False
@@ -72,10 +81,7 @@ class Supervisor:
         say: Callable[[str], None] = lambda line: print(line, flush=True),
     ) -> None:
         self._boot_id, self._told = ids.uuid7(), 0
-        self._children = [
-            _Child(c, Status(name=c.name, log=str(c.log), since=_now()))
-            for c in sorted(components, key=lambda c: c.rank)
-        ]
+        self._children = [_first(c) for c in sorted(components, key=lambda c: c.rank)]
         self._state = State(
             pid=os.getpid(),
             birth=component.birth(os.getpid()),
@@ -89,7 +95,7 @@ class Supervisor:
     def run(self) -> None:
         """Supervise; returns once everything has stopped."""
         stops = {s for s in _STOPS if signal.getsignal(s) is not signal.SIG_IGN}
-        self._wakes = {*stops, signal.SIGCHLD}
+        self._wakes = {*stops, signal.SIGCHLD, supervisor_state.AGAIN}
         signal.pthread_sigmask(signal.SIG_BLOCK, self._wakes)
         self._write()
         while True:
@@ -108,16 +114,22 @@ class Supervisor:
     def _wait(self, seconds: float) -> bool:
         """Sleep until a signal or the time; whether the signal was an order to stop."""
         got = signal.sigtimedwait(self._wakes, max(0.0, seconds))
-        return got is not None and got.si_signo != signal.SIGCHLD
+        if got is not None and got.si_signo == supervisor_state.AGAIN:
+            for child in self._children:
+                child.next_try, child.tries = 0.0, 0
+        return got is not None and got.si_signo in _STOPS
 
     def _patience(self) -> float:
         now = time.monotonic()
         patience = 3600.0
         for child in self._children:
-            if child.status.state in ("starting", "stopped"):
+            tried = child.status.tried
+            if child.status.state in ("starting", "stopped") or (tried and child.process):
                 patience = min(patience, PROBE_EVERY)
             elif child.status.state == "backoff":
                 patience = min(patience, child.next_try - now)
+            elif tried:  # it may have to wait for an earlier rank
+                patience = min(patience, max(PROBE_EVERY, child.next_try - now))
             elif child.failures and child.status.state == "running":
                 patience = min(patience, child.started + STEADY - now)
         return patience
@@ -126,22 +138,28 @@ class Supervisor:
         """Take the one step that this component's state asks for."""
         state, now = child.status.state, time.monotonic()
         if state == "stopped":
-            rank = child.component.rank
-            if all(self._lets_pass(c) for c in self._children if c.component.rank < rank):
+            if self._may_start(child):
+                self._start(child)
+        elif child.status.tried and child.process is None:
+            if now >= child.next_try and self._may_start(child):
                 self._start(child)
         elif state == "backoff":
             if now >= child.next_try:
                 child.status.restarts += 1
                 self._start(child)
-        elif state in ("starting", "running") and child.process is not None:
+        elif child.process is not None:
             code = child.process.poll()
             if code is not None:
                 self._ended(child, code)
-            elif state == "starting":
+            elif state != "running":
                 self._probe(child)
             elif child.failures and now - child.started >= STEADY:
                 child.failures = child.unsaid = 0
                 self._say(f"✓ {child.component.name} has run steadily for {STEADY:.0f} s")
+
+    def _may_start(self, child: _Child) -> bool:
+        rank = child.component.rank
+        return all(self._lets_pass(c) for c in self._children if c.component.rank < rank)
 
     def _lets_pass(self, earlier: _Child) -> bool:
         """Whether the components of later ranks may start, as far as this one is concerned."""
@@ -162,7 +180,8 @@ class Supervisor:
             return
         child.status.pid = child.process.pid
         child.status.birth = component.birth(child.process.pid)
-        self._enter(child, "starting")
+        if not child.status.tried:  # a try that may well end in vain is not the talk of the town
+            self._enter(child, "starting")
 
     def _probe(self, child: _Child) -> None:
         probe = child.component.ready
@@ -178,22 +197,24 @@ class Supervisor:
             self._give_up(child, str(error))
             return
         if ready:
+            new = child.status.tried or not child.was_ready
+            child.status.tried, child.was_ready, child.tries = False, True, 0
             self._enter(child, "running")
-            if not child.was_ready:
-                child.was_ready = True
+            if new:
                 self._say(child.status.line)
 
     def _ended(self, child: _Child, code: int) -> None:
         # its helpers (a `journalctl --follow`) would otherwise run on beside those of the next one
         self._end_group(child, signal.SIGTERM)
         if code == CANNOT_RUN:
-            self._give_up(child, component.exit_text(code))
+            self._cannot_run(child, component.exit_text(code))
             return
         if time.monotonic() - child.started >= STEADY:
             child.failures = 0
         self._failed(child, component.exit_text(code))
 
     def _failed(self, child: _Child, why: str) -> None:
+        child.status.tried = False
         child.failures += 1
         delay = backoff(child.failures)
         now = time.monotonic()
@@ -233,6 +254,19 @@ class Supervisor:
         }
         with contextlib.suppress(OSError):  # a full disk must not end the mesh
             spool.write(paths.spool_dir(), [json.dumps(event).encode()])
+
+    def _cannot_run(self, child: _Child, why: str) -> None:
+        """A producer's tool may come back; nothing is said of a try that ended as the last one."""
+        if child.status.tried:
+            child.process = None
+            child.status.pid = child.status.birth = None
+        else:
+            self._give_up(child, why)
+        if child.component.kind == "producer":
+            child.status.tried = True
+            child.next_try = time.monotonic() + again_after(child.tries)
+            child.tries += 1
+            self._write()
 
     def _give_up(self, child: _Child, why: str) -> None:
         self._gone(child, why)
@@ -287,6 +321,14 @@ class Supervisor:
         with contextlib.suppress(OSError):
             supervisor_state.path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             supervisor_state.write(self._state)
+
+
+def _first(one: Component) -> _Child:
+    status = Status(name=one.name, log=str(one.log), since=_now())
+    if not one.waits_for:
+        return _Child(one, status)
+    status.state, status.last_exit, status.tried = "waiting", one.waits_for, True
+    return _Child(one, status, next_try=time.monotonic() + again_after(0), tries=1)
 
 
 def _now() -> str:

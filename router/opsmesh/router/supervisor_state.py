@@ -20,6 +20,8 @@ from opsmesh.router import paths
 from opsmesh.router.component import birth
 from opsmesh.router.errors import AlreadyRunning
 
+#: The signal that asks the supervisor to try at once what it would try later.
+AGAIN = signal.SIGUSR1
 #: Seconds that processes of a supervisor that was killed get to end by themselves.
 LEFTOVER_PATIENCE = 10.0
 
@@ -36,11 +38,15 @@ class Status:
     restarts: int = 0
     since: str = ""
     last_exit: str | None = None
+    #: It does not run, and is tried again now and then, or when `try_again` asks for it.
+    tried: bool = False
 
     @property
     def line(self) -> str:
         """For people."""
-        mark = {"running": "✓", "starting": "…", "stopped": "…"}.get(self.state, "✗")
+        mark = {"running": "✓", "starting": "…", "stopped": "…", "waiting": "–"}.get(
+            self.state, "✗"
+        )
         what = f"pid {self.pid}" if self.pid else self.last_exit or "-"
         return f"{mark} {self.name:<18} {self.state:<8} {what:<12} {self.log}"
 
@@ -62,8 +68,9 @@ class State:
 
     @property
     def settled(self) -> bool:
-        """Whether every component runs."""
-        return bool(self.components) and all(c.state == "running" for c in self.components)
+        """Whether every component runs, but those that wait for their tools."""
+        states = {component.state for component in self.components}
+        return bool(states) and states <= {"running", "waiting"}
 
 
 def path() -> Path:
@@ -93,6 +100,21 @@ def running() -> State | None:
     """The state of the supervisor that runs now."""
     state = read()
     return state if state is not None and state.alive else None
+
+
+def try_again(name: str) -> bool:
+    """Have the supervisor try a component that waits, or has failed, now; whether it was asked.
+
+    One that lists such a component knows the signal; another would end by it.
+    """
+    state = running()
+    if state is None or not any(
+        c.name == name and c.state in ("waiting", "failed") and c.tried for c in state.components
+    ):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(state.pid, AGAIN)
+    return True
 
 
 def lock() -> int:
