@@ -5,7 +5,9 @@ ProducerError
 ├── UnknownProducer    no entry point has this name
 ├── Unavailable        the producer cannot run on this machine
 ├── OptionError        an option of a producer is unknown, or its value is wrong
-└── NotOurs            a file is not what `opsmesh install` wrote, and is left alone
+├── NotOurs            a file is not what `opsmesh install` wrote, and is left alone
+├── Unusable           a file cannot be read or written for an installation
+└── BrokenWiring       a wiring says what cannot be done
 """
 
 from __future__ import annotations
@@ -55,9 +57,29 @@ class OptionError(ProducerError):
 
 
 class NotOurs(ProducerError):
-    """A file that an installation would overwrite or delete is not as opsmesh wrote it."""
+    """A file that an installation would overwrite or delete is not as opsmesh wrote it; `diff` is
+    what somebody has changed, where that is known."""
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, *, diff: str = "") -> None:
         super().__init__(f"{path} {reason}; nothing was changed. --force goes on, and keeps a copy")
         self.path = path
+        self.reason = reason
+        self.diff = diff
+
+
+class Unusable(ProducerError):
+    """A file that an installation needs cannot be read or written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class BrokenWiring(ProducerError):
+    """What a plug-in of the group `opsmesh.wirings` says makes no sense, or it raises."""
+
+    def __init__(self, tool: str, reason: str) -> None:
+        super().__init__(f"the wiring of {tool} is broken: {reason}")
+        self.tool = tool
         self.reason = reason

@@ -6,13 +6,17 @@ one place for all of them. It is found through the entry point group `opsmesh.wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 #: What a probe's text stands for.
 TOKEN: Final = "TOKEN"  # noqa: S105 (a place, no secret)
+#: How that text begins.
+PROBED: Final = "opsmesh-probe-"
+#: Hops of a probe's event: a profile's limit is 64 at most.
+PROBE_HOPS: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +81,22 @@ class Wiring(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A way to see that a wired tool is heard: `argv` runs on a terminal of its own and is given
-    `typed`; TOKEN in it stands for a text that the event on `topic` must hold."""
+    """A way to see that a wired tool is heard: `argv` runs on a terminal of its own, with `env`
+    added, and is given `typed`; TOKEN in it stands for a text that begins with PROBED, and that the
+    event on `topic` must hold. A producer tells such an event as `probed` says, so that it fires
+    nothing."""
 
     label: str
     argv: Sequence[str]
     typed: str
     topic: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def probed(text: str) -> dict[str, Any]:
+    """What `emit` is given for an event with this text: nothing, but for a probe's, which is no
+    news, and farther from its first cause than any profile allows."""
+    return {"severity": "info", "hops": PROBE_HOPS} if PROBED in text else {}
 
 
 @runtime_checkable

@@ -5,21 +5,21 @@ A Change holds a file's whole content before and after, so that what is shown is
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final
 
-from opsmesh.producers.errors import NotOurs
-from opsmesh.producers.install import lines
+from opsmesh.producers.errors import BrokenWiring, NotOurs, Unusable
+from opsmesh.producers.install import lines, show
 from opsmesh.producers.install.record import Entry, Record
 from opsmesh.producers.wiring import OwnFile, Piece, SourceLine
 
-State = Literal["wired", "stale", "edited", "incomplete", "not wired"]
+#: Ends the name of a copy of what was there.
+SAVED: Final = ".before-opsmesh"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class Change:
     mode: int | None
     entry: Entry
     root: bool = False
-    #: The file that stood there is somebody else's: it is kept beside it.
-    save: bool = False
+    #: Where what stands there is copied to first, for it is not ours.
+    keep: Path | None = None
     #: It takes away what an earlier installation wrote.
     undo: bool = False
 
@@ -46,16 +46,24 @@ class Change:
 
     def diff(self) -> str:
         """The change as a unified diff."""
-        old, new = (_shown(data) for data in (self.before, self.after))
-        names = (
-            str(self.path) if self.before is not None else "/dev/null",
-            str(self.path) if self.after is not None else "/dev/null",
-        )
-        made = "".join(difflib.unified_diff(old, new, *names))
+        made = show.diff(str(self.path), self.before, self.after)
         if self.needed and not made:
             was = mode_of(self.path)
             return f"{self.path}: mode {was or 0:o} becomes {self.mode or 0:o}\n"
         return made
+
+
+def checked(tool: str, pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces; BrokenWiring when they cannot all be put in, found again and taken out."""
+    for piece in pieces:
+        if not piece.path.is_absolute():
+            raise BrokenWiring(tool, f"{piece.path} is no absolute path")
+        if isinstance(piece, SourceLine) and ("\n" in piece.line or not piece.line.strip()):
+            raise BrokenWiring(tool, f"{piece.line!r} is not one line")
+    named = [str(piece.path) for piece in pieces]
+    if twice := {path for path in named if named.count(path) > 1}:
+        raise BrokenWiring(tool, f"it has two pieces for {', '.join(sorted(twice))}")
+    return list(pieces)
 
 
 def to_install(
@@ -64,15 +72,8 @@ def to_install(
     """The changes, one for each piece, and one for each that was installed and is no more wanted.
     NotOurs when a file is somebody else's, or was changed since, unless `force`."""
     known = record or Record(tool=tool)
-    changes = [
-        _file(piece, known, force=force)
-        if isinstance(piece, OwnFile)
-        else _line(tool, piece, known)
-        for piece in pieces
-    ]
-    kept = {(change.entry.kind, change.entry.path) for change in changes}
-    old = [entry for entry in known.entries if (entry.kind, entry.path) not in kept]
-    return changes + [_undone(entry, force=force) for entry in old]
+    changes = [one_piece(tool, piece, known, force=force) for piece in checked(tool, pieces)]
+    return changes + [_undone(entry, force=force) for entry in unwanted(pieces, known)]
 
 
 def to_uninstall(record: Record, *, force: bool = False) -> list[Change]:
@@ -80,27 +81,17 @@ def to_uninstall(record: Record, *, force: bool = False) -> list[Change]:
     return [_undone(entry, force=force) for entry in reversed(record.entries)]
 
 
-def state(tool: str, pieces: Sequence[Piece], record: Record | None) -> State:
-    """How far a tool is wired."""
-    try:
-        changes = to_install(tool, pieces, record)
-    except NotOurs:
-        return "edited"
-    needed = [change for change in changes if change.needed]
-    if not needed:
-        return "wired" if changes else "not wired"
-    missing = [change for change in needed if _is_missing(change)]
-    if len(missing) == len(changes):
-        return "incomplete" if record else "not wired"
-    return "incomplete" if missing else "stale"
+def one_piece(tool: str, piece: Piece, record: Record, *, force: bool = False) -> Change:
+    """The change that puts this piece in."""
+    if isinstance(piece, OwnFile):
+        return _file(piece, record, force=force)
+    return _line(tool, piece, record)
 
 
-def _is_missing(change: Change) -> bool:
-    if change.undo:
-        return False
-    if change.entry.kind == "file":
-        return change.before is None
-    return lines.find(change.before or b"", change.entry.mark.encode()) is None
+def unwanted(pieces: Sequence[Piece], record: Record) -> list[Entry]:
+    """What was installed, and is no piece any more."""
+    wanted = {("file" if isinstance(one, OwnFile) else "line", str(one.path)) for one in pieces}
+    return [entry for entry in record.entries if (entry.kind, entry.path) not in wanted]
 
 
 def sha256(data: bytes) -> str:
@@ -117,19 +108,24 @@ def mode_of(path: Path) -> int | None:
 
 
 def _file(piece: OwnFile, record: Record, *, force: bool) -> Change:
-    before, after = _read(piece.path), piece.text.encode()
+    before, after = read(piece.path), piece.text.encode()
     entry = record.entry("file", piece.path)
-    foreign = before is not None and before != after
-    if foreign and entry is not None and before is not None:
-        foreign = sha256(before) not in entry.sha256
-    if foreign and not force:
-        reason = "was changed since opsmesh wrote it" if entry else "is there and not from opsmesh"
-        raise NotOurs(str(piece.path), reason)
-    ours = [] if entry is None else entry.sha256
+    hashes = [] if entry is None else entry.sha256
+    keep = None
     made = replace(
         entry or Entry(kind="file", path=str(piece.path), created=before is None),
-        sha256=list(dict.fromkeys([*ours[-1:], sha256(after)])),
+        sha256=[sha256(after)],
+        text=piece.text,
     )
+    if before is not None and before != after:
+        if sha256(before) in hashes:
+            made.sha256.insert(0, sha256(before))
+        elif not force:
+            raise _not_ours(piece.path, entry, before)
+        else:
+            keep = _free(piece.path, before)
+            if entry is None or sha256(before) == entry.saved_sha256:  # else it is ours, edited
+                made = replace(made, saved=str(keep), saved_sha256=sha256(before), created=False)
     return Change(
         path=piece.path,
         before=before,
@@ -137,59 +133,82 @@ def _file(piece: OwnFile, record: Record, *, force: bool) -> Change:
         mode=piece.mode,
         entry=made,
         root=piece.root,
-        save=foreign and not made.saved,
+        keep=keep,
     )
 
 
 def _line(tool: str, piece: SourceLine, record: Record) -> Change:
-    before = _read(piece.path)
-    after, unended = lines.put(before or b"", tool, piece)
-    entry = record.entry("line", piece.path) or Entry(
-        kind="line",
-        path=str(piece.path),
-        mark=lines.mark(tool, piece.comment).decode(),
-        unended=unended,
-        created=before is None,
+    before, marked = read(piece.path), lines.mark(tool, piece.comment)
+    known = record.entry("line", piece.path)
+    text = before or b""
+    if known is not None and known.mark != marked.decode():  # an older version marked it otherwise
+        text = lines.take(text, known.mark.encode(), unended=known.unended)
+    after, unended = lines.put(text, tool, piece)
+    if lines.find(text, marked) is None:  # whatever was true of the end before, this is now
+        if piece.at == "end" and _goes_on(text):
+            raise Unusable(str(piece.path), "ends with a backslash, and ours would join that line")
+        known = replace(known, unended=unended, created=before is None) if known else None
+    entry = known or Entry(
+        kind="line", path=str(piece.path), unended=unended, created=before is None
     )
-    # installed again after the line was deleted: what is true of the end now counts
-    if before is not None and lines.find(before, entry.mark.encode()) is None:
-        entry = replace(entry, unended=unended)
+    entry = replace(entry, mark=marked.decode())
     return Change(path=piece.path, before=before, after=after, mode=None, entry=entry)
+
+
+def _goes_on(data: bytes) -> bool:
+    last = data.removesuffix(b"\n").removesuffix(b"\r")
+    return (len(last) - len(last.rstrip(b"\\"))) % 2 == 1
 
 
 def _undone(entry: Entry, *, force: bool) -> Change:
     path = Path(entry.path)
-    before = _read(path)
-    after: bytes | None = None
-    if before is None:
-        pass
-    elif entry.kind == "line":
-        after = lines.take(before, entry.mark.encode(), unended=entry.unended)
-        if entry.created and not after:
-            after = None
-    elif sha256(before) not in entry.sha256 and not force:
-        raise NotOurs(entry.path, "was changed since opsmesh wrote it")
-    if entry.kind == "file" and entry.saved:
-        after = _read(Path(entry.saved))
-    foreign = entry.kind == "file" and before is not None and sha256(before) not in entry.sha256
+    before = read(path)
+    keep = None
+    if entry.kind == "line":
+        after = before
+        if before is not None:
+            after = lines.take(before, entry.mark.encode(), unended=entry.unended)
+            if entry.created and not after:
+                after = None
+    else:
+        after = read(Path(entry.saved)) if entry.saved else None
+        if before is not None and sha256(before) == entry.saved_sha256:
+            after = before  # it never left, or is back already: a kill came in between
+        elif before is not None and sha256(before) not in entry.sha256:
+            if not force:
+                raise _not_ours(path, entry, before)
+            keep = _free(path, before)
     return Change(
-        path=path, before=before, after=after, mode=None, entry=entry, save=foreign, undo=True
+        path=path, before=before, after=after, mode=None, entry=entry, keep=keep, undo=True
     )
 
 
-def _read(path: Path) -> bytes | None:
+def _not_ours(path: Path, entry: Entry | None, before: bytes) -> NotOurs:
+    if entry is None:
+        return NotOurs(str(path), "is there and not from opsmesh")
+    diff = show.diff(str(path), entry.text.encode(), before) if entry.text else ""
+    return NotOurs(str(path), "was changed since opsmesh wrote it", diff=diff)
+
+
+def _free(path: Path, data: bytes) -> Path:
+    """A name beside the file that is free, or has this very content already."""
+    made, number = Path(f"{path}{SAVED}"), 1
+    while os.path.lexists(made) and read(made) != data:
+        number += 1
+        made = Path(f"{path}{SAVED}.{number}")
+    return made
+
+
+def read(path: Path) -> bytes | None:
+    """A plain file's content; None when nothing is there; Unusable for anything else."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Unusable(str(path), "is no plain file")
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _shown(data: bytes | None) -> list[str]:
-    def ended() -> Iterator[str]:
-        for line in (data or b"").decode("utf-8", "backslashreplace").splitlines():
-            yield line + "\n"
-
-    return list(ended())
+    except OSError as error:
+        raise Unusable(str(path), f"cannot be read: {error.strerror}") from error
 
 
 def new_folders(path: Path) -> list[str]:

@@ -18,12 +18,15 @@ from opsmesh.router import paths
 
 @dataclass(kw_only=True)
 class Entry:
-    """One piece. For a file: the hashes of every text that we have written there."""
+    """One piece, and what is needed to take it away again."""
 
     kind: Literal["file", "line"]
     path: str
-    #: SHA-256, hexadecimal; a file that has another one was changed by somebody else.
+    #: SHA-256, hexadecimal, of what lay there as ours and of what was to replace it: a kill in
+    #: between leaves one of the two. A file that has another one was changed by somebody else.
     sha256: list[str] = field(default_factory=list)
+    #: The text that was written last, to tell what somebody has changed since.
+    text: str = ""
     #: What our line ends with.
     mark: str = ""
     #: The line before ours was ended for it.
@@ -32,8 +35,9 @@ class Entry:
     created: bool = False
     #: Folders that were not there before, the outermost first.
     folders: list[str] = field(default_factory=list)
-    #: Where the file lies that stood there before.
+    #: Where the file lies that stood there before, and its hash.
     saved: str = ""
+    saved_sha256: str = ""
 
 
 @dataclass(kw_only=True)

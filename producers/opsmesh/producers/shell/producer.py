@@ -19,6 +19,7 @@ from opsmesh.producers.shell.inbox import Line
 from opsmesh.producers.shell.line import Failed, parse
 from opsmesh.producers.shell.wanted import IGNORE_EXIT, Filter
 from opsmesh.producers.watch import Watch
+from opsmesh.producers.wiring import PROBED, probed
 from opsmesh.router import paths
 from opsmesh.schemas import ids
 
@@ -112,7 +113,7 @@ class Shell:
             return
         if failed.lost:
             self._tell(emit, line, GAP, failed, self._gap(line, failed))
-        if self._filter.takes(failed):
+        if self._filter.takes(failed) or PROBED in failed.command:
             self._tell(emit, line, FAILED, failed, _payload(line, failed))
 
     def _gap(self, line: Line, failed: Failed) -> dict[str, Any]:
@@ -134,6 +135,7 @@ class Shell:
                 ts_us=failed.at_us or None,
                 id=ids.derived(failed.at_us // 1000, line.file, str(line.at), topic),
                 component=line.shell,
+                **probed(failed.command if topic == FAILED else ""),
                 exit_code=failed.exit_code if topic == FAILED else None,
                 duration_ms=failed.duration_us / 1000 if topic == FAILED else None,
             )
