@@ -9,7 +9,6 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import wired_checks
 from opsmesh.cli.checks import Check
 from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.profiles import health as profile_health
@@ -42,7 +41,6 @@ async def check(settings: Settings) -> tuple[list[Check], list[str]]:
             if checks[-1].fix == RESTORE:
                 lost.append(name)
         checks += await _profiles(client, settings)
-        checks += await wired_checks.without_producer(client)
     except (NatsError, TimeoutError) as error:
         detail = f"JetStream does not answer: {error or type(error).__name__}"
         checks.append(Check(check="streams", ok=False, detail=detail, fix="see broker.log"))

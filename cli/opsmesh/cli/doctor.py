@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import broker_checks, checks, config, output, wired_checks
+from opsmesh.cli import broker_checks, checks, config, output, wired_checks, wired_probe
 from opsmesh.cli.checks import Check
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.router import paths, topology
@@ -42,13 +42,13 @@ def doctor(
     if not config.mistakes():
         settings = Settings()
         found += checks.guard("producers", lambda: wired_checks.producers(settings))
-        found += checks.guard("tools", wired_checks.wired)
+        found += checks.guard("tools", lambda: wired_checks.wired(wired_checks.ask(settings)))
     lost: list[str] = []
     try:
         more, lost = asyncio.run(broker_checks.check(Settings()))
         found += more
         if probe:
-            found += asyncio.run(wired_checks.probe(Settings()))
+            found += asyncio.run(wired_probe.probe(Settings()))
     except (ConfigError, ValidationError, SettingsError):
         pass  # the check of the settings says it
     if accept_loss:

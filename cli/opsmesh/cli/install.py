@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.syntax import Syntax
 
-from opsmesh.cli import components, output
-from opsmesh.producers import wirings
+from opsmesh.cli import install_rows, listening, output
+from opsmesh.producers import registry, wirings
+from opsmesh.producers.errors import NotOurs
 from opsmesh.producers.install import apply, plan
 from opsmesh.producers.install import record as records
 from opsmesh.producers.install.plan import Change
-from opsmesh.producers.wiring import Wiring
-from opsmesh.router import supervisor_state
-from opsmesh.router.settings import Settings
+from opsmesh.producers.wiring import OwnFile, Wiring
 from opsmesh.schemas.nearest import nearest
 
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -27,7 +29,31 @@ _Force = Annotated[
     bool,
     typer.Option("--force", help="Replace or remove a file that is not ours, keeping a copy."),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+_Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document, for programs; writes only with --yes."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """One tool, and what is to be done for it; no wiring: nothing has to be written."""
+
+    tool: str
+    wiring: Wiring | None
+    changes: list[Change]
+
+    @cached_property
+    def needed(self) -> list[Change]:
+        return [change for change in self.changes if change.needed]
+
+    @property
+    def producer(self) -> str | None:
+        return self.tool if self.wiring is None else self.wiring.producer
+
+    @property
+    def for_root(self) -> bool:
+        return bool(os.geteuid()) and any(change.root for change in self.needed)
 
 
 def install(
@@ -48,34 +74,40 @@ def install(
     """Wire a tool: write its own half, after showing it and asking.
 
     Only files of our own in folders that the tool reads, and one marked line where it has no such
-    folder. `opsmesh uninstall TOOL` undoes exactly that.
+    folder. `opsmesh uninstall TOOL` undoes exactly that. Then the tool's producer is started, if
+    the mesh runs without it.
 
     Example: opsmesh install shell
     """
     found = wirings.discover()
-    for name, reason in found.problems.items():
-        output.note(f"skipped {name}: broken: {reason}")
+    if not json:
+        for name, reason in found.problems.items():
+            output.note(f"skipped {name}: broken: {reason}")
     if check or list_ or not tools:
-        rows = [_row(name, found.wirings.get(name)) for name in _chosen(tools, found, check=check)]
-        _report(rows, json=json)
-        wrong = any(row["state"] in ("stale", "edited", "incomplete") for row in rows)
+        for name in tools or ():
+            known = [*found.wirings, *found.problems, *records.installed()]
+            _known(name, [*known, *registry.discover().producers])
+        rows = install_rows.chosen(tools, found) if check or tools else install_rows.every(found)
+        install_rows.show(rows, json=json)
+        wrong = any(row["state"] in install_rows.WRONG for row in rows)
         raise typer.Exit(output.FAILED if check and wrong else 0)
-    planned: list[dict[str, Any]] = []
-    with apply.alone():
-        for name in tools:
-            if (wiring := found.wirings.get(name)) is None:
-                _no_half(name, found)
-                continue
-            changes = _plan(name, wiring, force=force)
+    told: list[dict[str, Any]] = []
+    with apply.alone(_waiting):
+        everything = [_plan(name, found, force=force, json=json) for name in dict.fromkeys(tools)]
+        for one in everything:
+            written = _agreed(one, yes=yes, dry_run=dry_run, quiet=json)
+            if written:
+                apply.install(one.tool, one.changes)
             if json:
-                planned.append({"tool": name, "changes": [_told(one) for one in changes]})
-            if _agreed(name, changes, yes=yes, dry_run=dry_run, quiet=json):
-                apply.install(name, changes)
-                if not json:
-                    print(f"{name} is wired")
-                    _hint(name, wiring)
+                told.append(_told(one, written=written) | _listens(one, written=written))
+            else:
+                _rest(one, written=written, dry_run=dry_run)
     if json:
-        output.as_json(planned)
+        output.as_json(told)
+    if not dry_run and (later := [one.tool for one in everything if one.for_root]):
+        flags = ["--force"] if force else []
+        hint = _as_root("install", *later, *flags)
+        output.fail(f"{', '.join(later)}: only root may write there", hint=hint)
 
 
 def uninstall(
@@ -83,142 +115,161 @@ def uninstall(
     yes: _Yes = False,
     dry_run: _DryRun = False,
     force: _Force = False,
+    json: _Json = False,
 ) -> None:
     """Undo what `opsmesh install TOOL` wrote, and nothing else.
 
     Example: opsmesh uninstall shell
     """
-    with apply.alone():
-        for name in tools:
-            record = records.load(name)
-            if record is None:
-                known = ", ".join(records.installed()) or "nothing"
-                output.fail(
-                    f"{name} is not installed here",
-                    hint=f"installed: {known}",
-                    code=output.NOT_FOUND,
-                )
-            changes = plan.to_uninstall(record, force=force)
-            nothing = not any(change.needed for change in changes)
-            if _agreed(name, changes, yes=yes, dry_run=dry_run) or (nothing and not dry_run):
-                apply.uninstall(name, changes)
-                print(f"{name} is as it was before opsmesh install")
-
-
-def _chosen(tools: list[str] | None, found: wirings.Found, *, check: bool) -> list[str]:
-    for name in tools or ():
-        if name not in found.wirings:
-            _unknown(name, list(found.wirings))
-    if tools:
-        return tools
-    return sorted({*records.installed()}) if check else list(found.wirings)
-
-
-def _row(name: str, wiring: Wiring | None) -> dict[str, Any]:
-    record = records.load(name)
-    if wiring is None:
-        return {"tool": name, "state": "stale", "detail": "its plug-in is gone: opsmesh uninstall"}
-    missing = wiring.missing()
-    if missing is not None:
-        state = "stale" if record else "not here"
-        return {"tool": name, "state": state, "detail": missing}
-    state = plan.state(name, wiring.pieces(), record)
-    detail = wiring.description
-    if state == "wired" and (silent := _silent(wiring.producer)):
-        detail = f"producer {wiring.producer} does not run: {silent}"
-    return {"tool": name, "state": state, "detail": detail}
-
-
-def _report(rows: list[dict[str, Any]], *, json: bool) -> None:
+    told = []
+    with apply.alone(_waiting):
+        everything = [_undo(name, force=force, json=json) for name in dict.fromkeys(tools)]
+        for one in everything:
+            agreed = _agreed(one, yes=yes, dry_run=dry_run, quiet=json)
+            written = agreed or (not one.needed and not dry_run and (yes or not json))
+            if written:
+                apply.uninstall(one.tool, one.changes)
+            if json:
+                told.append(_told(one, written=written))
+            elif written:
+                print(f"{one.tool} is as it was before opsmesh install")
     if json:
-        output.as_json(rows)
-        return
-    colours = {"wired": "green", "stale": "yellow", "incomplete": "yellow", "edited": "yellow"}
-    output.table(
-        rows,
-        ("tool", "state", "detail"),
-        empty="nothing is installed: opsmesh install --list",
-        style=lambda name, value: colours.get(value, "") if name == "state" else "",
-    )
+        output.as_json(told)
 
 
-def _plan(name: str, wiring: Wiring, *, force: bool) -> list[Change]:
-    if missing := wiring.missing():
+def _plan(name: str, found: wirings.Found, *, force: bool, json: bool) -> _Planned:
+    if (wiring := found.wirings.get(name)) is None:
+        if name in found.problems:
+            output.fail(f"{name} is broken: {found.problems[name]}")
+        producers = registry.discover()
+        _known(name, [*found.wirings, *producers.producers, *producers.problems])
+        return _Planned(tool=name, wiring=None, changes=[])
+    if missing := wirings.missing(name, wiring):
         output.fail(f"{name} cannot be wired here: {missing}")
-    changes = plan.to_install(name, wiring.pieces(), records.load(name), force=force)
-    if os.geteuid() and any(change.root and change.needed for change in changes):
-        program = Path(sys.executable).with_name("opsmesh")
-        output.note("".join(change.diff() for change in changes if change.needed))
-        output.fail(
-            f"{name}: only root may write there",
-            hint=f"sudo {shlex.join([str(program), 'install', name])}",
-        )
-    return changes
+    pieces = wirings.pieces(name, wiring)
+    try:
+        changes = plan.to_install(name, pieces, records.load(name), force=force)
+    except NotOurs as error:
+        _show(error.diff, json=json)
+        raise
+    return _Planned(tool=name, wiring=wiring, changes=changes)
 
 
-def _agreed(
-    name: str, changes: list[Change], *, yes: bool, dry_run: bool, quiet: bool = False
-) -> bool:
+def _undo(name: str, *, force: bool, json: bool) -> _Planned:
+    record = records.load(name) if name in records.installed() else None
+    if record is None:
+        hint = f"installed: {', '.join(records.installed()) or 'nothing'}"
+        if _is_roots(name):
+            hint = _as_root("uninstall", name)
+        output.fail(f"{name} is not installed here", hint=hint, code=output.NOT_FOUND)
+    try:
+        changes = plan.to_uninstall(record, force=force)
+    except NotOurs as error:
+        _show(error.diff, json=json)
+        raise
+    return _Planned(tool=name, wiring=None, changes=changes)
+
+
+def _agreed(one: _Planned, *, yes: bool, dry_run: bool, quiet: bool) -> bool:
     """Show the changes; whether to make them. Without a terminal only --yes says so."""
-    needed = [change for change in changes if change.needed]
-    if not needed:
-        if not quiet:
-            print(f"{name}: nothing to do")
-        return False
-    if not quiet:
-        for change in needed:
-            console = output.console()
-            if console.is_terminal:
-                console.print(Syntax(change.diff(), "diff", background_color="default"))
-            else:
-                sys.stdout.write(change.diff())
-        for change in (one for one in needed if one.save):
-            print(f"a copy of {change.path} is kept: {change.path}{apply.SAVED}")
-    if dry_run or (quiet and not yes):
+    if not one.needed:
+        # Everything is there; without a record nobody could take it away again.
+        return not dry_run and bool(one.changes) and records.load(one.tool) is None
+    for change in one.needed:
+        _show(change.diff(), json=quiet)
+        if change.keep is not None and not quiet:
+            print(f"a copy of {change.path} is kept: {change.keep}")
+    if dry_run or one.for_root or (quiet and not yes):
         return False
     if yes:
         return True
     if not sys.stdin.isatty():
         output.fail("nothing was written: nobody is there to say yes", hint="add --yes")
-    return typer.confirm("Write this?", default=False)
+    if not typer.confirm("Write this?", default=False):
+        output.fail("nothing was written")
+    return True
 
 
-def _hint(name: str, wiring: Wiring) -> None:
-    if after := wiring.after():
+def _show(diff: str, *, json: bool) -> None:
+    if json or not diff:
+        return
+    console = output.console()
+    if console.is_terminal:
+        console.print(Syntax(diff, "diff", background_color="default"))
+    else:
+        sys.stdout.write(diff)
+
+
+def _rest(one: _Planned, *, written: bool, dry_run: bool) -> None:
+    """What there is to say once nothing is left to write."""
+    if one.wiring is None:
+        print(f"{one.tool}: nothing has to be written, its producer listens by itself")
+    elif written or not one.needed:
+        print(f"{one.tool} is wired" if written else f"{one.tool}: nothing to do")
+    if dry_run or one.for_root:
+        return
+    after = wirings.after(one.tool, one.wiring) if one.wiring is not None else ""
+    if after and (written or not one.changes):
         print(after)
-    if silent := _silent(wiring.producer):
-        print(f"producer {wiring.producer} does not run: {silent}")
+    if one.producer is None:
+        return
+    if silent := listening.begin(one.producer):
+        print(f"producer {one.producer} does not run: {silent}")
+    elif one.wiring is None or written:
+        print(f"producer {one.producer} runs")
 
 
-def _silent(producer: str | None) -> str | None:
-    """Why nothing is heard of a producer; None when it runs, or none is needed."""
-    if producer is None:
-        return None
-    state = supervisor_state.running()
-    if state is None:
-        return "no mesh runs: opsmesh up --detach"
-    for component in state.components:
-        if component.name == f"producer:{producer}":
-            return None if component.state == "running" else component.state
-    reason = components.producers(Settings()).get(producer, "there is no such producer")
-    return reason or "it came after the mesh began: opsmesh down && opsmesh up --detach"
+def _waiting() -> None:
+    output.note("another opsmesh install is at work: waiting for its end")
 
 
-def _no_half(name: str, found: wirings.Found) -> None:
-    """A producer whose tool has no half of ours: nothing to write is an answer."""
-    known = components.producers(Settings())
-    if name not in known:
-        _unknown(name, [*found.wirings, *known])
-    print(f"{name}: nothing has to be written, its producer listens by itself")
-    if silent := _silent(name):
-        print(f"it does not run: {silent}")
-
-
-def _unknown(name: str, known: list[str]) -> None:
-    like = nearest(name, known)
+def _known(name: str, known: Sequence[str]) -> None:
+    if name in known:
+        return
+    like = nearest(name, list(known))
     hint = f"did you mean {like}?" if like else f"there are {', '.join(sorted({*known}))}"
     output.fail(f"no tool {name!r} to install", hint=hint, code=output.NOT_FOUND)
 
 
-def _told(change: Change) -> dict[str, Any]:
-    return {"path": str(change.path), "needed": change.needed, "diff": change.diff()}
+def _is_roots(name: str) -> bool:
+    """Whether it is wired, though not by this user."""
+    found = wirings.discover()
+    if not os.geteuid() or name not in found.wirings:
+        return False
+    pieces = wirings.pieces(name, found.wirings[name])
+    return any(isinstance(one, OwnFile) and one.root for one in pieces) and (
+        install_rows.of(name, found)["state"] == "wired"
+    )
+
+
+def _as_root(*words: str) -> str:
+    """The command for root, who has another PATH and, with -H, a state folder of its own."""
+    program = Path(sys.executable).with_name("opsmesh")
+    return f"sudo -H {shlex.join([str(program), *words])}"
+
+
+def _told(one: _Planned, *, written: bool) -> dict[str, Any]:
+    """The plan, and whether it was done, for programs."""
+    needed = [change.path for change in one.needed]
+    return {
+        "tool": one.tool,
+        "written": written and bool(needed),
+        "changes": [
+            {
+                "path": str(change.path),
+                "needed": change.path in needed,
+                "mode": None if change.mode is None else f"{change.mode:o}",
+                "root": change.root,
+                "copy": None if change.keep is None else str(change.keep),
+                "diff": change.diff(),
+            }
+            for change in one.changes
+        ],
+    }
+
+
+def _listens(one: _Planned, *, written: bool) -> dict[str, Any]:
+    """What is left to do, and why its producer does not run (None: it does, or none is needed)."""
+    ask = listening.begin if written else listening.silent
+    after = wirings.after(one.tool, one.wiring) if one.wiring is not None else ""
+    return {"after": after, "producer": one.producer, "silent": ask(one.producer)}
