@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
+import pty
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, wait
 
-from opsmesh.producers.install import lines
-from opsmesh.producers.wiring import SourceLine
+from opsmesh.producers.install import apply
+from opsmesh.producers.install import record as records
 
 WIRING = """
 from pathlib import Path
@@ -37,6 +36,16 @@ class Wiring:
     def after(self):
         return "restart the tool"
 
+class Hook(Wiring):
+    name, producer = "hook", "journal"
+    def pieces(self):
+        return [OwnFile(path=HOME / "etc/hook", text="kick", root=True)]
+
+class Raising(Wiring):
+    name = "raising"
+    def pieces(self):
+        raise LookupError("not today")
+
 class Broken:
     def __init__(self):
         raise RuntimeError("no luck today")
@@ -55,6 +64,7 @@ def tool(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: strange-wiring\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(
         "[opsmesh.wirings]\nstrange = strange_wiring:Wiring\nunlucky = strange_wiring:Broken\n"
+        "hook = strange_wiring:Hook\nraising = strange_wiring:Raising\n"
     )
     monkeypatch.syspath_prepend(str(packages))
     monkeypatch.setenv("PYTHONPATH", str(packages))
@@ -170,6 +180,8 @@ def test_edited_file_is_left_alone(cli: Cli, tool: Path) -> None:
         done = cli(command, "strange", "--yes")
         assert done.exit_code == 1
         assert "was changed since" in done.stderr
+        assert "-hook 1" in done.stdout
+        assert "+hook, mine now" in done.stdout
     assert files(tool)["new/folder/hook"] == b"hook, mine now"
     assert cli("uninstall", "strange", "--yes", "--force").exit_code == 0
     assert files(tool)["new/folder/hook.before-opsmesh"] == b"hook, mine now"
@@ -201,38 +213,6 @@ def test_deleted_piece_is_missed_and_mended(cli: Cli, tool: Path) -> None:
     assert (tool / "rc").read_bytes() == b"mine"
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-count = int(sys.argv[1])
-def dying(self, target, real=Path.replace):
-    global count
-    if str(target).endswith("lock"):
-        return real(self, target)
-    count -= 1
-    if count < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(self, target)
-Path.replace = dying
-from opsmesh.cli.main import app
-app(["install", "strange", "--yes"])
-"""
-
-
-@pytest.mark.parametrize("writes", range(4))
-def test_killed_in_between(cli: Cli, tool: Path, writes: int) -> None:
-    """Killed before any of its writes, an installation can be undone, and can be done again."""
-    (tool / "rc").write_bytes(b"mine")
-    argv = [sys.executable, "-c", KILLED, str(writes)]
-    ended = subprocess.run(argv, capture_output=True, env=dict(os.environ))
-    assert ended.returncode == (-signal.SIGKILL if writes < 3 else 0), ended.stderr
-    if writes:
-        assert cli("uninstall", "strange", "--yes").exit_code == 0
-    assert files(tool) == {"rc": b"mine"}
-    assert cli("install", "strange", "--yes").exit_code == 0
-    assert state(cli) == "wired"
-
-
 def test_broken_plug_in_is_named_and_skipped(cli: Cli, tool: Path) -> None:
     """A wiring that cannot be made is named with its package; the others can be installed."""
     done = cli("install", "--list")
@@ -257,13 +237,184 @@ def test_producer_without_a_half(cli: Cli, tool: Path) -> None:
     assert "no mesh runs" in done.stdout
 
 
-@given(data=st.binary(max_size=60), at=st.sampled_from(["start", "end"]))
-def test_line_and_back(data: bytes, at: Any) -> None:
-    """A line that is put into any file stands there once, and taking it out gives the file back,
-    byte for byte."""
-    piece = SourceLine(path=Path("rc"), line="load", at=at)
-    made, unended = lines.put(data, "tool", piece)
-    again, _ = lines.put(made, "tool", piece)
-    assert again == made
-    assert made.count(lines.text("tool", piece)) == 1
-    assert lines.take(made, lines.mark("tool", "#"), unended=unended) == data
+def test_json_is_one_document(cli: Cli, tool: Path) -> None:
+    """Programs get the plan alone, and with --yes what was done; also where nothing is written."""
+    [planned] = json.loads(cli("install", "strange", "--json").stdout)
+    assert (planned["written"], files(tool)) == (False, {})
+    assert [change["needed"] for change in planned["changes"]] == [True, True]
+    assert "+hook 1" in planned["changes"][0]["diff"]
+    assert planned["after"] == "restart the tool"
+    [done, nothing] = json.loads(cli("install", "strange", "journal", "--json", "--yes").stdout)
+    assert done["written"] is True
+    assert (nothing["changes"], nothing["producer"]) == ([], "journal")
+    assert "no mesh runs" in nothing["silent"]
+    [checked] = json.loads(cli("install", "--check", "strange", "--json").stdout)
+    assert checked["pieces"] == [
+        {"path": str(tool / "new/folder/hook"), "state": "there"},
+        {"path": str(tool / "rc"), "state": "there"},
+    ]
+    [undone] = json.loads(cli("uninstall", "strange", "--json").stdout)
+    assert (undone["written"], (tool / "rc").exists()) == (False, True)
+    [undone] = json.loads(cli("uninstall", "strange", "--json", "--yes").stdout)
+    assert (undone["written"], files(tool)) == (True, {})
+
+
+def test_what_is_wrong_is_named(cli: Cli, tool: Path) -> None:
+    """--check names the file that is not as it should be."""
+    cli("install", "strange", "--yes")
+    (tool / "rc").unlink()
+    checked = cli("install", "--check")
+    assert checked.exit_code == 1
+    assert f"{tool / 'rc'} is missing" in checked.stdout
+
+
+def test_only_root_may_write_there(cli: Cli, tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is for root is shown with the whole command, and not written; the others are."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = cli("install", "hook", "strange", "--yes", "--force")
+    assert done.exit_code == 1
+    assert "+kick" in done.stdout
+    program = Path(sys.executable).with_name("opsmesh")
+    assert f"sudo -H {program} install hook --force" in done.stderr
+    assert not (tool / "etc").exists()
+    assert state(cli) == "wired"
+
+
+def test_what_root_has_wired_is_known(
+    cli: Cli, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user who did not write it sees that it is there, and is told how it goes."""
+    cli("install", "hook", "--yes")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tool.parent / "another"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    [row] = json.loads(cli("install", "--check", "--json").stdout)
+    assert (row["tool"], row["state"]) == ("hook", "wired")
+    done = cli("uninstall", "hook", "--yes")
+    assert done.exit_code == 3
+    assert "sudo -H" in done.stderr
+    assert (tool / "etc/hook").exists()
+
+
+def test_wiring_that_raises_is_named(cli: Cli, tool: Path) -> None:
+    """A wiring that raises when it is asked is told with its error; the others are listed."""
+    rows = {row["tool"]: row for row in json.loads(cli("install", "--list", "--json").stdout)}
+    assert rows["raising"]["state"] == rows["unlucky"]["state"] == "broken"
+    assert rows["strange"]["state"] == "not wired"
+    assert rows["journal"]["state"] == "needs nothing"
+    done = cli("install", "raising", "--yes")
+    assert done.exit_code == 1
+    assert "the wiring of raising is broken: LookupError: not today" in done.stderr
+
+
+def test_nothing_is_written_when_one_cannot(cli: Cli, tool: Path) -> None:
+    """Of several tools none is written before all are known to be possible."""
+    assert cli("install", "strange", "raising", "--yes").exit_code == 1
+    assert cli("install", "strange", "strangr", "--yes").exit_code == 3
+    assert files(tool) == {}
+
+
+def test_files_that_are_there_already_get_a_record(cli: Cli, tool: Path) -> None:
+    """What dotfiles have brought to this machine is taken over, and can be undone."""
+    cli("install", "strange", "--yes")
+    records.forget("strange")
+    assert "is wired" in cli("install", "strange").stdout
+    assert cli("uninstall", "strange", "--yes").exit_code == 0
+    assert (tool / "rc").read_bytes() == b""
+    assert not (tool / "new/folder/hook").exists()
+
+
+def test_tool_whose_package_is_gone(cli: Cli, tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote is told as stale, and undone from the record alone."""
+    cli("install", "strange", "--yes")
+    (tool.parent / "packages/strange_wiring-1.0.dist-info/entry_points.txt").write_text("")
+    checked = cli("install", "--check")
+    assert checked.exit_code == 1
+    assert "its plug-in is gone" in checked.stdout
+    assert cli("uninstall", "strange", "--yes").exit_code == 0
+    assert files(tool) == {}
+
+
+def test_unreadable_record_is_an_error(cli: Cli, tool: Path) -> None:
+    """What a record that cannot be read would undo is not guessed; the other tools are checked."""
+    cli("install", "strange", "--yes")
+    cli("install", "hook", "--yes")
+    (records.folder() / "strange.json").write_text("{")
+    before = files(tool)
+    done = cli("uninstall", "strange", "--yes")
+    assert (done.exit_code, files(tool)) == (1, before)
+    assert "strange.json cannot be read" in done.stderr
+    rows = json.loads(cli("install", "--check", "--json").stdout)
+    assert [(row["tool"], row["state"]) for row in rows] == [
+        ("hook", "wired"),
+        ("strange", "broken"),
+    ]
+
+
+def test_installations_wait_for_each_other(cli: Cli, tool: Path) -> None:
+    """A second installation says that it waits, and goes on when the first is done."""
+    with apply.alone():
+        second = subprocess.Popen(
+            [sys.executable, "-m", "opsmesh.cli.entry", "install", "strange", "--yes"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert second.stderr is not None
+        said = iter(second.stderr.readline, b"")  # "skipped unlucky" comes first
+        assert any(b"another opsmesh install is at work" in line for line in said)
+        assert files(tool) == {}
+    assert second.wait(20) == 0
+    second.communicate()
+    assert state(cli) == "wired"
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.said = b""
+        self.pid, self._end = pty.fork()
+        if self.pid == 0:
+            os.execv(sys.executable, [sys.executable, "-m", "opsmesh.cli.entry", *arguments])
+
+    def asks(self) -> None:
+        wait(lambda: b"Write this?" in self._read())
+
+    def types(self, text: bytes) -> int:
+        """Answer; the command's exit code."""
+        os.write(self._end, text)
+        with contextlib.suppress(OSError):  # EIO: it has ended
+            while self._read():
+                pass
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self._end)
+        return code
+
+    def _read(self) -> bytes:
+        self.said += os.read(self._end, 65536)
+        return self.said
+
+
+def test_asks_on_a_terminal(cli: Cli, tool: Path) -> None:
+    """On a terminal the diff has colours, nothing is written before the answer, and none but yes
+    means yes."""
+    asked = Terminal("install", "strange")
+    asked.asks()
+    assert b"\x1b[" in asked.said
+    assert files(tool) == {}
+    assert asked.types(b"n\n") == 1
+    assert files(tool) == {}
+    asked = Terminal("install", "strange")
+    asked.asks()
+    assert asked.types(b"y\n") == 0
+    assert state(cli) == "wired"
+
+
+def test_saved_by_an_editor_before_the_answer(cli: Cli, tool: Path) -> None:
+    """A startup file that was saved while the question stood keeps what was saved."""
+    (tool / "rc").write_bytes(b"old\n")
+    asked = Terminal("install", "strange")
+    asked.asks()
+    (tool / "rc").write_bytes(b"new\n")
+    assert asked.types(b"y\n") == 1
+    assert b"was changed meanwhile" in asked.said
+    assert files(tool) == {"rc": b"new\n"}

@@ -29,9 +29,8 @@ def chosen(tools: Sequence[str] | None, found: wirings.Found) -> list[dict[str, 
 def every(found: wirings.Found) -> list[dict[str, Any]]:
     """A row for each tool that can be wired, and for each that needs nothing."""
     rows = [of(name, found) for name in sorted({*found.wirings, *found.problems})]
-    needed = {wiring.producer for wiring in found.wirings.values()} | {*found.wirings}
     return rows + [
-        _needs_nothing(name) for name in registry.discover().producers if name not in needed
+        _needs_nothing(name) for name in registry.discover().producers if name not in found.wirings
     ]
 
 

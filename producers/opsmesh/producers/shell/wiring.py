@@ -11,9 +11,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
 from opsmesh.producers.shell.producer import FAILED, SHELLS
 from opsmesh.producers.wiring import TOKEN, OwnFile, Piece, Probe, SourceLine
+
+#: How each shell is tried: its command line, and what is typed, which must not stay in the user's
+#: history. zsh may write down what is typed before it does it: only the line with a space before
+#: it can come through then, where HIST_IGNORE_SPACE is not set.
+PROBES: Final = {
+    "bash": (["bash", "-i"], f"unset HISTFILE; {TOKEN}\n"),
+    "zsh": (["zsh", "-i"], f" unset HISTFILE\n{TOKEN}\n"),
+    "fish": (["fish", "--private", "-i"], f"{TOKEN}\n"),
+}
 
 
 class ShellWiring:
@@ -51,7 +61,7 @@ class ShellWiring:
     def probes(self) -> Sequence[Probe]:
         """See `wiring.Probed`: a command that does not exist fails with 127."""
         return [
-            Probe(label=shell, argv=[shell, "-i"], typed=f"{TOKEN}\n", topic=FAILED)
+            Probe(label=shell, argv=PROBES[shell][0], typed=PROBES[shell][1], topic=FAILED)
             for shell in _installed()
         ]
 
