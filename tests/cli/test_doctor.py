@@ -85,3 +85,11 @@ def test_nothing_is_accepted_without_a_mesh(cli: Cli, nats_server: server.Embedd
     known().remember({"EVENTS": 9})
     assert "nothing to accept" in cli("doctor", "--accept-loss", "--yes").stdout
     assert known().last_seq("EVENTS") == 9
+
+
+def test_probe_without_a_mesh_is_a_finding(cli: Cli, home: Path) -> None:
+    """--probe adds its own lines, and takes none of the others away when no mesh runs."""
+    result = cli("doctor", "--probe", "--json")
+    found = {check["check"]: check for check in json.loads(result.stdout)}
+    assert found["probe"]["detail"].startswith("nothing is wired")
+    assert found["Python"]["ok"] is True

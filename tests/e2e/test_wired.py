@@ -7,11 +7,30 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+#: One mesh for all of them.
+pytestmark = pytest.mark.xdist_group("wired")
 OPSMESH = Path(sys.executable).with_name("opsmesh")
+#: A stranger's producer, which can run once the file TOOL is there.
+LATER = """
+import time
+from pathlib import Path
+TOOL = Path({tool!r})
+
+class Later:
+    name, description, topics = "later", "a tool that comes late", ("test.later",)
+    def available(self):
+        return None if TOOL.exists() else "no such tool yet"
+    def run(self, emit):
+        emit("test.later", {{"is": "here"}})
+        time.sleep(600)
+"""
 
 
 def opsmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,41 +38,112 @@ def opsmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([OPSMESH, *arguments], capture_output=True, text=True, timeout=120)
 
 
-def test_a_wired_shell_is_heard(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `install shell` a command that fails in a real shell is an event within the probe's
-    time, doctor knows the last event of each wired tool, and after `uninstall shell` the home is as
-    it was."""
-    if shutil.which("bash") is None:
+def doctor(*arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """What `doctor` finds, by the name of the check."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for check in json.loads(opsmesh("doctor", "--json", *arguments).stdout):
+        found.setdefault(check["check"], []).append(check)
+    return found
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """The condition's first true value."""
+    deadline = time.monotonic() + 20
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "never true"
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A running mesh, with the stranger's producer; what it watches is not there."""
+    home = tmp_path_factory.mktemp("wired")
+    facts = home / "packages/later-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts.parent / "later.py").write_text(LATER.format(tool=str(home / "tool")))
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: later\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[opsmesh.producers]\nlater = later:Later\n")
+    with pytest.MonkeyPatch.context() as env:
+        for variable, name in (
+            ("XDG_CONFIG_HOME", "config"),
+            ("XDG_STATE_HOME", "state"),
+            ("XDG_DATA_HOME", "data"),
+            ("XDG_RUNTIME_DIR", "run"),
+        ):
+            (home / name).mkdir(mode=0o700)
+            env.setenv(variable, str(home / name))
+        env.setenv("PYTHONPATH", str(facts.parent))
+        env.setenv("HOME", str(home))
+        env.setenv("ZDOTDIR", str(home))
+        env.delenv("OPSMESH_NATS_URL", raising=False)
+        began = opsmesh("up", "--detach")
+        try:
+            assert began.returncode == 0, began.stdout + began.stderr
+            assert "later" in began.stdout.partition("waiting for their tools:")[2]
+            yield home
+        finally:
+            opsmesh("down")
+
+
+def test_a_wired_shell_is_heard(mesh: Path) -> None:
+    """After `install shell` a command that fails in each real shell is an event in the stream
+    within the probe's time, with no trace in a shell's history; doctor knows the last event of each
+    wired tool, and after `uninstall shell` the home is as it was."""
+    shells = [shell for shell in ("bash", "zsh", "fish") if shutil.which(shell)]
+    if "bash" not in shells:
         assert not os.environ.get("CI"), "bash must be there in CI"
         pytest.skip("bash is not installed")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
-    monkeypatch.setenv("ZDOTDIR", str(home))
-    (home / ".bashrc").write_bytes(b"# mine")
-    before = {path: path.read_bytes() for path in home.rglob(".*rc")}
-    assert opsmesh("up", "--detach").returncode == 0
-    try:
-        done = opsmesh("install", "shell", "--yes")
-        assert done.returncode == 0, done.stderr
-        checked = opsmesh("doctor", "--probe", "--json")
-        found = [one for one in json.loads(checked.stdout) if one["check"] == "probe shell"]
-        assert found[0]["detail"].startswith("bash: heard"), found
-        assert all(one["ok"] for one in found), found
-        [tool] = [
-            one
-            for one in json.loads(opsmesh("doctor", "--json").stdout)
-            if one["check"] == "tool shell"
-        ]
-        assert "last event" in tool["detail"]
-        (home / "config/quickshell").mkdir()
-        (home / "config/quickshell/shell.qml").touch()
-        assert opsmesh("install", "quickshell", "--yes").returncode == 0
-        opsmesh("emit", "shell.action.invoked", "action=mute")
-        checks = json.loads(opsmesh("doctor", "--json").stdout)
-        heard = [one["detail"] for one in checks if one["check"] == "tool quickshell"]
-        assert any("shell.action.invoked" in detail for detail in heard), heard
-        assert opsmesh("uninstall", "shell", "--yes").returncode == 0
-        assert {path: path.read_bytes() for path in home.rglob(".*rc")} == before
-        assert not (home / "data/opsmesh").exists()
-    finally:
-        opsmesh("down")
+    (mesh / ".bashrc").write_bytes(b"HISTFILE=$HOME/bash_past; PROMPT_COMMAND='history -a'  # mine")
+    (mesh / ".zshrc").write_bytes(b"HISTFILE=$HOME/zsh_past; SAVEHIST=9\n")
+    before = {path: path.read_bytes() for path in mesh.rglob(".*rc")}
+    done = opsmesh("install", "shell", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "producer shell runs" in done.stdout
+    tried = doctor("--probe")["probe shell"]
+    assert [one["detail"].split(":")[0] for one in tried] == shells
+    assert all(one["ok"] and "heard" in one["detail"] for one in tried), tried
+    past = [*mesh.glob("*_past"), *mesh.rglob("fish_history")]
+    assert not any("opsmesh-probe" in path.read_text() for path in past)
+    [tool] = doctor()["tool shell"]
+    assert tool["ok"]
+    assert "last event" in tool["detail"]
+    assert "term.pane.command.failed from shell" in tool["detail"]
+    assert opsmesh("uninstall", "shell", "--yes").returncode == 0
+    assert {path: path.read_bytes() for path in mesh.rglob(".*rc")} == before
+    assert not (mesh / "data/opsmesh").exists()
+
+
+def test_a_tool_without_a_producer_is_heard(mesh: Path) -> None:
+    """What a wired tool tells the agent itself is known to doctor by its topic, in one line."""
+    (mesh / "config/quickshell").mkdir()
+    (mesh / "config/quickshell/shell.qml").touch()
+    assert opsmesh("install", "quickshell", "--yes").returncode == 0
+    assert "no event yet" in doctor()["tool quickshell"][0]["detail"]
+    opsmesh("emit", "shell.action.invoked", "action=mute")
+
+    def told() -> bool:
+        [tool] = doctor()["tool quickshell"]
+        return "shell.action.invoked from" in tool["detail"]
+
+    until(told)
+
+
+def test_a_tool_that_comes_later_is_picked_up(mesh: Path) -> None:
+    """A producer whose tool was not there is no fault of the mesh; once the tool is there, doctor
+    says what starts it, and `install` does, without a restart."""
+    assert opsmesh("status").returncode == 0
+    assert doctor()["producer later"][0]["detail"] == "no such tool yet"
+    asked = opsmesh("install", "later")
+    assert asked.returncode == 0
+    assert "does not run: no such tool yet" in asked.stdout
+    (mesh / "tool").touch()
+    [found] = doctor()["producer later"]
+    assert (found["ok"], found["fix"]) == (False, "opsmesh install later")
+    before = json.loads(opsmesh("status", "--json").stdout)["components"]
+    assert "producer later runs" in opsmesh("install", "later").stdout
+    after = json.loads(opsmesh("status", "--json").stdout)["components"]
+    pids = {one["name"]: one["pid"] for one in after}
+    assert pids.pop("producer:later")
+    assert pids == {one["name"]: one["pid"] for one in before if one["name"] != "producer:later"}
+    until(lambda: "last event" in doctor()["producer later"][0]["detail"])

@@ -294,7 +294,7 @@ def test_what_is_no_file_is_left_alone(user: Path, kind: str) -> None:
     assert records.load(TOOL) is None
 
 
-def test_folder_without_room(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full ends an installation with an error that names the file, and it can be
     undone."""
     fresh(user)
@@ -306,21 +306,29 @@ def test_folder_without_room(user: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Unusable, match="hook cannot be written: No space left"):
-        install(pieces(user))
-    monkeypatch.undo()
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(Unusable, match="hook cannot be written: No space left"):
+            install(pieces(user))
     uninstall()
-    assert tree(user)["dots/rc"] == before["dots/rc"]
+    assert tree(user) == before
+
+
+def to_uninstall(user: Path) -> None:
+    uninstall()
+
+
+def to_upgrade(user: Path) -> None:
+    install(pieces(user, "newer\n"))
 
 
 def test_edited_file_tells_what_was_edited(user: Path) -> None:
     """The refusal shows what was changed since, also when the wiring has a newer text by now."""
     install(pieces(user, "one\ntwo\n"))
     (user / "new/folder/hook").write_text("one\nmine\n")
-    for act in (uninstall, lambda: install(pieces(user, "newer\n"))):
+    for act in (to_uninstall, to_upgrade):
         with pytest.raises(NotOurs, match="was changed since") as refused:
-            act()
+            act(user)
         assert "-two\n+mine\n" in refused.value.diff
 
 

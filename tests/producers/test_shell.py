@@ -24,7 +24,7 @@ from opsmesh.producers.shell import Shell, inbox
 from opsmesh.producers.shell.line import Failed, parse
 from opsmesh.producers.shell.wanted import Filter
 from opsmesh.producers.shell.wiring import ShellWiring, hook
-from opsmesh.producers.wiring import OwnFile, SourceLine
+from opsmesh.producers.wiring import PROBED, OwnFile, SourceLine
 
 #: As bash's hook writes it.
 FACT: dict[str, Any] = {
@@ -98,6 +98,17 @@ def test_a_line_becomes_an_event(agent: StandInAgent) -> None:
         "pane": "%5",
         "tty": "/dev/pts/4",
     }
+
+
+def test_a_probe_is_told_and_fires_nothing(agent: StandInAgent) -> None:
+    """What `doctor --probe` types is told whatever the user ignores, as no news, and farther from
+    its first cause than a profile may allow."""
+    write(place() / own(), {"command": f"{PROBED}1", "exit": 127}, {"exit": 127})
+    with producing("ignore_exit=127"):
+        [event] = agent.wait_for(lambda events: bool(events))
+    assert commands([event]) == [f"{PROBED}1"]
+    assert event["severity"] == "info"
+    assert event["hops"] > 64
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,13 @@ from opsmesh.router.component import Component
 from opsmesh.router.errors import AlreadyRunning
 from opsmesh.router.supervisor_state import State, Status
 
+#: The supervisor, which tries a producer whose tool is missing ten times a second.
+HURRIED = """
+import sys
+from opsmesh.router import launch, supervise
+supervise.AGAIN_FIRST = supervise.AGAIN_LONGEST = 0.1
+launch.main(sys.argv[1:])
+"""
 SLEEP = "import time; time.sleep(600)"
 
 
@@ -50,10 +57,12 @@ def wait(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
 class Supervised:
     """A supervisor process of this test's own."""
 
-    def __init__(self, components: list[Component]) -> None:
+    def __init__(self, components: list[Component], *, hurried: bool = False) -> None:
         lock = supervisor_state.lock()
         supervisor_state.end_leftovers()
         argv, plan = launch.command(components, nats_url="nats://test", lock=lock)
+        if hurried:
+            argv = [sys.executable, "-c", HURRIED, *argv[3:]]
         self.process = subprocess.Popen(
             argv, pass_fds=(lock, plan), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -87,8 +96,8 @@ def supervised(home: Path) -> Iterator[Callable[..., Supervised]]:
     """Starts supervisors, and ends those that a test leaves."""
     started: list[Supervised] = []
 
-    def start(*components: Component) -> Supervised:
-        started.append(Supervised(list(components)))
+    def start(*components: Component, hurried: bool = False) -> Supervised:
+        started.append(Supervised(list(components), hurried=hurried))
         return started[-1]
 
     yield start
@@ -271,11 +280,98 @@ def test_failing_component_fills_no_log(supervised: Callable[..., Supervised]) -
 def test_component_that_cannot_run_is_not_tried_again(
     supervised: Callable[..., Supervised],
 ) -> None:
-    """Exit code 78 says that a component cannot run here: it stays failed."""
+    """Exit code 78 says that a component cannot run here: it is failed, and not restarted."""
     mesh = supervised(python("never", "raise SystemExit(78)"), python("one", SLEEP))
     mesh.reaches("one", "running")
     assert mesh.status("never").state == "failed"
     assert mesh.status("never").restarts == 0
+
+
+def test_tries_grow_rarer() -> None:
+    """A producer whose tool is not here is tried after half a minute, then ever more rarely."""
+    assert [supervise.again_after(n) for n in (0, 1, 2, 6, 7, 500)] == [
+        30,
+        60,
+        120,
+        1920,
+        3600,
+        3600,
+    ]
+
+
+#: Cannot run here until the file `tool` is there.
+TOOL = "import os, time; os.path.exists({!r}) or exit(78); time.sleep(600)"
+
+
+def test_producer_runs_once_its_tool_is_here(
+    home: Path, supervised: Callable[..., Supervised]
+) -> None:
+    """A producer whose tool is missing waits without a process or a word, and holds nobody back.
+    Asked for in vain it goes on waiting; once the tool is there it runs."""
+    tool = home / "tool"
+    later = python("later", TOOL.format(str(tool)), waits_for="no tool")
+    mesh = supervised(later, python("one", SLEEP))
+    mesh.reaches("one", "running")
+    waiting = mesh.status("later")
+    assert (waiting.state, waiting.pid, waiting.last_exit) == ("waiting", None, "no tool")
+    state = supervisor_state.running()
+    assert state is not None
+    assert state.settled
+    assert not supervisor_state.try_again("one")
+    log = Path(waiting.log)
+    assert not log.exists()
+    assert supervisor_state.try_again("later")
+    wait(log.exists)  # it was tried
+    tool.touch()
+    wait(lambda: supervisor_state.try_again("later") is False)
+    mesh.reaches("later", "running", restarts=0)
+    said = mesh.stop()
+    assert said.count("later") == 2  # its line, and the log's name in it
+
+
+def test_tool_that_comes_is_found_without_a_word(
+    home: Path, supervised: Callable[..., Supervised]
+) -> None:
+    """Nobody has to ask: a producer that waits is tried again and again."""
+    tool = home / "tool"
+    mesh = supervised(python("later", TOOL.format(str(tool)), waits_for="no tool"), hurried=True)
+    wait(lambda: Path(mesh.status("later").log).exists())  # in vain
+    assert mesh.status("later").state == "waiting"
+    tool.touch()
+    mesh.reaches("later", "running")
+
+
+def test_producer_whose_tool_went_comes_back(
+    home: Path, supervised: Callable[..., Supervised]
+) -> None:
+    """A producer that could run and cannot any more has failed, and runs again with its tool."""
+    tool = home / "tool"
+    tool.touch()
+    mesh = supervised(python("went", TOOL.format(str(tool))))
+    first = mesh.reaches("went", "running")
+    tool.unlink()
+    os.kill(first.pid or 0, signal.SIGKILL)
+    assert mesh.reaches("went", "failed").last_exit == "exit 78"
+    tool.touch()
+    wait(lambda: not supervisor_state.try_again("went"))
+    mesh.reaches("went", "running")
+
+
+def test_supervisor_sleeps_while_a_tool_is_missing(supervised: Callable[..., Supervised]) -> None:
+    """What waits costs no time: the supervisor does not turn in circles."""
+    mesh = supervised(python("later", "raise SystemExit(78)", waits_for="no tool"))
+    wait(lambda: supervisor_state.running())
+    assert supervisor_state.try_again("later")
+    wait(lambda: Path(mesh.status("later").log).exists())
+
+    def busy() -> float:
+        fields = Path(f"/proc/{mesh.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    wait(lambda: mesh.status("later").pid is None)
+    before = busy()
+    time.sleep(1)
+    assert busy() - before < 0.1
 
 
 def test_missing_program_is_backed_off(supervised: Callable[..., Supervised]) -> None:

@@ -38,7 +38,8 @@ def up(
 ) -> None:
     """Start the mesh: broker, agent, handlers, sink, and the producers whose tools are here.
 
-    Stays in the foreground until Ctrl-C unless --detach is given. What dies is started again.
+    Stays in the foreground until Ctrl-C unless --detach is given. What dies is started again; a
+    producer whose tool comes later is started then.
     With --detach a mesh that runs already is left as it is.
     """
     config_file.read()  # stricter than Settings: a key given twice, a file that is no mapping
