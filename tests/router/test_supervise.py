@@ -288,15 +288,8 @@ def test_component_that_cannot_run_is_not_tried_again(
 
 
 def test_tries_grow_rarer() -> None:
-    """A producer whose tool is not here is tried after half a minute, then ever more rarely."""
-    assert [supervise.again_after(n) for n in (0, 1, 2, 6, 7, 500)] == [
-        30,
-        60,
-        120,
-        1920,
-        3600,
-        3600,
-    ]
+    """A producer whose tool is not here is tried after five minutes, then ever more rarely."""
+    assert [supervise.again_after(n) for n in (0, 1, 3, 4, 500)] == [300, 600, 2400, 3600, 3600]
 
 
 #: Cannot run here until the file `tool` is there.

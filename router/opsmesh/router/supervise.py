@@ -39,8 +39,9 @@ PROBE_EVERY = 0.03
 #: A component that ends with this code (EX_CONFIG) says that it cannot run here: no restart.
 CANNOT_RUN = 78
 #: A producer's tool may come later. Seconds before it is tried again: the first, doubled each time
-#: up to the longest: a start costs a tenth of a second, and `try_again` need not wait.
-AGAIN_FIRST, AGAIN_LONGEST = 30.0, 3600.0
+#: up to the longest. A try costs a tenth of a second, and seldom finds a tool that has just been
+#: installed, for `try_again` need not wait.
+AGAIN_FIRST, AGAIN_LONGEST = 300.0, 3600.0
 
 _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
