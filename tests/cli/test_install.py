@@ -289,6 +289,7 @@ def test_what_root_has_wired_is_known(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     [row] = json.loads(cli("install", "--check", "--json").stdout)
     assert (row["tool"], row["state"]) == ("hook", "wired")
+    assert "hook: nothing to do" in cli("install", "hook", "--yes").stdout
     done = cli("uninstall", "hook", "--yes")
     assert done.exit_code == 3
     assert "sudo -H" in done.stderr

@@ -99,7 +99,7 @@ def install(
             if written:
                 apply.install(one.tool, one.changes)
             if json:
-                told.append(_told(one, written=written) | _listens(one, written=written))
+                told.append(_told(one, written=written) | _listens(one, begin=yes and not dry_run))
             else:
                 _rest(one, written=written, dry_run=dry_run)
     if json:
@@ -173,8 +173,11 @@ def _undo(name: str, *, force: bool, json: bool) -> _Planned:
 def _agreed(one: _Planned, *, yes: bool, dry_run: bool, quiet: bool) -> bool:
     """Show the changes; whether to make them. Without a terminal only --yes says so."""
     if not one.needed:
-        # Everything is there; without a record nobody could take it away again.
-        return not dry_run and bool(one.changes) and records.load(one.tool) is None
+        # Everything is there; without a record nobody could take it away again. What is root's is
+        # on root's record.
+        theirs = bool(os.geteuid()) and any(change.root for change in one.changes)
+        asked = bool(one.changes) and not dry_run and (yes or not quiet)
+        return asked and not theirs and records.load(one.tool) is None
     for change in one.needed:
         _show(change.diff(), json=quiet)
         if change.keep is not None and not quiet:
@@ -184,9 +187,11 @@ def _agreed(one: _Planned, *, yes: bool, dry_run: bool, quiet: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        output.fail("nothing was written: nobody is there to say yes", hint="add --yes")
+        output.fail(
+            f"{one.tool}: nothing was written: nobody is there to say yes", hint="add --yes"
+        )
     if not typer.confirm("Write this?", default=False):
-        output.fail("nothing was written")
+        output.fail(f"{one.tool}: nothing was written")
     return True
 
 
@@ -268,8 +273,8 @@ def _told(one: _Planned, *, written: bool) -> dict[str, Any]:
     }
 
 
-def _listens(one: _Planned, *, written: bool) -> dict[str, Any]:
+def _listens(one: _Planned, *, begin: bool) -> dict[str, Any]:
     """What is left to do, and why its producer does not run (None: it does, or none is needed)."""
-    ask = listening.begin if written else listening.silent
+    ask = listening.begin if begin else listening.silent
     after = wirings.after(one.tool, one.wiring) if one.wiring is not None else ""
     return {"after": after, "producer": one.producer, "silent": ask(one.producer)}
