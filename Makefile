@@ -7,7 +7,7 @@
 
 BIN := .venv/bin
 # what the tests and checks need: a name, because `call` would take a comma for its own
-CHECKED := .[dev,query]
+CHECKED := .[dev,a2a,keyring,mcp,notify,query]
 UV ?= uv
 #: One interpreter instead of the search: `make PYTHON=/opt/python3.12/bin/python3 test`
 PYTHON ?=
