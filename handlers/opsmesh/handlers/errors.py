@@ -5,6 +5,8 @@ HandlersError
 ├── TemplateError   a `${{ … }}` placeholder cannot be read or answered
 ├── Unstartable     a program cannot be started at all
 ├── Retry           an action asks for another attempt of its run
+├── Ask             an action asks a person, and is run again with the answer
+├── SecretMissing   a secret that is referred to is nowhere
 ├── TakenOver       another handler has gone on with this step
 ├── ArchiveDamaged  the evidence archive cannot be continued where it ends
 ├── SegmentDamaged  a compressed file of the archive cannot be read
@@ -16,6 +18,10 @@ HandlersError
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opsmesh.handlers.actions.contract import Question
 
 
 class HandlersError(Exception):
@@ -61,6 +67,26 @@ class Retry(HandlersError):
     def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
         super().__init__(reason or "the action asked for another attempt")
         self.delay_s = delay_s
+
+
+class Ask(HandlersError):
+    """Raised by an action that cannot go on without a person.
+
+    The run waits, without a place of its own, and across restarts. When the question has ended the
+    action is run again in the same attempt, with `StepContext.saved` and `StepContext.replies`.
+    """
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question.prompt)
+        self.question = question
+
+
+class SecretMissing(HandlersError):
+    """No source has the secret `name`."""
+
+    def __init__(self, name: str, reason: str = "") -> None:
+        super().__init__(f"there is no secret {name!r}" + (f": {reason}" if reason else ""))
+        self.name = name
 
 
 class TakenOver(HandlersError):

@@ -101,7 +101,10 @@ async def act(
         workdirs=workdir.parent,
     )
     began = time.monotonic()
-    failure = await attempt(profile, _Unrecorded(run), around)
+    try:
+        failure = await attempt(profile, _Unrecorded(run), around)
+    finally:
+        await around.shared.aclose()
     run.duration_ms = round((time.monotonic() - began) * 1e3, 3)
     run.state = "succeeded" if failure is None else "deadlettered"
     return run, failure

@@ -152,6 +152,7 @@ class Server:
             await self._triggers.stop()
         await asyncio.gather(*(owner.stop() for owner in self._owners()))
         await asyncio.gather(*(active.runs.stop(GRACE) for active in self._active.values()))
+        await self._services.shared.aclose()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self._say("mesh.component.stopped", "info", component="handlers")

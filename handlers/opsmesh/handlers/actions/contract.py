@@ -12,12 +12,71 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args, runtime_checkable
 
+from opsmesh.handlers.actions.shared import Shared
+from opsmesh.handlers.errors import SecretMissing
 from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.redact import Redactor, built_in
 
 #: How a run goes on after a step whose outcome nobody knows: docs/ledger.md.
-OnUnknown = Literal["retry", "skip", "fail", "ask"]
+OnUnknown = Literal["retry", "skip", "fail", "ask", "resume"]
 ON_UNKNOWN: Final[tuple[OnUnknown, ...]] = get_args(OnUnknown)
+#: Bytes of JSON that a step may save: they lie in the run's ledger entry.
+MAX_SAVED: Final = 64 * 1024
+#: What is done with a step that nobody let happen in time.
+Otherwise = Literal["skip", "run", "fail"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a step asks of people. `name` is its own within the step; `prompt` is shown as text."""
+
+    name: str
+    prompt: str
+    #: JSON Schema of the answer's value; None where yes or no is all.
+    schema: Mapping[str, Any] | None = None
+    #: Seconds until nobody is asked any more; None: never.
+    expires_s: float | None = None
+    otherwise: Otherwise = "fail"
+    #: Who may answer; empty: whoever the mesh takes an answer from.
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """How a question ended."""
+
+    verdict: Literal["granted", "denied", "expired"]
+    #: The value, where the question has a schema.
+    answer: Any = None
+    by: str = ""
+    host: str = ""
+    at_us: int = 0
+    comment: str = ""
+
+
+class Secrets(Protocol):
+    """Where a step's secrets come from. What was got once is taken out of whatever the step shows;
+    it never belongs into `StepContext.save`."""
+
+    def get(self, name: str) -> str:
+        """The secret; SecretMissing when there is none."""
+
+    def fill(self, text: str) -> str:
+        """The text, or the secret that it refers to as `${{ secret("name") }}`."""
+
+
+class NoSecrets:
+    """For whoever has no secrets to give."""
+
+    def get(self, name: str) -> str:
+        raise SecretMissing(name)
+
+    def fill(self, text: str) -> str:
+        return text
+
+
+async def _saved_nowhere(_: Mapping[str, Any]) -> None:
+    """A step outside of a run has nothing to go on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +105,16 @@ class StepContext:
     #: Stores an event durably before it returns.
     publish: Callable[[Event], Awaitable[None]]
     host: str
+    #: What an earlier go of this step, which was interrupted, has saved.
+    saved: Mapping[str, Any] = field(default_factory=dict)
+    #: Keeps what a later go needs to know, in place of what was kept before; it must be JSON, and
+    #: is in the ledger when this returns. Later goes are there for actions that `resume`.
+    save: Callable[[Mapping[str, Any]], Awaitable[None]] = _saved_nowhere
+    #: How this step's questions (`errors.Ask`) ended, by their names.
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=NoSecrets)
+    #: What outlives a step: sessions, connections.
+    shared: Shared = field(default_factory=Shared)
     #: Takes secrets out; what a step returns goes through it in any case.
     redactor: Redactor = field(default_factory=built_in)
 
@@ -82,7 +151,8 @@ class Action(Protocol):
 
     A class may also have `spec`, the pydantic model of its value: errors then name the nearest
     valid key, and editors complete it. With `on_unknown` (one of ON_UNKNOWN) it says what becomes
-    of a step whose profile does not say it; without, that is `retry`.
+    of a step whose profile does not say it; without, that is `retry`. `resume` is an action's to
+    say: it is run again within the attempt, with what it saved, and goes on from there.
     """
 
     #: The key that names it in a step.

@@ -303,6 +303,8 @@ def _load_step(
     on_unknown = spec.on_unknown or by_kind
     if on_unknown not in ON_UNKNOWN:  # a plug-in's mistake
         reporter.add((*where, key), f"{key}: its on_unknown is {on_unknown!r}, which is no choice")
+    if on_unknown == "resume" != by_kind:
+        reporter.add((*where, "on_unknown"), f"{key} cannot resume: it keeps nothing to go on from")
     if action is None or len(reporter.errors) > before:
         return None
     return Step(

@@ -132,7 +132,8 @@ class StepSpec(Spec):
         Field(
             description="When nobody knows how the step went, because its handler was killed or "
             "lost: retry: run it again; skip: go on with the next step; fail: dead-letter the run; "
-            "ask: wait for `opsmesh run answer`. Unset: what the action says, else retry."
+            "ask: wait for `opsmesh run answer`; resume, for actions that can: go on from where "
+            "they were. Unset: what the action says, else retry."
         ),
     ] = None
     continue_on_error: bool = False

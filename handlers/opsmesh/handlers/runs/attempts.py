@@ -22,7 +22,8 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 
-from opsmesh.handlers.actions.contract import OnUnknown
+from opsmesh.handlers.actions.contract import NoSecrets, OnUnknown, Secrets
+from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.live.firing import Gone, Stored, fetch
 from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.profiles.profile import Profile
@@ -30,7 +31,7 @@ from opsmesh.handlers.runs import results
 from opsmesh.handlers.runs.holder import Holder
 from opsmesh.handlers.runs.lease import Lease, sure
 from opsmesh.handlers.runs.ledger import AttemptError, Held, Ledger, Run, StepRecord
-from opsmesh.handlers.runs.steps import Failure, Surroundings, attempt
+from opsmesh.handlers.runs.steps import Failure, Surroundings, attempt, resumes
 from opsmesh.handlers.runs.takeover import lost, read, take_over
 from opsmesh.handlers.runs.telling import Telling
 from opsmesh.router import deadletter
@@ -62,6 +63,8 @@ class Services:
     workdirs: Path
     publish: Callable[[Event], Awaitable[None]]
     redactor: Redactor = field(default_factory=built_in)
+    secrets: Secrets = field(default_factory=NoSecrets)
+    shared: Shared = field(default_factory=Shared)
 
     @cached_property
     def vigil(self) -> Vigil:
@@ -125,6 +128,9 @@ class Attempts:
             await self._dead(job, Failure(step="", error=run.reason))
             return None
         step, another = run.unsettled, run.state != "running"
+        if step is not None and resumes(step):
+            log.info("step.resumed", profile=run.profile, step=step.id, attempt=run.attempt)
+            step = None
         if step is not None:
             choice = await self._choice(job, step)
             if choice == "ask":
@@ -175,7 +181,12 @@ class Attempts:
         if run.profile_hash != profile.hash:  # edited: today's definition, from the start
             run.profile_hash = profile.hash
             # but what was skipped because nobody knows how it went is not done after all
-            run.steps = [one for one in run.steps if one.state == "skipped" and one.unknown_us]
+            # and what was under way elsewhere still is
+            run.steps = [
+                one
+                for one in run.steps
+                if (one.state == "skipped" and one.unknown_us) or (resumes(one) and one.saved)
+            ]
         run.state, run.holder = "running", self._me
         began = time.monotonic()
         failure = await self._steps(job, profile, first)
@@ -224,6 +235,8 @@ class Attempts:
             publish=self._services.publish,
             workdirs=self._services.workdirs,
             redactor=self._services.redactor,
+            secrets=self._services.secrets,
+            shared=self._services.shared,
         )
         try:
             async with Lease(held, self._ledger.lease_s), asyncio.timeout(profile.timeout):

@@ -55,7 +55,8 @@ log = structlog.get_logger()
 class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One step of the newest attempt; times in microseconds since the epoch.
 
-    `on_unknown` is that of the text by which it was started. `unknown_us` and `held_by` tell since
+    `on_unknown` is that of the text by which it was started. `saved` is what the action needs to go
+    on after an interruption. `unknown_us` and `held_by` tell since
     when its outcome is unknown, and whose it was.
     """
 
@@ -69,6 +70,7 @@ class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     evidence_path: str | None = None
     error: str | None = None
     on_unknown: OnUnknown = "retry"
+    saved: dict[str, Any] = msgspec.field(default_factory=dict)
     unknown_us: int = 0
     held_by: Holder | None = None
 

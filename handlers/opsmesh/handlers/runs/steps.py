@@ -15,12 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from opsmesh.handlers import leash
-from opsmesh.handlers.actions.contract import StepContext, StepResult
+from opsmesh.handlers.actions.contract import (
+    MAX_SAVED,
+    NoSecrets,
+    Secrets,
+    StepContext,
+    StepResult,
+)
+from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.errors import Retry as RetryAsked
 from opsmesh.handlers.profiles.profile import Profile, Step
 from opsmesh.handlers.runs.ledger import Held, StepRecord
 from opsmesh.handlers.runs.takeover import leash_path
+from opsmesh.router.kv import Conflict
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.redact import Redactor, built_in
@@ -55,6 +65,8 @@ class Surroundings:
     #: Where the runs' private folders are, and what ties a step's programs together.
     workdirs: Path
     redactor: Redactor = field(default_factory=built_in)
+    secrets: Secrets = field(default_factory=NoSecrets)
+    shared: Shared = field(default_factory=Shared)
 
 
 def begun(step: Step, now_us: int) -> StepRecord:
@@ -66,6 +78,11 @@ def begun(step: Step, now_us: int) -> StepRecord:
         started_us=now_us,
         on_unknown=step.on_unknown,
     )
+
+
+def resumes(record: StepRecord) -> bool:
+    """Whether a step that was interrupted goes on from what it saved."""
+    return record.state == "unknown" and record.on_unknown == "resume"
 
 
 async def attempt(
@@ -81,6 +98,8 @@ async def attempt(
         record = known
         if record is None or record is not first:
             record = begun(step, times.now_us())
+            if known is not None and resumes(known) and known.action == record.action:
+                record.saved = known.saved
             run.steps = [other for other in run.steps if other.id != step.id] + [record]
             await held.save(record.started_us)
         with leash.on(leash_path(around.workdirs, run, step.id)):
@@ -93,7 +112,7 @@ async def attempt(
 async def _run(
     profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
 ) -> Failure | None:
-    ctx = _context(profile, step, held, around)
+    ctx = _context(profile, step, record, held, around)
     began = time.monotonic()
     asked: RetryAsked | None = None
     try:
@@ -107,6 +126,8 @@ async def _run(
     except RetryAsked as retry:
         asked = retry
         result = StepResult(ok=False, output={}, error=str(retry))
+    except Conflict:  # what it saved was refused: the run is another handler's
+        raise
     except Exception as error:
         # a third party's action: whatever it raises is its failure, not the handler's
         result = StepResult(ok=False, output={}, error=f"{type(error).__name__}: {error}")
@@ -130,8 +151,18 @@ async def _run(
     )
 
 
-def _context(profile: Profile, step: Step, held: Held, around: Surroundings) -> StepContext:
+def _context(
+    profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
+) -> StepContext:
     run = held.run
+
+    async def save(state: Mapping[str, Any]) -> None:
+        size = len(msgspec.json.encode(state))
+        if size > MAX_SAVED:
+            raise ValueError(f"a step may save {MAX_SAVED} bytes, and not {size}")
+        record.saved = dict(state)
+        await held.save(times.now_us())
+
     return StepContext(
         event=around.event,
         data=around.data,
@@ -148,6 +179,10 @@ def _context(profile: Profile, step: Step, held: Held, around: Surroundings) -> 
         publish=around.publish,
         host=around.host,
         redactor=around.redactor,
+        saved=record.saved,
+        save=save,
+        secrets=around.secrets,
+        shared=around.shared,
     )
 
 
