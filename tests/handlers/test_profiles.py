@@ -376,7 +376,7 @@ def test_topics(tmp_path: Path, on: str) -> None:
         ("{id: x}", "a step needs an action: one of collect, command, emit"),
         ("{command: [ls], emit: a.b}", "a step has one action"),
         ("{mcp: {}}", "'mcp' is not supported by this version of opsmesh (0.1.0)"),
-        ("{command: [ls], approve: {}}", "'approve' is not supported by this version"),
+        ("{command: [ls], mcp: {}}", "'mcp' is not supported by this version"),
         ("{command: ls -l}", "command: must be a list of arguments, like ['ls', '-l']"),
         (
             "{command: {argv: [ls], cwdd: /}}",

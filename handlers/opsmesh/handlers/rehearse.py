@@ -6,17 +6,28 @@ each event was stored, so that a burst of last week is debounced as it was last 
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
+from opsmesh.handlers.actions.contract import Question, Reply
 from opsmesh.handlers.profiles.profile import Profile
-from opsmesh.handlers.runs.ledger import Held, Run
-from opsmesh.handlers.runs.steps import Failure, Surroundings, attempt
+from opsmesh.handlers.runs import asking
+from opsmesh.handlers.runs.ledger import Held, Replied, Run
+from opsmesh.handlers.runs.steps import Failure, Paused, Surroundings, attempt
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import Event
+
+#: How a question of a step, by the step's id, ends.
+Replies = Callable[[str, Question], Reply]
+
+
+def nobody(_step: str, _question: Question) -> Reply:
+    """Nobody answers in time: each step says itself what is done `otherwise`."""
+    return Reply(verdict="expired")
 
 
 class Rehearsal:
@@ -69,9 +80,10 @@ async def act(
     workdir: Path,
     bundles: Path,
     publish: Callable[[Event], Awaitable[None]],
+    replies: Replies = nobody,
 ) -> tuple[Run, Failure | None]:
     """Run the profile's steps once for past events, the run's own the last of them, with its bytes
-    in `data`; no retries, no ledger, no dead letter."""
+    in `data`; no retries, no ledger, no dead letter. `replies` answers what its steps ask."""
     event = events[-1]
     now_us = times.now_us()
     run = Run(
@@ -101,8 +113,20 @@ async def act(
         workdirs=workdir.parent,
     )
     began = time.monotonic()
+    held, key = _Unrecorded(run), secrets.token_bytes()
     try:
-        failure = await attempt(profile, _Unrecorded(run), around)
+        while isinstance(failure := await attempt(profile, held, around), Paused):
+            asking.put(run, failure.record, failure.question, key=key, now_us=times.now_us())
+            reply = replies(failure.record.id, failure.question)
+            replied = Replied(
+                verdict=reply.verdict,
+                at_us=reply.at_us or times.now_us(),
+                answer=reply.answer,
+                by=reply.by,
+                host=reply.host,
+                comment=reply.comment,
+            )
+            asking.end(failure.record, replied)
     finally:
         await around.shared.aclose()
     run.duration_ms = round((time.monotonic() - began) * 1e3, 3)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
 from opsmesh.handlers import rehearse
+from opsmesh.handlers.actions.contract import Reply
 from opsmesh.handlers.profiles.profile import Profile, load_file
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.decide import Decision, EventRef
@@ -61,11 +62,13 @@ class Profiles:
         refs = decision.events or (EventRef(decision.event_id, decision.event_seq),)
         return [self._seen[ref.seq] for ref in refs]
 
-    def act(self, decision: Decision) -> Run:
+    def act(self, decision: Decision, *, replies: Mapping[str, Reply] | None = None) -> Run:
         """Run the steps of the profile that decided, once; the run tells how each of them went.
 
+        `replies` says by a step's id how what it asks ends; nobody answers any other in time.
         Not to be called where an event loop runs.
         """
+        said = replies or {}
         stored = self.events(decision)
         self._acted += 1
         with tempfile.TemporaryDirectory(prefix="opsmesh-test-") as folder:
@@ -79,6 +82,7 @@ class Profiles:
                     workdir=Path(folder, "work"),
                     bundles=Path(folder, "bundles"),
                     publish=self._publish,
+                    replies=lambda step, asked: said.get(step) or rehearse.nobody(step, asked),
                 )
             )
         return run

@@ -20,10 +20,17 @@ from pydantic.json_schema import models_json_schema
 
 from opsmesh.handlers.actions import registry
 from opsmesh.handlers.actions.contract import ON_UNKNOWN, Action, OnUnknown
+from opsmesh.handlers.actions.nothing import Nothing
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profiles import yamlfile
 from opsmesh.handlers.profiles.reporter import Reporter
-from opsmesh.handlers.profiles.spec import LATER, FalsePositivesSpec, ProfileSpec, StepSpec
+from opsmesh.handlers.profiles.spec import (
+    LATER,
+    ApproveSpec,
+    FalsePositivesSpec,
+    ProfileSpec,
+    StepSpec,
+)
 from opsmesh.handlers.profiles.yamlfile import Document
 from opsmesh.handlers.runs.concurrency import Concurrency
 from opsmesh.router.retry import Retry
@@ -49,6 +56,7 @@ class Step:
     timeout: float | None = None
     on_unknown: OnUnknown = "retry"
     continue_on_error: bool = False
+    approve: ApproveSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +174,8 @@ def json_schema() -> dict[str, Any]:
         # An action's short forms (a list, one word) are its own; only a mapping is completed.
         spec = refs.get((specs[key], "validation")) if key in specs else None
         step["properties"][key] = {} if spec is None else {"anyOf": [spec, {}]}
-    step["oneOf"] = [{"required": [key]} for key in actions]
+    alone = {"required": [Nothing.key], "not": {"anyOf": [{"required": [k]} for k in actions]}}
+    step["oneOf"] = [*({"required": [key]} for key in actions), alone]
     definitions["ProfileSpec"]["properties"]["actions"]["items"] = {"$ref": "#/$defs/StepSpec"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -278,6 +287,9 @@ def _load_step(
     unknown = [key for key in item if key not in known]
     for key in unknown:
         reporter.add((*where, key), _unknown_step_key(str(key), known, found), key=True)
+    kinds: Mapping[str, type[Action]] = found.actions
+    if not keys and Nothing.key in item:
+        keys, kinds = [Nothing.key], {Nothing.key: Nothing}
     if len(keys) != 1:
         if len(keys) > 1:
             reporter.add(where, f"a step has one action; this has {' and '.join(map(repr, keys))}")
@@ -291,7 +303,7 @@ def _load_step(
         spec = StepSpec.model_validate(common)
     except ValidationError as error:
         reporter.add_validation(where, error, model=StepSpec)
-    kind = found.actions[key]
+    kind = kinds[key]
     try:
         action = kind.parse(item[key])
         json.dumps(action.describe())  # what cannot be hashed is this plug-in's error, not ours
@@ -313,6 +325,7 @@ def _load_step(
         timeout=spec.timeout,
         on_unknown=on_unknown,
         continue_on_error=spec.continue_on_error,
+        approve=spec.approve,
     )
 
 
@@ -324,18 +337,21 @@ def _unknown_step_key(key: str, known: list[str], found: registry.Found) -> str:
     return f"unknown key {key!r} in step{did_you_mean(key, known)}"
 
 
+def _describe(step: Step) -> dict[str, Any]:
+    asks = {} if step.approve is None else {"approve": step.approve.model_dump(mode="json")}
+    return {
+        "id": step.id,
+        "timeout": step.timeout,
+        "on_unknown": step.on_unknown,
+        "continue_on_error": step.continue_on_error,
+        step.action.key: step.action.describe(),
+        **asks,
+    }
+
+
 def _profile(name: str, spec: ProfileSpec, steps: list[Step], document: Document) -> Profile:
     content = spec.model_dump(mode="json", exclude={"actions"})
-    content["actions"] = [
-        {
-            "id": step.id,
-            "timeout": step.timeout,
-            "on_unknown": step.on_unknown,
-            "continue_on_error": step.continue_on_error,
-            step.action.key: step.action.describe(),
-        }
-        for step in steps
-    ]
+    content["actions"] = [_describe(step) for step in steps]
     identity = {"name": name, **{key: value for key, value in content.items() if key != "state"}}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digest = hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from opsmesh.handlers.actions.contract import OnUnknown
-from opsmesh.handlers.actions.spec import Duration, Spec
+from opsmesh.handlers import jsonschemas
+from opsmesh.handlers.actions.contract import OnUnknown, Otherwise
+from opsmesh.handlers.actions.spec import Duration, Spec, Text
 from opsmesh.handlers.profiles.clauses import (
     MOST,
     CollectSpec,
@@ -39,7 +40,7 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 LATER: Final = frozenset(
     {
         *("slo", "approve", "notify", "mcp", "a2a"),
-        *("actions.approve", "actions.mcp", "actions.a2a", "actions.notify"),
+        *("actions.mcp", "actions.a2a", "actions.notify"),
     }
 )
 
@@ -122,6 +123,47 @@ class RetrySpec(Spec):
         )
 
 
+def _schema(value: Any) -> Any:
+    if isinstance(value, dict):
+        jsonschemas.check(value)
+    return value
+
+
+def _prompt(value: Any) -> Any:
+    return {"prompt": value} if isinstance(value, str) else value
+
+
+class ApproveSpec(Spec):
+    """A person is asked before the step is run; a text alone is the prompt."""
+
+    prompt: Annotated[
+        Text, Field(min_length=1, description="What is asked; may hold placeholders.")
+    ]
+    answer: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(_schema),
+        Field(
+            description="JSON Schema of a value that a yes comes with: steps.<id>.approval.answer."
+        ),
+    ] = None
+    expires: Annotated[
+        Duration | None,
+        Field(gt=0, description="How long is asked; unset: until somebody answers."),
+    ] = None
+    otherwise: Annotated[
+        Otherwise,
+        Field(
+            description="When nobody answers in time: skip: go on with the next step; run: run the "
+            "step all the same; fail: dead-letter the run. A refusal skips the step, or fails the "
+            "run with `fail`."
+        ),
+    ] = "skip"
+    by: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(description="Names of those who may answer; unset: whoever may use this mesh."),
+    ] = Field(default_factory=list)
+
+
 class StepSpec(Spec):
     """What a step says beside its action."""
 
@@ -137,6 +179,11 @@ class StepSpec(Spec):
         ),
     ] = None
     continue_on_error: bool = False
+    approve: Annotated[
+        ApproveSpec | None,
+        BeforeValidator(_prompt),
+        Field(description="Ask a person before the step; with no action beside it, only ask."),
+    ] = None
 
 
 class ProfileSpec(Spec):

@@ -98,7 +98,7 @@ async def awaited(client: Client, ledger: Ledger, held: Held) -> Held:
                 with contextlib.suppress(Conflict):
                     await held.save(times.now_us())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(_patience(held.run)):
                     await heard.wait()
             for delay in SOON_S if heard.is_set() else ():
                 heard.clear()
@@ -111,6 +111,19 @@ async def awaited(client: Client, ledger: Ledger, held: Held) -> Held:
             await subscription.unsubscribe()
 
 
+def _patience(run: Run) -> float:
+    """Seconds until the next look: at the latest when nobody can answer any more."""
+    asked = run.question
+    if asked is None or not asked.expires_us:
+        return LOOK_S
+    return min(LOOK_S, max(0.0, (asked.expires_us - times.now_us()) / 1e6))
+
+
 def _waits(run: Run) -> bool:
+    if run.state != "waiting":
+        return False
+    if run.asking is not None:
+        asked = run.question
+        return asked is not None and not asked.expired(times.now_us())
     step = run.unsettled
-    return run.state == "waiting" and (step is None or run.answer(step) is None)
+    return step is None or run.answer(step) is None

@@ -27,19 +27,21 @@ from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.live.firing import Gone, Stored, fetch
 from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.profiles.profile import Profile
-from opsmesh.handlers.runs import results
+from opsmesh.handlers.runs import asking, results
 from opsmesh.handlers.runs.holder import Holder
 from opsmesh.handlers.runs.lease import Lease, sure
-from opsmesh.handlers.runs.ledger import AttemptError, Held, Ledger, Run, StepRecord
-from opsmesh.handlers.runs.steps import Failure, Surroundings, attempt, resumes
+from opsmesh.handlers.runs.ledger import AttemptError, Held, Ledger, Replied, Run, StepRecord
+from opsmesh.handlers.runs.steps import Failure, Paused, Surroundings, attempt, resumes
 from opsmesh.handlers.runs.takeover import lost, read, take_over
 from opsmesh.handlers.runs.telling import Telling
-from opsmesh.router import deadletter
+from opsmesh.handlers.runs.waiting import Index
+from opsmesh.router import deadletter, paths
 from opsmesh.router.kv import Conflict
 from opsmesh.router.retry import delay_s
+from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
-from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.envelope import Event, host_token
 from opsmesh.schemas.redact import Redactor, built_in
 from opsmesh.schemas.registry import Registry
 
@@ -70,6 +72,16 @@ class Services:
     def vigil(self) -> Vigil:
         """Whether this process has been away."""
         return Vigil(self.client)
+
+    @cached_property
+    def index(self) -> Index:
+        """Which runs wait for a person."""
+        return Index(self.client)
+
+    @cached_property
+    def question_key(self) -> bytes:
+        """What the tokens of this host's questions are made with."""
+        return asking.load_key(Path(paths.state_dir()))
 
 
 @dataclass(eq=False)
@@ -127,6 +139,10 @@ class Attempts:
         if run.state == "failing":
             await self._dead(job, Failure(step="", error=run.reason))
             return None
+        if (asks := run.asking) is not None:
+            if not await self._answered(job, asks):
+                return 0.0
+            return await self._attempt(job, profile)
         step, another = run.unsettled, run.state != "running"
         if step is not None and resumes(step):
             log.info("step.resumed", profile=run.profile, step=step.id, attempt=run.attempt)
@@ -146,6 +162,48 @@ class Attempts:
         run.attempt += another
         return await self._attempt(job, profile)
 
+    async def _answered(self, job: Job, step: StepRecord) -> bool:
+        """Whether the step's question has ended; how, is told before anything follows from it."""
+        run, cause, now_us = job.held.run, job.events[-1].event, times.now_us()
+        asked = step.asked[-1]
+        if asked.reply is None and not asked.expired(now_us):
+            return False
+        if asked.reply is None:
+            asked = asking.end(step, Replied(verdict="expired", at_us=now_us))
+            await job.held.save(now_us)
+        await self._services.publish(results.decided(run, step, asked, cause))
+        await self._services.index.end(asked.id, run.key)
+        log.info("step.answered", profile=run.profile, step=step.id, how=asking.why(asked))
+        return True
+
+    async def remind(self, job: Job) -> None:
+        """See to it that a run which waits can be found, and that its question was told: whoever
+        put it may have been killed in between."""
+        run, step, asked = job.held.run, job.held.run.asking, job.held.run.question
+        await self._services.index.put(run.run_id if asked is None else asked.id, run.key)
+        if step is None or asked is None:
+            return
+        subjects = [f"evt.{host_token(run.host)}.automation.approval.requested"]
+        since_us = max(0, asked.asked_us - CLOCKS_US)
+        async for msg in scan(
+            self._services.client, EVENTS, subjects=subjects, since_us=since_us, headers_only=True
+        ):
+            if (msg.headers or {}).get("Nats-Msg-Id") == results.asked_id(run, asked):
+                return
+        cause = (await fetch(self._services.client, run))[-1].event
+        await self._services.publish(results.asked(run, step, asked, cause))
+
+    async def _ask(self, job: Job, paused: Paused) -> None:
+        """Put a step's question: into the index, into the ledger, and before people."""
+        run, cause, now_us = job.held.run, job.events[-1].event, times.now_us()
+        key = self._services.question_key
+        asked = asking.put(run, paused.record, paused.question, key=key, now_us=now_us)
+        await self._services.index.put(asked.id, run.key)
+        run.state, run.holder = "waiting", None
+        await job.held.save(now_us)
+        await self._services.publish(results.asked(run, paused.record, asked, cause))
+        log.info("step.asks", profile=run.profile, step=paused.record.id, prompt=asked.prompt)
+
     async def _choice(self, job: Job, step: StepRecord) -> OnUnknown:
         """How to go on after a step whose outcome is unknown; told before it is done."""
         run, cause = job.held.run, job.events[-1].event
@@ -164,9 +222,12 @@ class Attempts:
             "step.unknown", profile=run.profile, step=step.id, attempt=run.attempt, next=choice
         )
         if choice == "ask":
+            await self._services.index.put(run.run_id, run.key)
             run.state, run.holder = "waiting", None
             await job.held.save(times.now_us())
             return choice
+        if answer is not None:
+            await self._services.index.end(run.run_id, run.key)
         step.error = f"{step.error}; {why}"
         if choice == "skip":
             step.state = "skipped"
@@ -187,11 +248,16 @@ class Attempts:
                 for one in run.steps
                 if (one.state == "skipped" and one.unknown_us) or (resumes(one) and one.saved)
             ]
+            for one in run.steps:  # who has said yes said it to the text of then
+                one.asked = tuple(asked for asked in one.asked if asked.name != asking.GATE)
         run.state, run.holder = "running", self._me
         began = time.monotonic()
         failure = await self._steps(job, profile, first)
         run.duration_ms = round((time.monotonic() - began) * 1e3, 3)
         run.holder = None
+        if isinstance(failure, Paused):
+            await self._ask(job, failure)
+            return 0.0
         if failure is None:
             run.state = "succeeded"
             await self._telling.end(job.held, event)
@@ -223,7 +289,9 @@ class Attempts:
         )
         return delay
 
-    async def _steps(self, job: Job, profile: Profile, first: StepRecord | None) -> Failure | None:
+    async def _steps(
+        self, job: Job, profile: Profile, first: StepRecord | None
+    ) -> Failure | Paused | None:
         main, held = job.events[-1], job.held
         around = Surroundings(
             event=main.event,

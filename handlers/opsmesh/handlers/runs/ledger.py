@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 
-from opsmesh.handlers.actions.contract import OnUnknown
+from opsmesh.handlers.actions.contract import OnUnknown, Otherwise
 from opsmesh.handlers.runs.holder import LEASE, Holder, clock
 from opsmesh.router import logs, topology
 from opsmesh.router.connection import AWAY
@@ -44,7 +44,7 @@ AGAIN: Final = 1.0
 #: Bytes of a message beside the record.
 ROOM: Final = 1024
 
-StepState = Literal["started", "done", "failed", "unknown", "skipped"]
+StepState = Literal["started", "done", "failed", "unknown", "skipped", "asked"]
 #: What a person may answer.
 Choice = Literal["retry", "skip", "fail"]
 FINISHED: frozenset[RunState] = frozenset({"succeeded", "deadlettered", "skipped", "cancelled"})
@@ -52,12 +52,44 @@ FINISHED: frozenset[RunState] = frozenset({"succeeded", "deadlettered", "skipped
 log = structlog.get_logger()
 
 
+class Replied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a question ended; `via` is the surface on which somebody answered."""
+
+    verdict: Literal["granted", "denied", "expired"]
+    at_us: int
+    answer: Any = None
+    by: str = ""
+    host: str = ""
+    via: str = ""
+    comment: str = ""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A question of a step, as it was put. `token_sha256` knows the token of surfaces that cannot
+    say who is in front of them; `expires_us` is 0 for a question that waits for ever."""
+
+    id: str
+    name: str
+    prompt: str
+    asked_us: int
+    otherwise: Otherwise
+    token_sha256: str
+    schema: dict[str, Any] | None = None
+    expires_us: int = 0
+    by: tuple[str, ...] = ()
+    reply: Replied | None = None
+
+    def expired(self, now_us: int) -> bool:
+        """Whether nobody can answer any more."""
+        return self.reply is None and 0 < self.expires_us <= now_us
+
+
 class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One step of the newest attempt; times in microseconds since the epoch.
 
     `on_unknown` is that of the text by which it was started. `saved` is what the action needs to go
-    on after an interruption. `unknown_us` and `held_by` tell since
-    when its outcome is unknown, and whose it was.
+    on after an interruption, `asked` what it has asked people. `unknown_us` and `held_by` tell
+    since when its outcome is unknown, and whose it was.
     """
 
     id: str
@@ -71,6 +103,7 @@ class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str | None = None
     on_unknown: OnUnknown = "retry"
     saved: dict[str, Any] = msgspec.field(default_factory=dict)
+    asked: tuple[Asked, ...] = ()
     unknown_us: int = 0
     held_by: Holder | None = None
 
@@ -155,6 +188,19 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     def unsettled(self) -> StepRecord | None:
         """The step that is under way, or whose outcome is unknown."""
         return next((one for one in self.steps if one.state in ("started", "unknown")), None)
+
+    @property
+    def asking(self) -> StepRecord | None:
+        """The step that has asked a person; the last of its questions is why the run waits."""
+        if self.state != "waiting":
+            return None
+        return next((one for one in self.steps if one.state == "asked" and one.asked), None)
+
+    @property
+    def question(self) -> Asked | None:
+        """What a person is asked, while nobody has answered."""
+        step = self.asking
+        return step.asked[-1] if step is not None and step.asked[-1].reply is None else None
 
     def answer(self, step: StepRecord) -> Answer | None:
         """What a person said of this step in this attempt."""

@@ -15,14 +15,17 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from opsmesh.handlers.runs import answers
-from opsmesh.handlers.runs.ledger import Choice, Ledger, Run, StepRecord
+from opsmesh.handlers.runs import answers, approvals
+from opsmesh.handlers.runs.ledger import Choice, Ledger, Run
+from opsmesh.handlers.runs.waiting import Index
 from opsmesh.router.errands import ANSWER, QUESTIONS, RUNNABLE
-from opsmesh.schemas import times
+from opsmesh.schemas import ids, times
 
 #: Processes of one group: one of them answers.
 GROUP: Final = "handlers"
 CHOICES: Final[tuple[Choice, ...]] = get_args(Choice)
+#: Answers to an approval, and what they are in its record.
+APPROVAL: Final[dict[str, approvals.Verdict]] = {"approve": "granted", "deny": "denied"}
 #: Characters of who answered, and why.
 MAX_BY, MAX_REASON = 64, 1024
 #: Questions in one answer, the oldest first: it has to fit into a message.
@@ -32,12 +35,16 @@ log = structlog.get_logger()
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as it comes in; `run`: the id of the run it is for."""
+    """An answer as it comes in; `run`: the id of the question it is for, which for one about a run
+    is the run's. `via` is the surface; the agent says who its user is."""
 
     run: str
-    choice: Choice
+    choice: str
     by: str = "quickshell"
     reason: str = ""
+    via: str = "quickshell"
+    token: str | None = None
+    answer: Any = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +63,7 @@ class Desk:
     def __init__(self, client: Client, ledger: Ledger, *, host: str, hindrance: Hindrance) -> None:
         self._client = client
         self._ledger = ledger
+        self._index = Index(client)
         self._host = host
         self._hindrance = hindrance
         self._open: list[Subscription] = []
@@ -78,8 +86,11 @@ class Desk:
         self._open.clear()
 
     async def _questions(self, _: bytes) -> dict[str, Any]:
-        waiting = [run async for run in self._ledger.runs() if run.state == "waiting"]
-        asked = [question(run, step) for run in waiting if (step := _open_step(run)) is not None]
+        asked = []
+        async for _id, run_key in self._index.open():
+            held = await self._ledger.get(run_key)
+            if held is not None and (one := question(held.run)) is not None:
+                asked.append(one)
         asked.sort(key=lambda one: str(one["since"]))
         left = max(0, len(asked) - MAX_QUESTIONS)
         return {"ok": True, "questions": asked[:MAX_QUESTIONS], "left_out": left}
@@ -91,25 +102,62 @@ class Desk:
 
     async def _answer(self, data: bytes) -> dict[str, Any]:
         given = msgspec.json.decode(data, type=Given)
-        found = [run async for run in self._ledger.runs() if run.run_id == given.run]
-        if not found:
+        if given.choice in APPROVAL:
+            return await self._approval(given, APPROVAL[given.choice])
+        if given.choice not in CHOICES:
+            return {"ok": False, "error": f"{given.choice[:64]!r} is no answer"}
+        key = await self._index.run_key(given.run) if ids.unix_ms(given.run) is not None else None
+        if key is None:
             return {"ok": False, "error": f"no run {given.run[:64]} is known"}
         try:
             run, answer, new = await answers.give(
                 self._ledger,
-                found[0].key,
+                key,
                 given.choice,
                 by=given.by[:MAX_BY],
                 host=self._host,
                 reason=given.reason[:MAX_REASON],
             )
-        except (answers.NotWaiting, answers.AnsweredOtherwise) as error:
+        except (answers.NotWaiting, answers.AnsweredOtherwise, LookupError) as error:
             return {"ok": False, "id": given.run, "error": str(error)}
         return {"ok": True, "id": run.run_id, "answer": answer.choice, "new": new}
 
+    async def _approval(self, given: Given, verdict: approvals.Verdict) -> dict[str, Any]:
+        try:
+            done = await approvals.answer(
+                self._client,
+                given.run,
+                verdict,
+                by=given.by[:MAX_BY],
+                via=given.via[:MAX_BY],
+                host=self._host,
+                token=given.token,
+                value=given.answer,
+                comment=given.reason,
+            )
+        except approvals.ApprovalError as error:
+            return {"ok": False, "id": given.run, "error": str(error)}
+        return {"ok": True, "id": given.run, "answer": given.choice, "new": done.new}
 
-def question(run: Run, step: StepRecord) -> dict[str, Any]:
-    """What a person is asked about a run."""
+
+def question(run: Run) -> dict[str, Any] | None:
+    """What a person is asked about a run, or by one of its steps; None when nothing waits."""
+    if (asked := run.question) is not None:
+        if asked.expired(times.now_us()):
+            return None
+        return {
+            "id": asked.id,
+            "kind": "approval",
+            "profile": run.profile,
+            "prompt": asked.prompt,
+            "choices": list(APPROVAL),
+            "since": times.format_us(asked.asked_us),
+            "expires": times.format_us(asked.expires_us) if asked.expires_us else None,
+            "schema": asked.schema,
+        }
+    step = run.unsettled
+    if run.state != "waiting" or step is None or run.answer(step) is not None:
+        return None
     return {
         "id": run.run_id,
         "kind": "run",
@@ -118,12 +166,8 @@ def question(run: Run, step: StepRecord) -> dict[str, Any]:
         "choices": list(CHOICES),
         "since": times.format_us(step.unknown_us or run.updated_us),
         "expires": None,  # such a run waits until somebody answers
+        "schema": None,
     }
-
-
-def _open_step(run: Run) -> StepRecord | None:
-    step = run.unsettled
-    return step if step is not None and run.answer(step) is None else None
 
 
 def _replying(

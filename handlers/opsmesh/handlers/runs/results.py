@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from opsmesh.handlers.runs.ledger import Answer, Run, StepRecord
+from opsmesh.handlers.runs.ledger import Answer, Asked, Run, StepRecord
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity
 
 SOURCE = "opsmesh"
+REQUESTED = "automation.approval.requested"
 
 
 def of(run: Run, cause: Event) -> Event | None:
@@ -91,6 +92,92 @@ def answered(run: Run, step: StepRecord, answer: Answer, cause: Event) -> Event:
     return _event(run, cause, "automation.step.answered", "info", payload, answer.at_us, step.id)
 
 
+def asked(run: Run, step: StepRecord, asked: Asked, cause: Event) -> Event:
+    """automation.approval.requested: a step waits for a person."""
+    payload: dict[str, Any] = {
+        **_which(run, step),
+        "prompt": asked.prompt,
+        "approval_id": asked.id,
+        "otherwise": asked.otherwise,
+    }
+    if asked.expires_us:
+        payload["expires_at"] = times.format_us(asked.expires_us)
+    if asked.schema is not None:
+        payload["answer_schema"] = asked.schema
+    if asked.by:
+        payload["may_answer"] = list(asked.by)
+    return _event(run, cause, REQUESTED, "info", payload, asked.asked_us, asked.id)
+
+
+def asked_id(run: Run, asked: Asked) -> str:
+    """The id of the event that told of this question."""
+    return _event_id(run, REQUESTED, asked.id)
+
+
+def decided(run: Run, step: StepRecord, asked: Asked, cause: Event) -> Event:
+    """automation.approval.granted, denied or expired: how a question ended."""
+    reply = asked.reply
+    if reply is None:
+        raise ValueError(f"question {asked.id} is open")
+    payload: dict[str, Any] = {
+        **_which(run, step),
+        "approval_id": asked.id,
+        "waited_s": round(max(0, reply.at_us - asked.asked_us) / 1e6, 3),
+    }
+    said = {
+        "by": reply.by,
+        "by_host": reply.host,
+        "via": reply.via,
+        "comment": reply.comment,
+        "answer": reply.answer,
+        "otherwise": asked.otherwise if reply.verdict == "expired" else None,
+    }
+    payload |= {name: value for name, value in said.items() if value not in ("", None)}
+    topic = f"automation.approval.{reply.verdict}"
+    severity: Severity = "info" if reply.verdict == "granted" else "warn"
+    return _event(run, cause, topic, severity, payload, reply.at_us, asked.id)
+
+
+def refused(
+    run: Run,
+    step: StepRecord,
+    asked: Asked,
+    *,
+    now_us: int,
+    verdict: str,
+    reason: str,
+    by: str,
+    by_host: str,
+    via: str,
+) -> Event:
+    """automation.approval.refused: an answer was not taken. Each is an event of its own."""
+    said = {"verdict": verdict, "reason": reason, "by": by, "by_host": by_host, "via": via}
+    event_id = ids.uuid7(now_us // 1000)
+    return Event(
+        topic="automation.approval.refused",
+        ts_utc=times.format_us(now_us),
+        source=SOURCE,
+        component=run.profile,
+        severity="warn",
+        correlation_id=run.correlation_id,
+        host=by_host,
+        session_id="",
+        workspace="",
+        payload={
+            "profile": run.profile,
+            "step": step.id,
+            "approval_id": asked.id,
+            **{name: value for name, value in said.items() if value},
+        },
+        run_id=run.run_id,
+        attempt=run.attempt,
+        id=event_id,
+        schema_version=SCHEMA_VERSION,
+        causation_id=run.event_id,
+        hops=1,
+    )
+
+
 def _which(run: Run, step: StepRecord) -> dict[str, Any]:
     return {
         "profile": run.profile,
@@ -148,9 +235,13 @@ def _event(
         exit_code=last.exit_code if last else None,
         duration_ms=run.duration_ms,
         evidence_path=run.evidence_path,
-        id=ids.derived(run.created_us // 1000, run.run_id, topic, str(run.attempt), *about),
+        id=_event_id(run, topic, *about),
         schema_version=SCHEMA_VERSION,
         causation_id=cause.id,
         hops=cause.hops + 1,
         traceparent=cause.traceparent,
     )
+
+
+def _event_id(run: Run, topic: str, *about: str) -> str:
+    return ids.derived(run.created_us // 1000, run.run_id, topic, str(run.attempt), *about)

@@ -110,6 +110,8 @@ class Runs:
         policy = self.profile.concurrency
         if run.profile_hash != self.profile.hash or not self._acting.is_set():
             return
+        if self.profile.steps[0].approve is not None:  # it begins with a question, not with a step
+            return
         # in order: whoever is here has its turn, or is before this one
         if policy.mode != "parallel" and self._beside[run.slot] >= policy.limit:
             return
@@ -267,6 +269,7 @@ class Runs:
     async def _pause(self, job: Job, delay: float) -> None:
         """Wait for the next attempt's time, or for a person's answer."""
         if job.held.run.state == "waiting":
+            await self._attempts.remind(job)
             job.held = await answers.awaited(self._services.client, self._services.ledger, job.held)
         elif delay > 0:
             await asyncio.sleep(delay)

@@ -21,15 +21,19 @@ from opsmesh.handlers import leash
 from opsmesh.handlers.actions.contract import (
     MAX_SAVED,
     NoSecrets,
+    Question,
     Secrets,
     StepContext,
     StepResult,
 )
 from opsmesh.handlers.actions.shared import Shared
+from opsmesh.handlers.errors import Ask, TemplateError
 from opsmesh.handlers.errors import Retry as RetryAsked
 from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.runs import asking
 from opsmesh.handlers.runs.ledger import Held, StepRecord
 from opsmesh.handlers.runs.takeover import leash_path
+from opsmesh.handlers.template import Template
 from opsmesh.router.kv import Conflict
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
@@ -48,6 +52,14 @@ class Failure:
     error: str
     retryable: bool = True
     retry_in_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """A step cannot go on before somebody has answered; its record is among the run's."""
+
+    record: StepRecord
+    question: Question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +93,13 @@ def begun(step: Step, now_us: int) -> StepRecord:
 
 
 def resumes(record: StepRecord) -> bool:
-    """Whether a step that was interrupted goes on from what it saved."""
-    return record.state == "unknown" and record.on_unknown == "resume"
+    """Whether a step that was interrupted, or has asked, goes on from what it saved."""
+    return record.state == "asked" or (record.state == "unknown" and record.on_unknown == "resume")
 
 
 async def attempt(
     profile: Profile, held: Held, around: Surroundings, *, first: StepRecord | None = None
-) -> Failure | None:
+) -> Failure | Paused | None:
     """Run every step that is not done yet; None when all are done. `first` is a step that is on
     record as started, and has not been."""
     run = held.run
@@ -95,23 +107,61 @@ async def attempt(
         known = run.step(step.id)
         if known is not None and known.state in ("done", "skipped"):
             continue
+        ended: Failure | Paused | None = None
         record = known
         if record is None or record is not first:
-            record = begun(step, times.now_us())
-            if known is not None and resumes(known) and known.action == record.action:
-                record.saved = known.saved
+            record = _anew(step, known)
             run.steps = [other for other in run.steps if other.id != step.id] + [record]
-            await held.save(record.started_us)
-        with leash.on(leash_path(around.workdirs, run, step.id)):
-            failure = await _run(profile, step, record, held, around)
-        if failure is not None and not step.continue_on_error:
-            return failure
+            ended = _gate(profile, step, record, held, around)
+            if ended is None and record.state == "started":
+                await held.save(record.started_us)
+        if ended is None and record.state == "started":
+            with leash.on(leash_path(around.workdirs, run, step.id)):
+                ended = await _run(profile, step, record, held, around)
+        if isinstance(ended, Paused) or (ended is not None and not step.continue_on_error):
+            return ended
+    return None
+
+
+def _anew(step: Step, known: StepRecord | None) -> StepRecord:
+    """The record of a step that begins, with what is known of an earlier go."""
+    record = begun(step, times.now_us())
+    if known is None or known.action != record.action:
+        return record
+    if resumes(known):
+        record.saved, record.asked = known.saved, known.asked
+    elif (gate := asking.gate_of(known)) is not None:
+        record.asked = (gate,)  # who has said yes said it for every attempt
+    return record
+
+
+def _gate(
+    profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
+) -> Failure | Paused | None:
+    """What stands before the step; None and a record that is started when it may be run."""
+    if step.approve is None:
+        return None
+    asked = asking.gate_of(record)
+    if asked is None:
+        try:
+            prompt = Template(step.approve.prompt).render_text(_variables(profile, held, around))
+        except TemplateError as error:
+            record.state, record.error = "failed", str(error)
+            return Failure(step=step.id, error=str(error), retryable=False)
+        prompt = around.redactor.text(prompt, context=held.run.run_id, path="$.prompt")
+        return Paused(record=record, question=asking.gate(step.approve, prompt))
+    outcome = asking.outcome(asked)
+    if outcome == "skip":
+        record.state, record.error = "skipped", asking.why(asked)
+    elif outcome == "fail":
+        record.state, record.error = "failed", asking.why(asked)
+        return Failure(step=step.id, error=asking.why(asked), retryable=False)
     return None
 
 
 async def _run(
     profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
-) -> Failure | None:
+) -> Failure | Paused | None:
     ctx = _context(profile, step, record, held, around)
     began = time.monotonic()
     asked: RetryAsked | None = None
@@ -126,6 +176,9 @@ async def _run(
     except RetryAsked as retry:
         asked = retry
         result = StepResult(ok=False, output={}, error=str(retry))
+    except Ask as ask:
+        record.duration_ms = round((time.monotonic() - began) * 1e3, 3)
+        return Paused(record=record, question=ask.question)
     except Conflict:  # what it saved was refused: the run is another handler's
         raise
     except Exception as error:
@@ -180,6 +233,7 @@ def _context(
         host=around.host,
         redactor=around.redactor,
         saved=record.saved,
+        replies=asking.replies(record),
         save=save,
         secrets=around.secrets,
         shared=around.shared,
@@ -194,6 +248,7 @@ def _variables(profile: Profile, held: Held, around: Surroundings) -> Mapping[st
             "ok": step.state == "done",
             "exit_code": step.exit_code,
             "evidence_path": step.evidence_path,
+            **_approval(step),
         }
         for step in held.run.steps
     }
@@ -205,3 +260,11 @@ def _variables(profile: Profile, held: Held, around: Surroundings) -> Mapping[st
         "run": {"id": held.run.run_id, "attempt": held.run.attempt},
         "host": around.host,
     }
+
+
+def _approval(step: StepRecord) -> dict[str, Any]:
+    asked = asking.gate_of(step)
+    if asked is None or asked.reply is None:
+        return {}
+    reply = asked.reply
+    return {"approval": {"verdict": reply.verdict, "by": reply.by, "answer": reply.answer}}

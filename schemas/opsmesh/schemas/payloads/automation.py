@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from opsmesh.schemas.topics import Payload, Topic, doc
 
@@ -114,8 +114,15 @@ class AutomationApprovalRequested(Payload, frozen=True, kw_only=True):
     step: Annotated[str, doc("id of the step that waits")]
     prompt: Annotated[str, doc("the question")]
     approval_id: Annotated[str | None, doc("what an answer must name")] = None
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
     expires_at: Annotated[str | None, doc("end of the wait, RFC 3339 UTC")] = None
-    otherwise: Annotated[str | None, doc("what happens without an answer: skip or fail")] = None
+    otherwise: Annotated[str | None, doc("what happens without an answer: skip, run or fail")] = (
+        None
+    )
+    answer_schema: Annotated[dict[str, Any] | None, doc("JSON Schema of the answer's value")] = None
+    may_answer: Annotated[list[str] | None, doc("names of those who may; absent: everybody")] = None
 
 
 class AutomationApprovalDecided(Payload, frozen=True, kw_only=True):
@@ -124,9 +131,33 @@ class AutomationApprovalDecided(Payload, frozen=True, kw_only=True):
     profile: _Profile
     step: Annotated[str, doc("id of the step that waited")]
     approval_id: Annotated[str | None, doc("the question that was answered")] = None
+    profile_hash: _Hash = None
+    trigger_topic: _Trigger = None
+    trigger_id: _TriggerId = None
     by: Annotated[str | None, doc("who answered")] = None
+    by_host: Annotated[str | None, doc("where they answered")] = None
+    via: Annotated[str | None, doc("on which surface: cli, notification, quickshell, mcp, …")] = (
+        None
+    )
     comment: Annotated[str | None, doc("what they said")] = None
+    answer: Annotated[Any, doc("the value that was asked for")] = None
+    otherwise: Annotated[str | None, doc("what follows, where nobody answered")] = None
     waited_s: Annotated[float | None, doc("time from question to answer, seconds")] = None
+
+
+class AutomationApprovalRefused(Payload, frozen=True, kw_only=True):
+    """An answer was not taken: it came too late, twice, or from somebody who may not give it."""
+
+    profile: _Profile
+    step: Annotated[str, doc("id of the step that waits, or has waited")]
+    approval_id: Annotated[str, doc("the question that was meant")]
+    verdict: Annotated[str, doc("the answer that was not taken: granted or denied")]
+    reason: Annotated[str, doc("why it was not")]
+    by: Annotated[str | None, doc("who answered, as far as that is known")] = None
+    by_host: Annotated[str | None, doc("where they answered")] = None
+    via: Annotated[str | None, doc("on which surface: cli, notification, quickshell, mcp, …")] = (
+        None
+    )
 
 
 class AutomationFeedbackRecorded(Payload, frozen=True, kw_only=True):
@@ -301,6 +332,20 @@ TOPICS: Final = (
         severity="warn",
         description="Nobody answered in time.",
         example={**_WAIT, "waited_s": 600.0},
+    ),
+    Topic(
+        "automation.approval.refused",
+        payload=AutomationApprovalRefused,
+        owner="handlers",
+        severity="warn",
+        description="An answer to an approval was not taken.",
+        example={
+            **_WAIT,
+            "verdict": "granted",
+            "by": "guest",
+            "via": "cli",
+            "reason": "guest may not answer; dev may",
+        },
     ),
     Topic(
         "automation.feedback.recorded",
