@@ -6,6 +6,7 @@ Quickshell's own types are stand-ins over a real QLocalSocket (qml_host.py); all
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import os
 import signal
@@ -252,7 +253,7 @@ def test_a_question_is_shown_and_answered_from_qml(
                     return await m.events("automation.step.answered")
 
                 [event] = await eventually(answered)
-                assert (event.payload["by"], event.payload["choice"]) == ("quickshell", "skip")
+                assert (event.payload["by"], event.payload["choice"]) == (getpass.getuser(), "skip")
                 assert event.payload["reason"] == "is done"
                 await _thread(qml.call, "answer", asked["id"], "retry", "")
                 await _thread(qml.until, lambda s: s["lastResult"]["ok"] is False)

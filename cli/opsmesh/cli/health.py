@@ -52,6 +52,7 @@ class Health:
     profiles: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
     full: list[dict[str, Any]] = field(default_factory=list)
+    approvals: list[dict[str, Any]] = field(default_factory=list)
 
     def problem(self, what: str, fix: str) -> None:
         """Note one thing that is wrong, and the command that mends it."""
@@ -160,6 +161,7 @@ async def _broker(
             found = await losses.recent(client, now_us=times.now_us())
             health.gaps = [msgspec.to_builtins(gap) for gap in found]
             await _consumers(health, client, settings, profiles, alive=alive)
+            await _approvals(health, client)
     except (NatsError, TimeoutError) as error:
         health.problem(
             f"JetStream does not answer: {error or type(error).__name__}", "opsmesh doctor"
@@ -242,6 +244,22 @@ async def _consumers(
                     "verdict": known.verdict if known else None,
                 }
             )
+
+
+async def _approvals(health: Health, client: Client) -> None:
+    try:
+        from opsmesh.handlers.runs import approvals
+    except ImportError:  # said before
+        return
+    async for one in approvals.waiting(client):
+        health.approvals.append(
+            {
+                "id": one.asked.id,
+                "profile": one.run.profile,
+                "prompt": one.asked.prompt,
+                "since": times.format_us(one.asked.asked_us),
+            }
+        )
 
 
 async def _decided(

@@ -46,6 +46,9 @@ COMMANDS = {
     "topics": Lazy("opsmesh.cli.topics:app", "The registered topics and their payloads.", _EVENTS),
     "profile": Lazy("opsmesh.cli.profiles.commands:app", "What fires on which events.", _PROFILES),
     "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
+    "approvals": Lazy("opsmesh.cli.approvals:app", "What waits for a person's yes.", _PROFILES),
+    "approve": Lazy("opsmesh.cli.approvals:approve", "Say yes to what a run asks.", _PROFILES),
+    "deny": Lazy("opsmesh.cli.approvals:deny", "Say no to what a run asks.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq.commands:app", "Events that no attempt could handle.", _PROFILES),
     "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),
@@ -112,7 +115,7 @@ def report(error: Exception) -> None:
     if _is(error, "opsmesh.handlers.errors", "HandlersError") or _is(
         error, "opsmesh.producers.errors", "ProducerError"
     ):
-        output.fail(str(error))
+        output.fail(str(error), hint=hint)
     if type(error).__module__.partition(".")[0] in ("pydantic_core", "pydantic_settings", "yaml"):
         from opsmesh.cli import config_file
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 from opsmesh.cli import output
 from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
-from opsmesh.handlers.runs import answers
+from opsmesh.handlers.runs import answers, asking
 from opsmesh.handlers.runs.holder import Holder
 from opsmesh.handlers.runs.ledger import Answer, Ledger, Run, RunState, StepRecord
 from opsmesh.router.settings import Settings
@@ -29,6 +29,7 @@ COLOURS = {
     "deadlettered": "red",
     "retrying": "yellow",
     "waiting": "magenta",
+    "asked": "magenta",
     "failing": "red",
     "running": "cyan",
     "done": "green",
@@ -94,6 +95,8 @@ def ls(
     )
     if any(run.state == "waiting" and _open(run) for run in newest):
         output.note("answer for one that waits: opsmesh run answer RUN retry|skip|fail")
+    if any(run.question is not None for run in newest):
+        output.note("approve or deny what waits: opsmesh approvals ls")
 
 
 @app.command("show")
@@ -143,6 +146,11 @@ def answer(
     try:
         run, given, new = with_client(body)
     except answers.NotWaiting as error:
+        if (asked := error.run.question) is not None:
+            output.fail(
+                f"run {error.run.run_id} waits for an approval: {asked.prompt}",
+                hint=f"opsmesh approve {asked.id}, or opsmesh deny {asked.id}",
+            )
         output.fail(str(error), hint="those that do: opsmesh run ls --state waiting")
     except answers.AnsweredOtherwise as error:
         output.fail(f"run {error.run.run_id} is answered: {error}", hint=_see(error.run))
@@ -212,6 +220,11 @@ def _print(console: Console, run: Run) -> None:
             console.print(f"    {escape(text)}")
         if step.error:
             console.print(f"    [red]{escape(step.error)}[/]")
+        for asked in step.asked:
+            console.print(
+                f"    [magenta]asked[/] [dim]{times.clock(asked.asked_us)}[/] "
+                f"{escape(asked.prompt)} [dim]·[/] {escape(asking.why(asked))}"
+            )
     for error in run.errors:
         when = output.local(times.format_us(error.at_us))
         console.print(
@@ -226,6 +239,10 @@ def _print(console: Console, run: Run) -> None:
         )
     if run.state == "waiting" and _open(run):
         console.print(f"  [dim]next: opsmesh run answer {run.run_id} retry|skip|fail[/]")
+    if (question := run.question) is not None:
+        console.print(
+            f"  [dim]next: opsmesh approve {question.id}, or opsmesh deny {question.id}[/]"
+        )
 
 
 def _unknown(step: StepRecord) -> Iterator[str]:
@@ -256,6 +273,8 @@ def _record(run: Run) -> dict[str, Any]:
         error["at"] = times.format_us(error.pop("at_us"))
     for step in record.get("steps", []):
         step["started"] = times.format_us(step.pop("started_us"))
+        if "asked" in step:
+            step["asked"] = [_question(one) for one in step["asked"]]
         if "unknown_us" in step:
             step["unknown"] = times.format_us(step.pop("unknown_us"))
             _holder(step, "held_by")
@@ -270,6 +289,17 @@ def _holder(record: dict[str, Any], name: str) -> None:
         holder = record[name]
         until = times.format_us(holder["until_us"])
         record[name] = {"host": holder["host"], "pid": holder["pid"], "until": until}
+
+
+def _question(asked: dict[str, Any]) -> dict[str, Any]:
+    """A question as JSON; what is known of its token is nobody's business."""
+    asked.pop("token_sha256")
+    for name in ("asked_us", "expires_us"):
+        if name in asked:
+            asked[name.removesuffix("_us")] = times.format_us(asked.pop(name))
+    if "reply" in asked:
+        asked["reply"]["at"] = times.format_us(asked["reply"].pop("at_us"))
+    return asked
 
 
 def _answer(given: Answer) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from opsmesh.router.settings import Settings
 EXIT = {"ok": 0, "degraded": output.FAILED, "down": output.UNAVAILABLE}
 #: Seconds between two looks of --watch.
 WATCH_EVERY = 1.0
+#: Approvals that are shown one by one.
+SHOWN = 5
 
 _COLOURS = {
     "ok": "green",
@@ -63,6 +65,13 @@ def _print(found: health.Health) -> None:
             f"  [red]✗[/] {escape(problem['what'])}\n    [dim]{escape(problem['fix'])}[/]"
         )
     _losses(console, found)
+    for one in found.approvals[:SHOWN]:
+        console.print(
+            f"  [magenta]?[/] {escape(one['prompt'])} [dim]({escape(one['profile'])})[/]\n"
+            f"    [dim]opsmesh approve {one['id']}, or opsmesh deny {one['id']}[/]"
+        )
+    if (more := len(found.approvals) - SHOWN) > 0:
+        console.print(f"    [dim]and {more} more wait for an answer: opsmesh approvals ls[/]")
     if found.components:
         console.print()
         waiting = [c["name"] for c in found.components if c["state"] == "waiting"]

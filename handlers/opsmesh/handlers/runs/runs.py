@@ -75,9 +75,10 @@ class Runs:
 
     @property
     def waiting(self) -> list[str]:
-        """The runs that wait for a person's answer, by their ids."""
+        """The runs of which a person has to say how they go on, by their ids; not those that wait
+        for an approval."""
         runs = (job.held.run for job in self._jobs.values())
-        return [run.run_id for run in runs if run.state == "waiting"]
+        return [run.run_id for run in runs if run.state == "waiting" and run.asking is None]
 
     def exchange(self, profile: Profile) -> None:
         """Go on with a new text or state: attempts that begin from now on are made with it."""
