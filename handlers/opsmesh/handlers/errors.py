@@ -87,6 +87,7 @@ class SecretMissing(HandlersError):
     def __init__(self, name: str, reason: str = "") -> None:
         super().__init__(f"there is no secret {name!r}" + (f": {reason}" if reason else ""))
         self.name = name
+        self.reason = reason
 
 
 class TakenOver(HandlersError):

@@ -76,14 +76,14 @@ async def run(
     *,
     env: Mapping[str, str],
     cwd: Path | None = None,
-    stdin: Path | None = None,
+    stdin: Path | bytes | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 (the limit is the program's, not this call's)
     output_limit: int = OUTPUT_LIMIT,
     grace: float = GRACE_S,
 ) -> ProcessResult:
     """Run `argv` to its end, or to `timeout` seconds; Unstartable when it cannot be started.
 
-    `stdin` is a file; without one the program reads nothing.
+    `stdin` is a file, or what the program reads; without it, it reads nothing.
     """
     started = time.monotonic()
     process = _start(tuple(argv), env=env, cwd=cwd, stdin=stdin)
@@ -113,7 +113,7 @@ async def run(
 
 
 def _start(
-    argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path | None, stdin: Path | None
+    argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path | None, stdin: Path | bytes | None
 ) -> subprocess.Popen[bytes]:
     if not argv:
         raise Unstartable(argv, "the argument list is empty")
@@ -138,13 +138,13 @@ def _popen(
     *,
     env: Mapping[str, str],
     cwd: Path | None,
-    stdin: Path | None,
+    stdin: Path | bytes | None,
     pass_fds: tuple[int, ...],
 ) -> subprocess.Popen[bytes]:
     # Not asyncio's subprocess: its wait() goes on, in Python 3.11, while a grandchild holds a pipe.
     try:
         with contextlib.ExitStack() as stack:
-            source = subprocess.DEVNULL if stdin is None else stack.enter_context(stdin.open("rb"))
+            source = subprocess.DEVNULL if stdin is None else stack.enter_context(_input(stdin))
             return subprocess.Popen(
                 argv,
                 stdin=source,
@@ -163,6 +163,16 @@ def _popen(
         raise Unstartable(argv, f"command {argv[0]!r} is not executable") from error
     except (OSError, ValueError) as error:
         raise Unstartable(argv, f"command {argv[0]!r} cannot be started: {error}") from error
+
+
+def _input(stdin: Path | bytes) -> IO[bytes]:
+    if isinstance(stdin, Path):
+        return stdin.open("rb")
+    # no pipe, which would have to be fed, and nothing on a disk
+    file = os.fdopen(os.memfd_create("stdin", os.MFD_CLOEXEC), "w+b")
+    file.write(stdin)
+    file.seek(0)
+    return file
 
 
 def _ended(pid: int) -> asyncio.Future[None]:

@@ -34,6 +34,7 @@ from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.questions import Desk
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.handlers.runs.takeover import STEPS
+from opsmesh.handlers.secrets import store
 from opsmesh.router import connection, logs, notify, paths, redaction, tasks
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
 from opsmesh.router.errors import NotAcknowledged
@@ -50,6 +51,7 @@ from opsmesh.router.topology import (
 )
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, encode, subject
+from opsmesh.schemas.exact import Known
 from opsmesh.schemas.registry import load_registry
 
 #: Seconds between looks for streams that the agent has not made yet.
@@ -88,7 +90,8 @@ class Active:
 class Server:
     """Every profile's owner, and the consumer of triggers."""
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings, *, known: Known | None = None) -> None:
+        known = Known() if known is None else known  # what logs leave out is that of this process
         self._client = client
         self._host = settings.host
         self._events = Publisher(client, stream=EVENTS)
@@ -104,7 +107,8 @@ class Server:
             bundles=Path(paths.bundles_dir()),
             workdirs=self._workdirs,
             publish=self.publish,
-            redactor=redaction.load(settings),
+            redactor=redaction.load(settings, known=known),
+            secrets=store.load(settings.secrets, known),
         )
         self._desk = Desk(
             client, self._services.ledger, host=settings.host, hindrance=self._hindrance
@@ -400,7 +404,7 @@ async def wait_for_streams(client: Client) -> None:
                 await asyncio.sleep(STREAM_WAIT)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, known: Known) -> None:
     """Run until SIGTERM or SIGINT."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -408,7 +412,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, ended.set)
     # a patient connection waits for ever; the order to end must not
     started: list[tuple[Server, Client]] = []
-    starting = asyncio.create_task(_start(settings, started))
+    starting = asyncio.create_task(_start(settings, known, started))
     ending = asyncio.create_task(ended.wait())
     await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -422,10 +426,10 @@ async def serve(settings: Settings) -> None:
         await client.close()
 
 
-async def _start(settings: Settings, started: list[tuple[Server, Client]]) -> None:
+async def _start(settings: Settings, known: Known, started: list[tuple[Server, Client]]) -> None:
     client = await connection.connect(connection.endpoint(settings), name="handlers")
     await wait_for_streams(client)
-    server = Server(client, settings)
+    server = Server(client, settings, known=known)
     started.append((server, client))
     await server.start()
 
@@ -433,8 +437,10 @@ async def _start(settings: Settings, started: list[tuple[Server, Client]]) -> No
 def main() -> int:
     """Entry of `opsmesh handlers`."""
     settings = Settings()
-    logs.configure("handlers", level=settings.log_level, redactor=redaction.of_logs(settings))
-    asyncio.run(serve(settings))
+    known = Known()
+    rules = redaction.of_logs(settings, known=known)
+    logs.configure("handlers", level=settings.log_level, redactor=rules)
+    asyncio.run(serve(settings, known))
     return 0
 
 

@@ -4,18 +4,23 @@ A value that is one placeholder and nothing else keeps the answer's type; within
 answer is written as text. What a placeholder gives is never read again: no second expansion, no
 splitting, so that one argument stays one argument whatever an event holds. `$${{` stands for
 `${{` itself.
+
+A secret (`${{ secret("name") }}`) may stand only in texts that are neither kept nor readable to
+others: `Template(…, secrets=True)`, which `fill` alone answers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from opsmesh.handlers.errors import TemplateError
+from opsmesh.handlers.secrets import reference
 from opsmesh.router.conditions import ConditionError, Expression
 from opsmesh.schemas import durations
 from opsmesh.schemas.nearest import did_you_mean
@@ -36,14 +41,32 @@ PLACEHOLDER: Final = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Secret:
+    """The place of a secret within a text."""
+
+    name: str
+
+
 class Template:
     """One text with its placeholders compiled; TemplateError when one cannot be read."""
 
     __slots__ = ("_parts", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, secrets: bool = False) -> None:
         self.text = text
-        self._parts: tuple[str | Expression, ...] = tuple(_split(text))
+        self._parts: tuple[str | Expression | Secret, ...] = tuple(_split(text))
+        if self.secrets and not secrets:
+            raise TemplateError(
+                f'secret("{self.secrets[0]}")',
+                "no secret can stand here: the text is kept, or shown, or others can read it; "
+                "docs/secrets.md tells where one can",
+            )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Names of the secrets that it refers to."""
+        return tuple(part.name for part in self._parts if isinstance(part, Secret))
 
     @property
     def names(self) -> frozenset[str]:
@@ -58,10 +81,11 @@ class Template:
 
     def render_text(self, variables: Mapping[str, Any]) -> str:
         """The value as text, also when the template is one placeholder."""
-        return "".join(
-            part if isinstance(part, str) else as_text(_answer(part, variables))
-            for part in self._parts
-        )
+        return self.fill(variables, _no_secret)
+
+    def fill(self, variables: Mapping[str, Any], secret: Callable[[str], str]) -> str:
+        """The value as text, with what `secret` gives for each name."""
+        return "".join(_part(part, variables, secret) for part in self._parts)
 
 
 class Rendered:
@@ -114,8 +138,20 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _split(text: str) -> list[str | Expression]:
-    parts: list[str | Expression] = []
+def _part(
+    part: str | Expression | Secret, variables: Mapping[str, Any], secret: Callable[[str], str]
+) -> str:
+    if isinstance(part, str):
+        return part
+    return secret(part.name) if isinstance(part, Secret) else as_text(_answer(part, variables))
+
+
+def _no_secret(name: str) -> str:
+    raise TemplateError(f'secret("{name}")', "no secret is given here")
+
+
+def _split(text: str) -> list[str | Expression | Secret]:
+    parts: list[str | Expression | Secret] = []
     literal, at = "", 0
     while (start := text.find(_OPEN, at)) >= 0:
         if start > at and text[start - 1] == "$":
@@ -135,7 +171,13 @@ def _split(text: str) -> list[str | Expression]:
     return [*parts, literal] if literal else parts
 
 
-def _expression(text: str) -> Expression:
+def _expression(text: str) -> Expression | Secret:
+    try:
+        name = reference.name_of(text)
+    except ValueError as error:
+        raise TemplateError(text, str(error)) from None
+    if name is not None:
+        return Secret(name)
     try:
         expression = Expression(text)
     except ConditionError as error:

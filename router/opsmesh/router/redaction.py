@@ -16,23 +16,24 @@ from typing import Final
 from opsmesh.router import paths
 from opsmesh.router.errors import RouterError
 from opsmesh.router.settings import Redact, Settings
+from opsmesh.schemas.exact import Known
 from opsmesh.schemas.redact import FieldRule, Redactor, ValueRule
 
 #: Bytes of the key, from which every salt is derived.
 KEY_SIZE: Final = 32
 
 
-def load(settings: Settings) -> Redactor:
+def load(settings: Settings, *, known: Known | None = None) -> Redactor:
     """The rules of this installation with this host's key, made when it is missing."""
-    return redactor(settings.redact, key=key(key_file()))
+    return redactor(settings.redact, key=key(key_file()), known=known)
 
 
-def of_logs(settings: Settings) -> Redactor:
+def of_logs(settings: Settings, *, known: Known | None = None) -> Redactor:
     """The same rules without the key: a log line is no evidence, and opens nothing."""
-    return redactor(settings.redact)
+    return redactor(settings.redact, known=known)
 
 
-def redactor(section: Redact, *, key: bytes | None = None) -> Redactor:
+def redactor(section: Redact, *, key: bytes | None = None, known: Known | None = None) -> Redactor:
     """The built-in rules and those of the section."""
     fields = [_field_rule(name) for name in section.fields]
     values = [
@@ -45,6 +46,7 @@ def redactor(section: Redact, *, key: bytes | None = None) -> Redactor:
         allow=[re.compile(pattern) for pattern in section.allow],
         cards=section.cards,
         emails=section.emails,
+        known=known,
     )
 
 

@@ -165,6 +165,19 @@ class Runs(_Section):
     )
 
 
+SecretSource = Literal["credentials", "file", "keyring"]
+
+
+class Secrets(_Section):
+    """Where `${{ secret("name") }}` is looked for (docs/secrets.md)."""
+
+    order: list[SecretSource] = Field(
+        default=["credentials", "file", "keyring"],
+        min_length=1,
+        description="the first that has the name gives it; what is not named is not asked",
+    )
+
+
 class Settings(BaseSettings):
     """Everything a person can set."""
 
@@ -181,6 +194,7 @@ class Settings(BaseSettings):
     dotfiles: Dotfiles = Dotfiles()
     redact: Redact = Redact()
     runs: Runs = Runs()
+    secrets: Secrets = Secrets()
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

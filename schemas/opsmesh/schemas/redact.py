@@ -20,6 +20,7 @@ from opsmesh.schemas import commitments, secret_rules, spans
 from opsmesh.schemas.commitments import MARK, Place
 from opsmesh.schemas.envelope import raw_fields
 from opsmesh.schemas.errors import EnvelopeError
+from opsmesh.schemas.exact import Known
 from opsmesh.schemas.ids import derived
 from opsmesh.schemas.secret_checks import entropy, placeholder
 from opsmesh.schemas.secret_rules import FieldRule, ValueRule
@@ -29,6 +30,8 @@ __all__ = ["FieldRule", "Finding", "Kept", "Redactor", "Report", "ValueRule", "r
 
 #: Levels of nesting that are searched; what lies deeper is taken out whole, unseen.
 MAX_DEPTH: Final = 100
+#: The rule that a mark names where a secret that is known by its value stood.
+KNOWN: Final = "secret"
 #: Field names whose rule is remembered.
 KNOWN_NAMES: Final = 2048
 #: Fields of the envelope that say which event it is. They are never touched: a message that lost
@@ -53,6 +56,8 @@ IDENTITY: Final = frozenset(
     ]
 )
 
+#: In place of a rule's number.
+_KNOWN: Final = -1
 #: How texts are searched for hints: ASCII in lower case, every digit as 0.
 _FOLD: Final = bytes(48 if 48 <= c <= 57 else c + 32 if 65 <= c <= 90 else c for c in range(256))
 #: An ASCII character that JSON need not escape may hide a hint: such bytes are looked into.
@@ -105,7 +110,8 @@ class Redactor:
     """The built-in rules, and those of the user.
 
     `key` makes the commitments; without one a mark names its rule alone. What one of `allow`
-    matches as a whole is no secret.
+    matches as a whole is no secret. `known` are secrets by their value, which may be learnt later;
+    no rule and no setting lets one of them pass.
     """
 
     def __init__(
@@ -116,8 +122,10 @@ class Redactor:
         allow: Iterable[re.Pattern[str]] = (),
         cards: bool = True,
         emails: bool = False,
+        known: Known | None = None,
     ) -> None:
         extra = tuple(extra_rules)
+        self.known = Known() if known is None else known
         self._key = key
         self._allow = tuple(allow)
         self._fields = [r for r in extra if isinstance(r, FieldRule)] + [*secret_rules.FIELD_RULES]
@@ -157,7 +165,7 @@ class Redactor:
 
     def suspicious(self, data: bytes) -> bool:
         """Whether a rule may match in these bytes; False is certain, and costs microseconds."""
-        if self._always:
+        if self._always or self.known.in_bytes(data):
             return True
         folded = data.translate(_FOLD)
         return bool(self._search(folded)) and self._at_second_sight(data, folded)
@@ -185,9 +193,11 @@ class Redactor:
         clean = self._walk(payload, "$", one, 0)
         return (clean, one.report) if one.report else (payload, one.report)
 
-    def text(self, text: str, *, context: str = "", path: str = "$") -> str:
-        """A single text without secrets."""
-        return self._text(text, path, _Pass(context))
+    def text(self, text: str, *, context: str = "", path: str = "$", cut: bool = False) -> str:
+        """A single text without secrets. `cut`: its beginning is missing, and what it begins with
+        may be the end of a secret."""
+        one = _Pass(context)
+        return self._whole(text, path, one, cut=cut)
 
     def event(
         self, data: bytes, *, otherwise: str = "", kept: list[Kept] | None = None
@@ -226,14 +236,19 @@ class Redactor:
         clean = self.redact_bytes(streamed, stored=stored)
         return clean in (archived, self.redact_bytes(archived, stored=stored))
 
-    def file(self, data: bytes, *, context: str, path: str) -> tuple[bytes, Report]:
+    def file(
+        self, data: bytes, *, context: str, path: str, cut: bool = False
+    ) -> tuple[bytes, Report]:
         """A file's bytes without secrets; its end may begin in mid-character. One with zero bytes
         is a text when it is UTF-8, as environment blocks and command lines of /proc are; else it
-        stays as it is."""
-        if not self.suspicious(data) or (b"\0" in data and not _is_utf8(data)):
+        stays as it is but for secrets that are known by their value. `cut` as for a text."""
+        if not self.suspicious(data) and not (cut and self.known):
             return data, []
         one = _Pass(context)
-        clean = self._text(data.decode(errors="surrogateescape"), path, one)
+        # a program or a database: no rule can tell what its bytes mean, but a known value can
+        rules = b"\0" not in data or _is_utf8(data)
+        text = data.decode(errors="surrogateescape")
+        clean = self._whole(text, path, one, cut=cut, rules=rules)
         return (clean.encode(errors="surrogateescape") if one.report else data), one.report
 
     def _fields_of(self, data: bytes, fields: dict[str, Any], one: _Pass) -> bytes:
@@ -287,7 +302,8 @@ class Redactor:
         """Each entry as (name, key to store, path, item)."""
         for n, (key, item) in enumerate(value.items()):
             name = str(key)
-            shown = name if self._quiet(name) else self._text(name, f"{path}.*", one)
+            quiet = self._quiet(name) and not self.known.found(name)
+            shown = name if quiet else self._text(name, f"{path}.*", one)
             if shown != name:  # the key itself is a secret; its place keeps two of them apart
                 yield name, f"{shown}#{n}", f"{path}.*", item
             else:
@@ -317,14 +333,26 @@ class Redactor:
         snake = _HUMP.sub("_", name).lower().replace("-", "_").replace(" ", "_")
         return next((rule for rule in self._fields if rule.pattern.search(snake)), None)
 
-    def _text(self, text: str, path: str, one: _Pass) -> str:
-        hits = self._hits(text)
-        if not hits and not self._unhinted:
+    def _whole(self, text: str, path: str, one: _Pass, *, cut: bool, rules: bool = True) -> str:
+        half = self.known.half(text) if cut else 0
+        if half:
+            one.marks.setdefault(path, len(MARK.findall(text)))
+        mark = self._mark(text[:half], path, KNOWN, one) if half else ""
+        return mark + self._text(text[half:], path, one, rules=rules)
+
+    def _text(self, text: str, path: str, one: _Pass, *, rules: bool = True) -> str:
+        hits = self._hits(text) if rules else []
+        known = self.known.found(text)
+        if not hits and not known and not (rules and self._unhinted):
             return text
-        rules = sorted({n for hit in hits for n in self._rules_of[hit[0]]}.union(self._unhinted))
+        asked = {n for hit in hits for n in self._rules_of[hit[0]]}
         marks = [found.span() for found in MARK.finditer(text)]
-        found: list[spans.Span] = []
-        for n in rules:
+        found = [
+            spans.Span(start, stop, _KNOWN)
+            for start, stop in known
+            if not spans.within(text, start, stop, marks)
+        ]
+        for n in sorted(asked.union(self._unhinted) if rules else asked):
             rule = self._values[n]
             pattern = self._patterns[n] or self._compiled(n)
             group = "secret" if "secret" in pattern.groupindex else 0
@@ -340,7 +368,8 @@ class Redactor:
         end = 0
         one.marks.setdefault(path, len(marks))
         for start, stop, n in spans.merged(found, marks):
-            taken = self._mark(text[start:stop], path, self._values[n].name, one, at=start)
+            name = KNOWN if n == _KNOWN else self._values[n].name
+            taken = self._mark(text[start:stop], path, name, one, at=start)
             parts += text[end:start], taken
             end = stop
         return "".join((*parts, text[end:]))

@@ -6,6 +6,7 @@ command: {argv: [make, check], cwd: "${{ event.workspace }}", env: {CI: "1"}, st
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -15,8 +16,8 @@ from pydantic import AfterValidator, Field
 from opsmesh.handlers import process
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.environment import PREFIX, step_environment, write_event
-from opsmesh.handlers.actions.spec import Argv, Spec, Text
-from opsmesh.handlers.errors import TemplateError, Unstartable
+from opsmesh.handlers.actions.spec import Argv, SecretText, Spec, Text
+from opsmesh.handlers.errors import SecretMissing, TemplateError, Unstartable
 from opsmesh.handlers.process import ProcessResult
 from opsmesh.handlers.template import Template
 
@@ -38,13 +39,19 @@ def _variables(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+class StdinSpec(Spec):
+    """What the program reads."""
+
+    text: SecretText
+
+
 class CommandSpec(Spec):
     """The value of `command`, written out."""
 
     argv: Argv
     cwd: Text | None = None
-    env: Annotated[dict[str, Text], AfterValidator(_variables)] = Field(default_factory=dict)
-    stdin: Literal["event", "none"] = "none"
+    env: Annotated[dict[str, SecretText], AfterValidator(_variables)] = Field(default_factory=dict)
+    stdin: Literal["event", "none"] | StdinSpec = "none"
     output_limit: Annotated[int, Field(ge=0, le=MAX_OUTPUT_LIMIT)] = OUTPUT_LIMIT
 
 
@@ -58,7 +65,9 @@ class Command:
         self._spec = spec
         self._argv = [Template(argument) for argument in spec.argv]
         self._cwd = None if spec.cwd is None else Template(spec.cwd)
-        self._env = {name: Template(text) for name, text in spec.env.items()}
+        self._env = {name: Template(text, secrets=True) for name, text in spec.env.items()}
+        given = spec.stdin
+        self._stdin = Template(given.text, secrets=True) if isinstance(given, StdinSpec) else None
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -79,20 +88,27 @@ class Command:
         """Run it to its end, or to the step's time limit."""
         try:
             argv = [argument.render_text(ctx.variables) for argument in self._argv]
-            extra = {name: value.render_text(ctx.variables) for name, value in self._env.items()}
+            extra = {name: await _filled(value, ctx) for name, value in self._env.items()}
+            stdin = await self._input(ctx)
             cwd = ctx.workdir if self._cwd is None else self._folder(ctx)
             event_file = write_event(ctx)
             ended = await process.run(
                 argv,
                 env=step_environment(ctx, event_file, extra),
                 cwd=cwd,
-                stdin=event_file if self._spec.stdin == "event" else None,
+                stdin=event_file if self._spec.stdin == "event" else stdin,
                 timeout=ctx.timeout,
                 output_limit=self._spec.output_limit,
             )
-        except (TemplateError, Unstartable) as error:
+        except (SecretMissing, TemplateError, Unstartable) as error:
             return StepResult(ok=False, output={}, error=str(error), retryable=False)
         return _result(ended, ctx)
+
+    async def _input(self, ctx: StepContext) -> bytes | None:
+        if self._stdin is None:
+            return None
+        text = await _filled(self._stdin, ctx)
+        return text.encode(errors="replace")
 
     def _folder(self, ctx: StepContext) -> Path:
         text = self._cwd.render_text(ctx.variables) if self._cwd else ""
@@ -102,10 +118,17 @@ class Command:
         return folder
 
 
+async def _filled(template: Template, ctx: StepContext) -> str:
+    """The text with its secrets, of which a keyring may take seconds to give one."""
+    if not template.secrets:
+        return template.render_text(ctx.variables)
+    return await asyncio.to_thread(template.fill, ctx.variables, ctx.secrets.get)
+
+
 def _result(ended: ProcessResult, ctx: StepContext) -> StepResult:
     # Before a part of it is cut out for the error: half a secret has no form to know it by.
     stdout, stderr = (
-        ctx.redactor.text(text, context=ctx.place, path=path)
+        ctx.redactor.text(text, context=ctx.place, path=path, cut=ended.truncated)
         for path, text in (("$.stdout", ended.stdout_tail), ("$.stderr", ended.stderr_tail))
     )
     return StepResult(

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args, runt
 
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.errors import SecretMissing
+from opsmesh.handlers.template import Template
 from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.redact import Redactor, built_in
 
@@ -62,17 +63,17 @@ class Secrets(Protocol):
         """The secret; SecretMissing when there is none."""
 
     def fill(self, text: str) -> str:
-        """The text, or the secret that it refers to as `${{ secret("name") }}`."""
+        """The text, with each secret that it refers to as `${{ secret("name") }}`."""
 
 
 class NoSecrets:
     """For whoever has no secrets to give."""
 
     def get(self, name: str) -> str:
-        raise SecretMissing(name)
+        raise SecretMissing(name, "none are given here")
 
     def fill(self, text: str) -> str:
-        return text
+        return Template(text, secrets=True).fill({}, self.get)
 
 
 async def _saved_nowhere(_: Mapping[str, Any]) -> None:

@@ -27,6 +27,20 @@ def _template(value: str) -> str:
     return value
 
 
+def _secret_template(value: str) -> str:
+    Template(value, secrets=True)
+    return value
+
+
+def _argument(value: str) -> str:
+    if names := Template(value, secrets=True).secrets:
+        raise ValueError(
+            f"the secret {names[0]!r} cannot be an argument: every process can read the arguments "
+            "of every other one; give it in 'env' or 'stdin'"
+        )
+    return value
+
+
 def _argv(value: list[str]) -> list[str]:
     if not value[0]:
         raise ValueError("the program's name is empty")
@@ -45,8 +59,12 @@ def _seconds(value: Any) -> Any:
 
 #: Text that may hold placeholders; a number is taken as its text.
 Text = Annotated[str, BeforeValidator(_text), AfterValidator(_template)]
+#: Text that may also hold `${{ secret("name") }}`: where it ends is neither kept nor shown.
+SecretText = Annotated[str, BeforeValidator(_text), AfterValidator(_secret_template)]
+#: One argument of a program.
+Argument = Annotated[str, BeforeValidator(_text), AfterValidator(_argument)]
 #: An argument list: the program, then its arguments.
-Argv = Annotated[list[Text], Field(min_length=1), AfterValidator(_argv)]
+Argv = Annotated[list[Argument], Field(min_length=1), AfterValidator(_argv)]
 #: Seconds, written like 30s or 1h30m.
 Duration = Annotated[
     float,

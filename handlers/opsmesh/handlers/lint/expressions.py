@@ -14,6 +14,7 @@ from opsmesh.handlers.lint.places import Places, texts
 from opsmesh.handlers.lint.scenes import Read, Said, Scene
 from opsmesh.handlers.profiles.profile import Profile, Step
 from opsmesh.handlers.profiles.yamlfile import Where
+from opsmesh.handlers.secrets import reference
 from opsmesh.handlers.template import PLACEHOLDER
 from opsmesh.schemas.registry import Registry
 
@@ -99,6 +100,8 @@ def _placeholders(profile: Profile, places: Places, registry: Registry) -> Itera
         value = source.get(step.action.key)
         for where, text in texts(value, ("actions", number, step.action.key)):
             for at, inside in placeholders(text):
+                if reference.mentioned(inside):  # no CEL; where it stands was looked at already
+                    continue
                 tree = cel.parse(inside)
                 if tree is None:
                     continue

@@ -1,0 +1,1 @@
+"""Secrets by reference: where they lie, and who may be told."""
