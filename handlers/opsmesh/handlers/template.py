@@ -9,7 +9,7 @@ splitting, so that one argument stays one argument whatever an event holds. `$${
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -41,9 +41,15 @@ class Template:
 
     __slots__ = ("_parts", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, also: Sequence[str] = ()) -> None:
+        """`also` may be named beside NAMES."""
         self.text = text
-        self._parts: tuple[str | Expression, ...] = tuple(_split(text))
+        self._parts: tuple[str | Expression, ...] = tuple(_split(text, also))
+
+    @property
+    def parts(self) -> tuple[str | Expression, ...]:
+        """The text between placeholders, and what stands in them, in order."""
+        return self._parts
 
     @property
     def names(self) -> frozenset[str]:
@@ -114,7 +120,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _split(text: str) -> list[str | Expression]:
+def _split(text: str, also: Sequence[str] = ()) -> list[str | Expression]:
     parts: list[str | Expression] = []
     literal, at = "", 0
     while (start := text.find(_OPEN, at)) >= 0:
@@ -129,13 +135,13 @@ def _split(text: str) -> list[str | Expression]:
             raise TemplateError(text[inner:].strip(), "the placeholder has no closing }}")
         if literal:
             parts.append(literal)
-        parts.append(_expression(text[inner : end.start()].strip()))
+        parts.append(_expression(text[inner : end.start()].strip(), also))
         literal, at = "", end.end()
     literal += text[at:]
     return [*parts, literal] if literal else parts
 
 
-def _expression(text: str) -> Expression:
+def _expression(text: str, also: Sequence[str]) -> Expression:
     try:
         expression = Expression(text)
     except ConditionError as error:
@@ -143,9 +149,10 @@ def _expression(text: str) -> Expression:
         raise TemplateError(text, error.reason + where) from error
     if expression.last:
         raise TemplateError(text, "last() is for conditions; a placeholder knows its events")
-    for name in sorted(expression.names.difference(NAMES)):
-        near = did_you_mean(name, NAMES)
-        known = near or f"; there are {', '.join(NAMES)}"
+    names = (*NAMES, *also)
+    for name in sorted(expression.names.difference(names)):
+        near = did_you_mean(name, names)
+        known = near or f"; there are {', '.join(names)}"
         raise TemplateError(text, f"unknown name {name!r}{known}")
     return expression
 
