@@ -62,7 +62,13 @@ def test_bundle(context: Context, tmp_path: Path) -> None:
         assert (file["sha256"], file["size"]) == (hashlib.sha256(data).hexdigest(), len(data))
     assert files["said"]["command"] == ["echo", "dev"]
     assert files["app.conf"]["path"] == f"{tmp_path}/app.conf"
-    assert result.output == {"path": str(folder), "files": list(files), "errors": []}
+    assert result.output == {
+        "path": str(folder),
+        "bundle": hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest(),
+        "files": list(files),
+        "errors": [],
+        "facts": {},
+    }
     assert [path.name for path in folder.parent.iterdir()] == ["run1-step"]
     assert folder.stat().st_mode & 0o077 == 0
 

@@ -12,7 +12,7 @@ others: `Template(…, secrets=True)`, which `fill` alone answers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -53,9 +53,10 @@ class Template:
 
     __slots__ = ("_parts", "text")
 
-    def __init__(self, text: str, *, secrets: bool = False) -> None:
+    def __init__(self, text: str, *, secrets: bool = False, also: Sequence[str] = ()) -> None:
+        """`also` may be named beside NAMES; `secrets` may be referred to."""
         self.text = text
-        self._parts: tuple[str | Expression | Secret, ...] = tuple(_split(text))
+        self._parts: tuple[str | Expression | Secret, ...] = tuple(_split(text, also))
         if self.secrets and not secrets:
             raise TemplateError(
                 f'secret("{self.secrets[0]}")',
@@ -67,6 +68,11 @@ class Template:
     def secrets(self) -> tuple[str, ...]:
         """Names of the secrets that it refers to."""
         return tuple(part.name for part in self._parts if isinstance(part, Secret))
+
+    @property
+    def parts(self) -> tuple[str | Expression | Secret, ...]:
+        """The text between placeholders, and what stands in them, in order."""
+        return self._parts
 
     @property
     def names(self) -> frozenset[str]:
@@ -150,7 +156,7 @@ def _no_secret(name: str) -> str:
     raise TemplateError(f'secret("{name}")', "no secret is given here")
 
 
-def _split(text: str) -> list[str | Expression | Secret]:
+def _split(text: str, also: Sequence[str] = ()) -> list[str | Expression | Secret]:
     parts: list[str | Expression | Secret] = []
     literal, at = "", 0
     while (start := text.find(_OPEN, at)) >= 0:
@@ -165,13 +171,13 @@ def _split(text: str) -> list[str | Expression | Secret]:
             raise TemplateError(text[inner:].strip(), "the placeholder has no closing }}")
         if literal:
             parts.append(literal)
-        parts.append(_expression(text[inner : end.start()].strip()))
+        parts.append(_expression(text[inner : end.start()].strip(), also))
         literal, at = "", end.end()
     literal += text[at:]
     return [*parts, literal] if literal else parts
 
 
-def _expression(text: str) -> Expression | Secret:
+def _expression(text: str, also: Sequence[str]) -> Expression | Secret:
     try:
         name = reference.name_of(text)
     except ValueError as error:
@@ -185,9 +191,10 @@ def _expression(text: str) -> Expression | Secret:
         raise TemplateError(text, error.reason + where) from error
     if expression.last:
         raise TemplateError(text, "last() is for conditions; a placeholder knows its events")
-    for name in sorted(expression.names.difference(NAMES)):
-        near = did_you_mean(name, NAMES)
-        known = near or f"; there are {', '.join(NAMES)}"
+    names = (*NAMES, *also)
+    for name in sorted(expression.names.difference(names)):
+        near = did_you_mean(name, names)
+        known = near or f"; there are {', '.join(names)}"
         raise TemplateError(text, f"unknown name {name!r}{known}")
     return expression
 

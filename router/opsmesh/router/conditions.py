@@ -13,7 +13,7 @@ import importlib.machinery
 import importlib.util
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -106,15 +106,23 @@ class Expression:
         """The answer for an event where it can be had without the library (`quick`)."""
         return None if self._quick is None else self._quick(event)
 
-    def evaluate(self, variables: Mapping[str, Any], last: Mapping[Last, Any] | None = None) -> Any:
+    def evaluate(
+        self,
+        variables: Mapping[str, Any],
+        last: Mapping[Last, Any] | None = None,
+        *,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Any:
         """The answer as a plain Python value; ConditionError when these values give none.
 
         `last` holds the events that `last(…)` stands for, as maps; one that is not in it is null.
+        `functions` may be called beside CEL's own.
         """
         # Only what is read is converted for the library: that is most of an evaluation's cost.
         used = {name: self._used(name, variables[name]) for name in self._reads & variables.keys()}
         for name, wanted in self._lasts.items():
             used[name] = self._used(name, (last or {}).get(wanted))
+        used |= functions or {}
         try:
             return self._program.execute(used)
         except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:

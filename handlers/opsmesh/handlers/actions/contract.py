@@ -7,7 +7,7 @@ runs. It never sees NATS, and says how it went by what it returns, or by raising
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args, runtime_checkable
@@ -80,6 +80,36 @@ async def _saved_nowhere(_: Mapping[str, Any]) -> None:
     """A step outside of a run has nothing to go on from."""
 
 
+class Recent(Protocol):
+    """Reads what the stream holds."""
+
+    async def __call__(
+        self,
+        topics: Sequence[str],
+        *,
+        since_us: int,
+        until_us: int,
+        limit: int,
+        host: str | None = None,
+        story: str | None = None,
+    ) -> list[Event]:
+        """The newest `limit` events of these topic patterns, by the time at which they happened,
+        the oldest first; of one host and with one correlation id where these are given."""
+
+
+async def no_stream(
+    topics: Sequence[str],
+    *,
+    since_us: int,
+    until_us: int,
+    limit: int,
+    host: str | None = None,
+    story: str | None = None,
+) -> list[Event]:
+    """A step outside of a mesh has no past to read."""
+    return []
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
     """What a step knows of its event and its run."""
@@ -114,6 +144,8 @@ class StepContext:
     #: How this step's questions (`errors.Ask`) ended, by their names.
     replies: Mapping[str, Reply] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=NoSecrets)
+    #: Stored events of before.
+    recent: Recent = no_stream
     #: What outlives a step: sessions, connections.
     shared: Shared = field(default_factory=Shared)
     #: Takes secrets out; what a step returns goes through it in any case.

@@ -30,7 +30,10 @@ def discover() -> Found:
     found = Found()
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         try:
-            found.actions[point.name] = _load(point, found.actions)
+            action = _load(point, found.actions)
+            found.actions[point.name] = action
+            # plug-ins of its own that are broken, as collectors are `collect`'s
+            found.problems.update(getattr(action, "problems", {}))
         except Exception as error:  # noqa: BLE001, RUF100 (a stranger's code may raise anything)
             found.problems[point.name] = _why(point, error)
     return found

@@ -68,6 +68,8 @@ def _started(
             where: Where = (*base, "argv", 0) if places.exists((*base, "argv")) else (*base, 0)
             yield where, spec["argv"], spec["env"], spec["cwd"]
         elif step.action.key == "collect":
+            items: Where = (*base, "items") if places.exists((*base, "items")) else base
             for index, item in enumerate(spec["items"]):
                 if "command" in item:
-                    yield (*places.listed(base, index), "command", 0), item["command"], {}, None
+                    where = (*places.listed(items, index), "command", 0)
+                    yield where, item["command"], {}, None

@@ -74,6 +74,8 @@ class Reporter:
             if not loc and len(base) == 2:
                 self._add_together(base, text)
                 return
+            if loc[:1] == ("items",) and (*base, "items") not in self._document.positions:
+                name = name if name != "items" else ""  # a short form leaves it out
             name = name or str(base[-1])
             self.add(where, text if text.startswith(f"{name} ") else f"{name}: {text}{given}")
 

@@ -22,9 +22,10 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 
-from opsmesh.handlers.actions.contract import NoSecrets, OnUnknown, Secrets
+from opsmesh.handlers.actions.contract import NoSecrets, OnUnknown, Recent, Secrets
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.live.firing import Gone, Stored, fetch
+from opsmesh.handlers.live.recent import reader
 from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import asking, results
@@ -67,6 +68,11 @@ class Services:
     redactor: Redactor = field(default_factory=built_in)
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
+
+    @cached_property
+    def recent(self) -> Recent:
+        """Reads what the stream holds."""
+        return reader(self.client)
 
     @cached_property
     def vigil(self) -> Vigil:
@@ -300,6 +306,7 @@ class Attempts:
             host=self._services.host,
             folder=self._services.workdirs / held.run.run_id,
             bundles=self._services.bundles,
+            recent=self._services.recent,
             publish=self._services.publish,
             workdirs=self._services.workdirs,
             redactor=self._services.redactor,

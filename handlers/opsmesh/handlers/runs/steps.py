@@ -22,9 +22,11 @@ from opsmesh.handlers.actions.contract import (
     MAX_SAVED,
     NoSecrets,
     Question,
+    Recent,
     Secrets,
     StepContext,
     StepResult,
+    no_stream,
 )
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.errors import Ask, TemplateError
@@ -79,6 +81,7 @@ class Surroundings:
     redactor: Redactor = field(default_factory=built_in)
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
+    recent: Recent = no_stream
 
 
 def begun(step: Step, now_us: int) -> StepRecord:
@@ -237,6 +240,7 @@ def _context(
         save=save,
         secrets=around.secrets,
         shared=around.shared,
+        recent=around.recent,
     )
 
 

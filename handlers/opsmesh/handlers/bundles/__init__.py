@@ -1,0 +1,1 @@
+"""Evidence bundles: written, packed, shared between hosts, found, shown and removed."""
