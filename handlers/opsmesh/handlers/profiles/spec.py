@@ -38,8 +38,8 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 #: Keys of later versions, by where they stand.
 LATER: Final = frozenset(
     {
-        *("slo", "approve", "notify", "mcp", "a2a"),
-        *("actions.approve", "actions.mcp", "actions.a2a", "actions.notify"),
+        *("slo", "approve", "notify", "mcp"),
+        *("actions.approve", "actions.mcp", "actions.notify"),
     }
 )
 

@@ -234,6 +234,7 @@ class Attempts:
             bundles=self._services.bundles,
             publish=self._services.publish,
             workdirs=self._services.workdirs,
+            until=time.monotonic() + profile.timeout,
             redactor=self._services.redactor,
             secrets=self._services.secrets,
             shared=self._services.shared,

@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from opsmesh.handlers.actions.contract import CANCELLED
 from opsmesh.handlers.live.firing import Stored
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import answers
@@ -227,7 +228,7 @@ class Runs:
     async def _cancel(self, job: Job) -> None:
         """Stop a run; told until it hears, for the reason that `router.tasks` gives."""
         while job.task is not None and not (job.heard or job.task.done()):
-            job.task.cancel()
+            job.task.cancel(CANCELLED)
             await asyncio.wait([job.task], timeout=tasks.AGAIN)
 
     async def _to_its_end(self, job: Job) -> None:
