@@ -117,7 +117,7 @@ class Scripted(AgentExecutor):
         await updater.complete()
 
     async def _wait(self, updater: TaskUpdater, words: list[str], message: Message) -> None:
-        while not Path(words[0]).exists():
+        while not Path(words[0]).exists():  # noqa: ASYNC110 (it comes from another process)
             await asyncio.sleep(0.02)
         await self._say(updater, ["waited"], message)
 

@@ -38,9 +38,9 @@ class _Counted(httpx.AsyncByteStream):
 class Bounded(httpx.AsyncBaseTransport):
     """Counts what comes in, and takes it only as it is: what is compressed has no size yet."""
 
-    def __init__(self, agent: str, *, limit: int = MAX_ANSWER) -> None:
+    def __init__(self, agent: str, *, limit: int | None = None) -> None:
         self._agent = agent
-        self._limit = limit
+        self._limit = limit or MAX_ANSWER
         self._inner = httpx.AsyncHTTPTransport(trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -65,7 +65,7 @@ class Bounded(httpx.AsyncBaseTransport):
 
 
 def client(
-    agent: str, *, headers: Mapping[str, str], timeout_s: float, limit: int = MAX_ANSWER
+    agent: str, *, headers: Mapping[str, str], timeout_s: float, limit: int | None = None
 ) -> httpx.AsyncClient:
     """A client for this agent alone."""
     return httpx.AsyncClient(

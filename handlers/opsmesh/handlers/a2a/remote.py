@@ -51,6 +51,8 @@ _FINAL: Final = (
     protocol.VersionNotSupportedError,
     protocol.InvalidAgentResponseError,
 )
+#: What the SDK raises for an answer that is not of the protocol's form.
+_UNREADABLE: Final = (ParseError, KeyError, TypeError, ValueError, RecursionError)
 
 
 class CannotList(Exception):
@@ -155,7 +157,7 @@ class Remote:
                     return None
         except A2AClientTimeoutError as error:
             raise AgentFault(self.name, "it did not answer in time", retryable=True) from error
-        except (protocol.A2AError, ParseError, KeyError, NotImplementedError) as error:
+        except (protocol.A2AError, *_UNREADABLE) as error:
             if _away(error):
                 raise AgentFault(self.name, _why(error), retryable=True) from error
             raise CannotList(_why(error)) from error
@@ -186,7 +188,7 @@ class Remote:
             raise AgentFault(self.name, _why(error), retryable=not _denied(error)) from error
         except (httpx.HTTPError, OSError) as error:
             raise AgentFault(self.name, _why(error), retryable=True) from error
-        except (ParseError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except _UNREADABLE as error:
             why = f"its answer cannot be read: {_why(error)}"
             raise AgentFault(self.name, why) from error
 
