@@ -53,6 +53,12 @@ def data(value: Any) -> Part:
     return Part(data=ParseDict(value, Value()))
 
 
+async def there(path: Path) -> None:
+    """Return once a file is there; another process makes it."""
+    while not path.exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+
 class Scripted(AgentExecutor):
     """Does what it is told."""
 
@@ -79,6 +85,8 @@ class Scripted(AgentExecutor):
                 )
             )
             return
+        if word == "hold":  # it has heard, and its answer is not out yet
+            await there(Path(words.pop(1)))
         going_on = context.current_task
         if going_on is None:
             await queue.enqueue_event(
@@ -117,9 +125,10 @@ class Scripted(AgentExecutor):
         await updater.complete()
 
     async def _wait(self, updater: TaskUpdater, words: list[str], message: Message) -> None:
-        while not Path(words[0]).exists():  # noqa: ASYNC110 (it comes from another process)
-            await asyncio.sleep(0.02)
+        await there(Path(words[0]))
         await self._say(updater, ["waited"], message)
+
+    _hold = _wait
 
     async def _ask(self, updater: TaskUpdater, words: list[str], message: Message) -> None:
         schema = {
