@@ -46,6 +46,7 @@ COMMANDS = {
     "topics": Lazy("opsmesh.cli.topics:app", "The registered topics and their payloads.", _EVENTS),
     "profile": Lazy("opsmesh.cli.profiles.commands:app", "What fires on which events.", _PROFILES),
     "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
+    "a2a": Lazy("opsmesh.cli.a2a:app", "Agents beyond the mesh: ask them, be one.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq.commands:app", "Events that no attempt could handle.", _PROFILES),
     "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),

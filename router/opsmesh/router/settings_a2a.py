@@ -83,6 +83,9 @@ class A2aServe(_Section):
     tokens: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], SecretReference] = Field(
         default={}, description="who may ask, by the bearer token that proves it"
     )
+    per_minute: int = Field(
+        default=60, ge=1, le=100_000, description="messages that one caller may send"
+    )
     push_urls: list[WebAddress] = Field(
         default=[], description="addresses, or their beginnings, that news may be sent to"
     )

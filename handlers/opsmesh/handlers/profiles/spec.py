@@ -139,6 +139,18 @@ class StepSpec(Spec):
     continue_on_error: bool = False
 
 
+class ExposeSpec(Spec):
+    """What agents beyond the mesh read about a profile that they may ask for."""
+
+    description: Annotated[str, Field(max_length=2000)] = ""
+    tags: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    examples: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+
+
+def _exposed(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class ProfileSpec(Spec):
     """One profile."""
 
@@ -160,6 +172,11 @@ class ProfileSpec(Spec):
     hops: Annotated[int, Field(ge=0, le=64)] = DEFAULT_MAX_HOPS
     vars: dict[str, Any] = Field(default_factory=dict)
     false_positives: FalsePositivesSpec | None = None
+    expose: Annotated[
+        ExposeSpec | None,
+        BeforeValidator(_exposed),
+        Field(description="Whether `opsmesh a2a serve` offers it to agents; true, or what of it."),
+    ] = None
     actions: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -189,6 +189,12 @@ class Runs:
                 await asyncio.gather(*(self._attempts.release(job) for job in jobs.values()))
         await self._telling.stop(LAST_WRITES)
 
+    def cancel(self, run_id: str, reason: str) -> bool:
+        """End a run that somebody does not want any more; False when it is not here."""
+        found = [job.held.run for job in self._jobs.values() if job.held.run.run_id == run_id]
+        self._replace(found, reason)
+        return bool(found)
+
     @property
     def under_way(self) -> int:
         """Runs that are begun, or wait for their turn, and have not ended."""

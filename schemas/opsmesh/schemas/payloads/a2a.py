@@ -72,6 +72,24 @@ def _task(
     )
 
 
+def _message(name: str, said: str) -> Topic:
+    return Topic(
+        name,
+        payload=A2aMessageReceived,
+        owner="opsmesh",
+        severity="info",
+        description=said,
+        example={
+            "skill": "check-change",
+            "task_id": _MESSAGE,
+            "context_id": _CONTEXT,
+            "message_id": "m-1",
+            "caller": "planner",
+            "text": "check the change in app/",
+        },
+    )
+
+
 TOPICS: Final = (
     _task(
         "completed",
@@ -92,19 +110,12 @@ TOPICS: Final = (
         status_message="Which branch?",
     ),
     _task("auth_required", "warn", "An agent wants a permission before it goes on."),
-    Topic(
+    _message(
         "a2a.message.received",
-        payload=A2aMessageReceived,
-        owner="opsmesh",
-        severity="info",
-        description="An agent beyond the mesh asked for a profile.",
-        example={
-            "skill": "check-change",
-            "task_id": _MESSAGE,
-            "context_id": _CONTEXT,
-            "message_id": "m-1",
-            "caller": "planner",
-            "text": "check the change in app/",
-        },
+        "What an agent beyond the mesh asked a profile for; that profile's alone, by a trigger.",
+    ),
+    _message(
+        "a2a.task.accepted",
+        "The same, on record for everybody: an agent's message became a run of a profile.",
     ),
 )
