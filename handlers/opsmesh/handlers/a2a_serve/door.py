@@ -25,6 +25,15 @@ BODY_S: Final = 30.0
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
+#: What is read, and what is said of anything else (A2A 1.0, section 5.4: -32005).
+JSON_TYPES: Final = ("application/json", "application/a2a+json")
+_NOT_JSON: Final = {
+    "jsonrpc": "2.0",
+    "id": None,
+    "error": {"code": -32005, "message": f"send {' or '.join(JSON_TYPES)}"},
+}
+
+
 class _TooLong(Exception):
     """The request has more bytes than are read."""
 
@@ -65,6 +74,8 @@ class Door:
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY:
             return JSONResponse({"error": f"a request has {MAX_BODY} bytes at most"}, 413)
+        if scope["method"] == "POST" and length != "0" and not _is_json(headers):
+            return JSONResponse(_NOT_JSON, 415)
         if not self._tokens:
             if "origin" in headers or _name(headers.get("host", "")) not in LOOPBACK:
                 return JSONResponse({"error": "only programs of this machine may ask"}, 403)
@@ -88,6 +99,11 @@ class Door:
             if hmac.compare_digest(token.encode(), given.strip().encode(errors="replace")):
                 found = name
         return found
+
+
+def _is_json(headers: Headers) -> bool:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in JSON_TYPES
 
 
 def _name(host: str) -> str:

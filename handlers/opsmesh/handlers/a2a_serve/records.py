@@ -46,6 +46,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     caller: str
     created_us: int
     message: dict[str, Any]
+    #: The context as the message named it; empty: we made one.
+    given_context: str = ""
     push: list[PushTo] = msgspec.field(default_factory=list)
 
     @property
@@ -63,7 +65,7 @@ class Records:
 
     async def create(self, record: Record) -> tuple[Record, bool]:
         """The task of this caller's message, and whether it is new."""
-        same = _same(record.caller, record.message_id)
+        same = _same(record.caller, record.message_id, record.given_context)
         task_id = record.task_id
         while True:
             with contextlib.suppress(Conflict):
@@ -139,8 +141,8 @@ class Records:
         raise Conflict(f"task.{task_id}")
 
 
-def _same(caller: str, message_id: str) -> str:
-    text = f"{caller}\x00{message_id}".encode(errors="replace")
+def _same(caller: str, message_id: str, context: str) -> str:
+    text = f"{caller}\x00{context}\x00{message_id}".encode(errors="replace")
     return f"message.{hashlib.sha256(text).hexdigest()[:32]}"
 
 

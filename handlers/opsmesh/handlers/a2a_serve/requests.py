@@ -155,6 +155,7 @@ class Requests(RequestHandler):
                 task_id=task_id,
                 profile=skill,
                 context_id=message.context_id or ids.uuid7(now_us // 1000),
+                given_context=message.context_id,
                 message_id=message.message_id,
                 caller=caller,
                 created_us=now_us,
@@ -162,8 +163,6 @@ class Requests(RequestHandler):
                 push=[push_to] if push_to is not None else [],
             )
         )
-        if message.context_id and record.context_id != message.context_id:
-            raise InvalidParamsError("this message has been sent before, in another context")
         await self._begin(record, message)
         if record.push:
             self._mesh.herald.watch(record.task_id)

@@ -138,7 +138,9 @@ def application(
     return Starlette(
         routes=[
             *create_agent_card_routes(now(), card_modifier=fresh, cache_control="max-age=60"),
+            # clients that join paths end it with a slash
             *create_jsonrpc_routes(requests, exposed.RPC, enable_v0_3_compat=compat),
+            *create_jsonrpc_routes(requests, f"{exposed.RPC}/", enable_v0_3_compat=compat),
             *create_rest_routes(requests, path_prefix=exposed.REST, enable_v0_3_compat=compat),
         ],
         middleware=[Middleware(Door, tokens=callers)],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
+import msgspec
 from a2a.types import Artifact, Message, Part, Role, Task, TaskState, TaskStatus
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
@@ -58,7 +60,7 @@ def task(record: Record, run: Run | None) -> Task:
     first.context_id, first.task_id = record.context_id, record.task_id
     found = Task(id=record.task_id, context_id=record.context_id, status=status, history=[first])
     if run is not None and state == TaskState.TASK_STATE_COMPLETED:
-        found.artifacts.append(_result(run))
+        found.artifacts.extend(_results(run))
     found.metadata.update({"skill": record.profile})
     return found
 
@@ -84,27 +86,39 @@ def _said(run: Run) -> str:
     return ""
 
 
-def _result(run: Run) -> Artifact:
+def _results(run: Run) -> list[Artifact]:
+    """What the last step gave, and how the run went."""
     last = run.steps[-1] if run.steps else None
-    output, _ = words.data(last.output if last else {})
+    output = dict(last.output) if last else {}
     facts: dict[str, Any] = {
-        "run_id": run.run_id,
+        "runId": run.run_id,
         "profile": run.profile,
         "attempts": run.attempt,
-        "duration_ms": run.duration_ms,
+        "durationMs": run.duration_ms,
         "steps": [
             {"id": step.id, "action": step.action, "outcome": step.state} for step in run.steps
         ],
-        "output": output,
     }
     if run.evidence_path:  # a name to ask for, not a path of this machine
         facts["evidence"] = run.evidence_path.rstrip("/").rsplit("/", 1)[-1]
-    artifact = Artifact(artifact_id="result", name="result", description="what the run came to")
-    for key in TEXTS:
-        said = last.output.get(key) if last else None
-        if isinstance(said, str) and said:
-            artifact.parts.append(Part(text=words.text(said)[0], media_type="text/plain"))
-            break
-    value = ParseDict(words.exact(facts), Value())
-    artifact.parts.append(Part(data=value, media_type="application/json"))
-    return artifact
+    made = Artifact(artifact_id="result", name="result", parts=[_made(output)])
+    went = Artifact(artifact_id="run", name="run", parts=[_data(facts)])
+    return [made, went]
+
+
+def _made(output: dict[str, Any]) -> Part:
+    """The text of a step, as data where it is JSON; else everything that it gave."""
+    said = next((output[key] for key in TEXTS if isinstance(output.get(key), str)), None)
+    if isinstance(output.get("data"), dict | list):
+        return _data(output["data"])
+    if said is None:
+        return _data(output)
+    if said.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            return _data(msgspec.json.decode(said))
+    return Part(text=words.text(said.rstrip("\n"))[0], media_type="text/plain")
+
+
+def _data(value: Any) -> Part:
+    kept, _ = words.data(value)
+    return Part(data=ParseDict(words.exact(kept), Value()), media_type="application/json")
