@@ -14,6 +14,7 @@ from typing import Final
 from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
 from starlette.authentication import AuthCredentials, SimpleUser, UnauthenticatedUser
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,10 +35,6 @@ _NOT_JSON: Final = {
 }
 
 
-class _TooLong(Exception):
-    """The request has more bytes than are read."""
-
-
 class Door:
     """Lets a request in, or answers it. `tokens` are the callers' by name; none: no token is
     needed, and only what looks like a local program comes in."""
@@ -55,20 +52,7 @@ class Door:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        started = False
-
-        async def sending(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, _bounded(receive), sending)
-        except _TooLong:
-            if started:
-                raise
-            too_long = JSONResponse({"error": f"a request has {MAX_BODY} bytes at most"}, 413)
-            await too_long(scope, receive, send)
+        await self._app(scope, _bounded(receive), send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         length = headers.get("content-length", "0")
@@ -124,7 +108,7 @@ def _bounded(receive: Receive) -> Receive:
             message = await receive()
         size += len(message.get("body", b""))
         if size > MAX_BODY:
-            raise _TooLong
+            raise HTTPException(413, f"a request has {MAX_BODY} bytes at most")
         whole = not message.get("more_body", False)
         return message
 

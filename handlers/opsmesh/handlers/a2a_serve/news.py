@@ -17,6 +17,8 @@ from opsmesh.handlers.runs.ledger import Ledger
 
 #: Seconds between looks for news that were not heard.
 LOOK_S: Final = 10.0
+#: Seconds between looks for one that was heard.
+SOON_S: Final = (0.0, 0.02, 0.1, 0.5, 1.0)
 
 
 async def now(ledger: Ledger, record: Record) -> Task:
@@ -36,8 +38,13 @@ async def follow(client: Client, ledger: Ledger, record: Record) -> AsyncGenerat
     last = ""
     try:
         while True:
-            heard.clear()
-            task = await now(ledger, record)
+            # what is heard may not be stored yet, so it is looked for more than once
+            for delay in SOON_S if heard.is_set() else (0.0,):
+                heard.clear()
+                await asyncio.sleep(delay)
+                task = await now(ledger, record)
+                if standing.mark(task) != last:
+                    break
             if (mark := standing.mark(task)) != last:
                 last = mark
                 yield task
@@ -46,8 +53,6 @@ async def follow(client: Client, ledger: Ledger, record: Record) -> AsyncGenerat
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await heard.wait()
-            # what is heard is on its way to disk; a moment later it is read
-            await asyncio.sleep(0.02)
     finally:
         with contextlib.suppress(Exception):
             await subscription.unsubscribe()
