@@ -49,6 +49,7 @@ COMMANDS = {
     "approvals": Lazy("opsmesh.cli.approvals:app", "What waits for a person's yes.", _PROFILES),
     "approve": Lazy("opsmesh.cli.approvals:approve", "Say yes to what a run asks.", _PROFILES),
     "deny": Lazy("opsmesh.cli.approvals:deny", "Say no to what a run asks.", _PROFILES),
+    "a2a": Lazy("opsmesh.cli.a2a:app", "Agents beyond the mesh: ask them, be one.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq.commands:app", "Events that no attempt could handle.", _PROFILES),
     "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),

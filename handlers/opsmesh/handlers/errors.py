@@ -7,6 +7,7 @@ HandlersError
 ├── Retry           an action asks for another attempt of its run
 ├── Ask             an action asks a person, and is run again with the answer
 ├── SecretMissing   a secret that is referred to is nowhere
+├── AgentFault      an agent beyond the mesh cannot be used, or does not keep to the protocol
 ├── TakenOver       another handler has gone on with this step
 ├── ArchiveDamaged  the evidence archive cannot be continued where it ends
 ├── SegmentDamaged  a compressed file of the archive cannot be read
@@ -88,6 +89,17 @@ class SecretMissing(HandlersError):
         super().__init__(f"there is no secret {name!r}" + (f": {reason}" if reason else ""))
         self.name = name
         self.reason = reason
+
+
+class AgentFault(HandlersError):
+    """The agent `agent` cannot be used; `retryable`: another attempt could end differently."""
+
+    def __init__(self, agent: str, reason: str, *, retryable: bool = False, hint: str = "") -> None:
+        super().__init__(f"agent {agent}: {reason}" + (f"; {hint}" if hint else ""))
+        self.agent = agent
+        self.reason = reason
+        self.retryable = retryable
+        self.hint = hint
 
 
 class TakenOver(HandlersError):

@@ -30,6 +30,7 @@ from opsmesh.handlers.profiles.profile import (
     load_profiles,
     profile_files,
 )
+from opsmesh.handlers.runs.cancelling import Canceller
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.questions import Desk
 from opsmesh.handlers.runs.runs import Runs, Services
@@ -113,6 +114,7 @@ class Server:
         self._desk = Desk(
             client, self._services.ledger, host=settings.host, hindrance=self._hindrance
         )
+        self._canceller = Canceller(client, self._cancel)
         self._triggers: Consumer | None = None
         self._active: dict[str, Active] = {}
         self._candidates: dict[str, Owner] = {}
@@ -144,6 +146,7 @@ class Server:
         )
         await self._triggers.start()
         await self._desk.start()
+        await self._canceller.start()
         self._background.append(asyncio.create_task(self._watch()))
         self._background.append(asyncio.create_task(self._look_again()))
         await self._say("mesh.component.started", "info", component="handlers")
@@ -152,6 +155,7 @@ class Server:
         """Let running work end for a while, and let go of the rest."""
         await tasks.end(self._background)  # no file is taken up any more
         await self._desk.stop()
+        await self._canceller.stop()
         if self._triggers is not None:
             await self._triggers.stop()
         await asyncio.gather(*(owner.stop() for owner in self._owners()))
@@ -319,6 +323,9 @@ class Server:
             return Retry(REJECTED_RETRY)
         await triggering.refuse(self._services, message, name, _not_in_force(name))
         return Reject("no such profile")
+
+    def _cancel(self, run_id: str, reason: str) -> bool:
+        return any(active.runs.cancel(run_id, reason) for active in self._active.values())
 
     async def _hindrance(self, name: str) -> str:
         await self._up_to_date()

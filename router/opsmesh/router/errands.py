@@ -31,6 +31,8 @@ ASKS: Final = (b'{"_run"', b'{"_answer"', b'{"_questions"')
 ANSWER: Final = "ctl.runs.answer"
 QUESTIONS: Final = "ctl.runs.questions"
 RUNNABLE: Final = "ctl.profiles.runnable"
+#: Where every handlers process hears that a run is not wanted any more; whoever has it answers.
+CANCEL: Final = "ctl.runs.cancel"
 #: Seconds that the handlers have.
 PATIENCE: Final = 5.0
 #: What a click on a runbook is recorded as.

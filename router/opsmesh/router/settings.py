@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from opsmesh.router import paths, spool_room
+from opsmesh.router.settings_a2a import A2aAgent, A2aServe, AgentName
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
@@ -192,6 +193,10 @@ class Settings(BaseSettings):
     evidence: Evidence = Evidence()
     producers: Producers = Producers()
     dotfiles: Dotfiles = Dotfiles()
+    a2a_agents: dict[AgentName, A2aAgent] = Field(
+        default={}, description="agents that the action `a2a` sends to, by name"
+    )
+    a2a_serve: A2aServe = A2aServe()
     redact: Redact = Redact()
     runs: Runs = Runs()
     secrets: Secrets = Secrets()

@@ -29,7 +29,7 @@ from opsmesh.router.settings import Settings
 
 EVENTS, DLQ, TRIGGERS, REPLAY = "EVENTS", "DLQ", "TRIGGERS", "REPLAY"
 DECISIONS, FIRINGS, VERSIONS = "DECISIONS", "FIRINGS", "VERSIONS"
-RUNS, WINDOWS = "opsmesh-runs", "opsmesh-windows"
+RUNS, WINDOWS, A2A = "opsmesh-runs", "opsmesh-windows", "opsmesh-a2a"
 
 DAY = 86400.0
 #: A dead letter waits this long for a person.
@@ -130,6 +130,7 @@ def streams(settings: Settings) -> list[StreamConfig]:
         ),
         bucket(RUNS, "the effect ledger", max_age=RUNS_TTL),
         bucket(WINDOWS, "what profiles remember, and how far they have read"),
+        bucket(A2A, "what agents beyond the mesh have asked for", max_age=RUNS_TTL),
     ]
 
 

@@ -23,6 +23,9 @@ OnUnknown = Literal["retry", "skip", "fail", "ask", "resume"]
 ON_UNKNOWN: Final[tuple[OnUnknown, ...]] = get_args(OnUnknown)
 #: Bytes of JSON that a step may save: they lie in the run's ledger entry.
 MAX_SAVED: Final = 64 * 1024
+#: What a step is cancelled with (`CancelledError.args`) when its run is not wanted any more. Any
+#: other cancellation is a stop of this process, after which somebody goes on with the run.
+CANCELLED: Final = "the run is cancelled"
 #: What is done with a step that nobody let happen in time.
 Otherwise = Literal["skip", "run", "fail"]
 
@@ -136,6 +139,8 @@ class StepContext:
     #: Stores an event durably before it returns.
     publish: Callable[[Event], Awaitable[None]]
     host: str
+    #: Seconds until the whole run is stopped; None outside of a run.
+    left: float | None = None
     #: What an earlier go of this step, which was interrupted, has saved.
     saved: Mapping[str, Any] = field(default_factory=dict)
     #: Keeps what a later go needs to know, in place of what was kept before; it must be JSON, and

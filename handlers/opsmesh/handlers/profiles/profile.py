@@ -27,6 +27,7 @@ from opsmesh.handlers.profiles.reporter import Reporter
 from opsmesh.handlers.profiles.spec import (
     LATER,
     ApproveSpec,
+    ExposeSpec,
     FalsePositivesSpec,
     ProfileSpec,
     StepSpec,
@@ -77,6 +78,8 @@ class Profile:
     timeout: float = field(compare=False)
     vars: Mapping[str, Any] = field(compare=False)
     false_positives: FalsePositivesSpec | None = field(compare=False)
+    #: What agents beyond the mesh may know of it; None: they may not ask for it.
+    expose: ExposeSpec | None = field(compare=False)
     #: The part that decides, in the state of this profile.
     rule: Rule = field(compare=False)
     steps: tuple[Step, ...] = field(compare=False)
@@ -352,7 +355,10 @@ def _describe(step: Step) -> dict[str, Any]:
 def _profile(name: str, spec: ProfileSpec, steps: list[Step], document: Document) -> Profile:
     content = spec.model_dump(mode="json", exclude={"actions"})
     content["actions"] = [_describe(step) for step in steps]
-    identity = {"name": name, **{key: value for key, value in content.items() if key != "state"}}
+    identity = {
+        "name": name,
+        **{key: value for key, value in content.items() if key not in ("state", "expose")},
+    }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digest = hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
     return Profile(
@@ -367,6 +373,7 @@ def _profile(name: str, spec: ProfileSpec, steps: list[Step], document: Document
         timeout=spec.timeout,
         vars=spec.vars,
         false_positives=spec.false_positives,
+        expose=spec.expose,
         rule=spec.rule(name, digest),
         steps=tuple(steps),
         file=document.file,

@@ -39,8 +39,8 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 #: Keys of later versions, by where they stand.
 LATER: Final = frozenset(
     {
-        *("slo", "approve", "notify", "mcp", "a2a"),
-        *("actions.mcp", "actions.a2a", "actions.notify"),
+        *("slo", "approve", "notify", "mcp"),
+        *("actions.mcp", "actions.notify"),
     }
 )
 
@@ -186,6 +186,18 @@ class StepSpec(Spec):
     ] = None
 
 
+class ExposeSpec(Spec):
+    """What agents beyond the mesh read about a profile that they may ask for."""
+
+    description: Annotated[str, Field(max_length=2000)] = ""
+    tags: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    examples: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+
+
+def _exposed(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class ProfileSpec(Spec):
     """One profile."""
 
@@ -207,6 +219,11 @@ class ProfileSpec(Spec):
     hops: Annotated[int, Field(ge=0, le=64)] = DEFAULT_MAX_HOPS
     vars: dict[str, Any] = Field(default_factory=dict)
     false_positives: FalsePositivesSpec | None = None
+    expose: Annotated[
+        ExposeSpec | None,
+        BeforeValidator(_exposed),
+        Field(description="Whether `opsmesh a2a serve` offers it to agents; true, or what of it."),
+    ] = None
     actions: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -309,6 +309,7 @@ class Attempts:
             recent=self._services.recent,
             publish=self._services.publish,
             workdirs=self._services.workdirs,
+            until=time.monotonic() + profile.timeout,
             redactor=self._services.redactor,
             secrets=self._services.secrets,
             shared=self._services.shared,

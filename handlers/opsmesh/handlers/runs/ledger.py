@@ -390,6 +390,10 @@ class Ledger:
                 run = msgspec.json.decode(msg.data, type=Run)
                 yield Held(self, run, delivery(msg.reply).stream_seq)
 
+    def triggered(self) -> AsyncIterator[Held]:
+        """Every run that somebody asked for: the third token of a key is the trigger's id."""
+        return self.all("*.*")
+
     def subject(self, key: str) -> str:
         """The subject on which every write of a run can be heard."""
         return self._bucket.subjects.removesuffix(">") + key

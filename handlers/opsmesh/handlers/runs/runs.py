@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from opsmesh.handlers.actions.contract import CANCELLED
 from opsmesh.handlers.live.firing import Stored
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import answers
@@ -191,6 +192,12 @@ class Runs:
                 await asyncio.gather(*(self._attempts.release(job) for job in jobs.values()))
         await self._telling.stop(LAST_WRITES)
 
+    def cancel(self, run_id: str, reason: str) -> bool:
+        """End a run that somebody does not want any more; False when it is not here."""
+        found = [job.held.run for job in self._jobs.values() if job.held.run.run_id == run_id]
+        self._replace(found, reason)
+        return bool(found)
+
     @property
     def under_way(self) -> int:
         """Runs that are begun, or wait for their turn, and have not ended."""
@@ -230,7 +237,7 @@ class Runs:
     async def _cancel(self, job: Job) -> None:
         """Stop a run; told until it hears, for the reason that `router.tasks` gives."""
         while job.task is not None and not (job.heard or job.task.done()):
-            job.task.cancel()
+            job.task.cancel(CANCELLED)
             await asyncio.wait([job.task], timeout=tasks.AGAIN)
 
     async def _to_its_end(self, job: Job) -> None:

@@ -78,6 +78,8 @@ class Surroundings:
     publish: Callable[[Event], Awaitable[None]]
     #: Where the runs' private folders are, and what ties a step's programs together.
     workdirs: Path
+    #: When the run is stopped, by `time.monotonic`.
+    until: float | None = None
     redactor: Redactor = field(default_factory=built_in)
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
@@ -234,6 +236,7 @@ def _context(
         bundles=around.bundles,
         publish=around.publish,
         host=around.host,
+        left=None if around.until is None else max(0.0, around.until - time.monotonic()),
         redactor=around.redactor,
         saved=record.saved,
         replies=asking.replies(record),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from opsmesh.schemas.payloads import (
+    a2a,
     agent,
     automation,
     config,
@@ -37,6 +38,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     *notebook.TOPICS,
     *python.TOPICS,
     *package.TOPICS,
+    *a2a.TOPICS,
     *agent.TOPICS,
     *automation.TOPICS,
     *mesh.TOPICS,
