@@ -69,7 +69,25 @@ profiles:
   asks:
     on: a2a.message.received
     expose: true
-    actions: [{id: far, on_unknown: ask, command: ["true"]}]
+    actions:
+      - approve: {prompt: "Restart ${{ event.payload.text }}?", by: ["a2a:local"]}
+        emit: x.y
+  values:
+    on: a2a.message.received
+    expose: true
+    actions:
+      - id: gate
+        approve:
+          prompt: Which branch?
+          by: ["a2a:local"]
+          otherwise: fail
+          answer: {type: object, required: [branch], properties: {branch: {type: string}}}
+        emit: x.y
+      - command: [echo, "${{ steps.gate.approval.answer.branch }}"]
+  persons:
+    on: a2a.message.received
+    expose: true
+    actions: [{approve: "Sure?", emit: x.y}]
   hidden:
     on: a2a.message.received
     actions: [command: ["true"]]
