@@ -146,11 +146,11 @@ def served(home: Path, *argv: str, settings: dict[str, Any] | None = None) -> It
             ("XDG_RUNTIME_DIR", "run"),
         ):
             folder = home / name
-            folder.mkdir(mode=0o700, parents=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             patch.setenv(variable, str(folder))
         patch.delenv("OPSMESH_NATS_URL", raising=False)
         config = Path(paths.config_dir())
-        config.mkdir(parents=True)
+        config.mkdir(parents=True, exist_ok=True)
         (config / "profiles.yaml").write_text(PROFILES)
         (config / "config.yaml").write_text(yaml.safe_dump(settings or {}))
         running = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
