@@ -67,6 +67,9 @@ def plan(settings: Settings) -> Plan:
             ("sink", "opsmesh.handlers.evidence.sink"),
         )
     ]
+    if settings.a2a_serve.enabled:
+        argv = _module("opsmesh.handlers.a2a_serve.main")
+        found.append(Component(name="a2a", kind="handlers", argv=argv, notifies=True))
     found += [
         Component(
             name=f"producer:{name}",

@@ -74,6 +74,7 @@ class A2aAgent(_Section):
 class A2aServe(_Section):
     """`opsmesh a2a serve`."""
 
+    enabled: bool = Field(default=False, description="whether `opsmesh up` starts it too")
     host: str = "127.0.0.1"
     port: int = Field(default=9470, ge=0, le=65535, description="0: a free one")
     url: WebAddress | None = Field(

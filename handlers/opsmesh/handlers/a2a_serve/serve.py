@@ -36,6 +36,7 @@ from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.router import connection, paths, redaction, topology
 from opsmesh.router.errands import PATIENCE, RUNNABLE
+from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
 from opsmesh.router.settings_a2a import A2aServe
@@ -45,6 +46,8 @@ from opsmesh.schemas.envelope import Event, encode, subject
 MOST: Final = 128
 #: Seconds that streams have to end when the server does.
 GRACE_S: Final = 2
+#: Seconds that the broker has to be there.
+CONNECT_S: Final = 10.0
 #: Characters that a token has at least.
 SHORTEST: Final = 16
 #: Seconds between looks for the bucket that the agent makes.
@@ -159,7 +162,7 @@ async def serve(
     callers = tokens(about, secrets, no_auth=no_auth)
     with contextlib.closing(listen(about)) as listener:
         at = address(about, listener)
-        client = await connection.connect(connection.endpoint(settings), name="a2a", patient=False)
+        client = await _connected(settings)
         try:
             mesh = await _mesh(client, settings)
             app = application(mesh, about, at=at, callers=callers)
@@ -210,6 +213,16 @@ async def _until_told(server: uvicorn.Server) -> None:
             loop.add_signal_handler(number, told.set)
     await told.wait()
     server.should_exit = True
+
+
+async def _connected(settings: Settings) -> Client:
+    """A connection that outlives the broker's restarts; BrokerUnavailable when there is none."""
+    where = connection.endpoint(settings)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            return await connection.connect(where, name="a2a")
+    except TimeoutError as error:
+        raise BrokerUnavailable(where.url, "no answer") from error
 
 
 async def _mesh(client: Client, settings: Settings) -> Mesh:

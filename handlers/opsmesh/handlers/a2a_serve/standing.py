@@ -35,6 +35,8 @@ TERMINAL: Final = frozenset(
     }
 )
 WAITING: Final = frozenset({TaskState.TASK_STATE_INPUT_REQUIRED})
+#: What answers a question that asks for no value.
+YES_OR_NO: Final = {"type": "string", "enum": ["yes", "no"]}
 #: The names of what a result is made of.
 TEXTS: Final = ("text", "stdout")
 
@@ -49,8 +51,8 @@ def task(record: Record, run: Run | None) -> Task:
     if said:
         parts = [Part(text=said, media_type="text/plain")]
         asked = None if run is None else run.question
-        if asked is not None and asked.schema is not None:
-            parts.append(_data({"schema": asked.schema}))
+        if asked is not None:
+            parts.append(_data({"schema": asked.schema or YES_OR_NO}))
         status.message.CopyFrom(
             Message(
                 message_id=f"{record.task_id}-{changed_us}",
