@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers import leash
+from opsmesh.handlers.bundles.sharing import Sharing
 from opsmesh.handlers.live import triggering, versions
 from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name, runs_here
 from opsmesh.handlers.live.owner import GRACE, Owner
@@ -111,6 +112,9 @@ class Server:
             redactor=redaction.load(settings, known=known),
             secrets=store.load(settings.secrets, known),
         )
+        self._sharing = Sharing(
+            client, settings.bundles, self._services.bundles, self._services.bundled
+        )
         self._desk = Desk(
             client, self._services.ledger, host=settings.host, hindrance=self._hindrance
         )
@@ -149,6 +153,7 @@ class Server:
         await self._canceller.start()
         self._background.append(asyncio.create_task(self._watch()))
         self._background.append(asyncio.create_task(self._look_again()))
+        self._background.append(asyncio.create_task(self._sharing.run()))
         await self._say("mesh.component.started", "info", component="handlers")
 
     async def stop(self) -> None:

@@ -90,6 +90,18 @@ class Evidence(_Section):
     )
 
 
+class Bundles(_Section):
+    """Evidence bundles, which `collect` makes."""
+
+    keep: Seconds = Field(default=90 * 86400.0, description="a bundle stays on this host so long")
+    max_bytes: Bytes = Field(
+        default=4 * 2**30, description="what all of them may take here; the oldest go first"
+    )
+    share: bool = Field(default=True, description="give them to the other hosts of the mesh")
+    shared_age: Seconds = Field(default=30 * 86400.0, description="and so long there")
+    shared_bytes: Bytes = Field(default=2 * 2**30, description="what those of all hosts may take")
+
+
 def _pattern(value: str) -> str:
     try:
         found = re.compile(value)
@@ -191,6 +203,7 @@ class Settings(BaseSettings):
     events: Events = Events()
     spool: Spool = Spool()
     evidence: Evidence = Evidence()
+    bundles: Bundles = Bundles()
     producers: Producers = Producers()
     dotfiles: Dotfiles = Dotfiles()
     a2a_agents: dict[AgentName, A2aAgent] = Field(
