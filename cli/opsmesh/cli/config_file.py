@@ -23,7 +23,7 @@ from opsmesh.schemas.nearest import did_you_mean
 
 #: What is shown in place of a secret.
 MASK = "********"
-_SECRETS = {"nats.password"}
+_SECRETS = {"nats.password", "notify.targets"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _line(fact: dict[str, Any], document: yamlfile.Document | None) -> tuple[int
     else:
         text = fact["msg"].removeprefix("Value error, ")
         message = f"{key}: {text[:1].lower()}{text[1:]}"
-        if key not in _SECRETS and isinstance(fact["input"], str | int | float):
+        if not _secret(path) and isinstance(fact["input"], str | int | float):
             message += f", not {json.dumps(fact['input'], ensure_ascii=False)}"
     while source == "default" and len(path) > 1:  # a value in its short form has no such key
         path = path[:-1]
@@ -152,4 +152,11 @@ def _holds(text: str, key: str) -> bool:
 def _shown(key: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | list):
         return value
+    if isinstance(value, dict) and key in _SECRETS:  # what there is by its names
+        return dict.fromkeys(value, MASK)
     return MASK if key in _SECRETS else mask_url(str(value))
+
+
+def _secret(path: tuple[str, ...]) -> bool:
+    """Whether the setting, or the section that it stands in, is one."""
+    return any(".".join(path[: n + 1]) in _SECRETS for n in range(len(path)))

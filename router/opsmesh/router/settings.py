@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from opsmesh.router import paths, spool_room
 from opsmesh.router.settings_a2a import A2aAgent, A2aServe, AgentName
+from opsmesh.router.settings_notify import Notify
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
@@ -210,6 +211,7 @@ class Settings(BaseSettings):
         default={}, description="agents that the action `a2a` sends to, by name"
     )
     a2a_serve: A2aServe = A2aServe()
+    notify: Notify = Notify()
     redact: Redact = Redact()
     runs: Runs = Runs()
     secrets: Secrets = Secrets()
