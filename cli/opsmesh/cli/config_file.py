@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError
 
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profiles import yamlfile
+from opsmesh.router.mcp_servers import IMPORTED, imported
 from opsmesh.router.settings import SHORT_NAMES, Settings, config_file
 from opsmesh.schemas.nearest import did_you_mean
 
@@ -28,7 +29,8 @@ _SECRETS = {"nats.password"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting in force: `source` is `default`, `config.yaml:LINE` or `variable NAME`."""
+    """One setting in force: `source` is `default`, `config.yaml:LINE`, `variable NAME` or the file of
+    imported servers."""
 
     key: str
     value: Any
@@ -138,6 +140,8 @@ def _source(path: tuple[str, ...], document: yamlfile.Document | None) -> str:
         return f"variable {section}"
     if document is not None and path in document.keys:
         return f"{document.file}:{document.position(path)[0]}"
+    if path[0] == "mcp_servers" and imported():
+        return IMPORTED
     return "default"
 
 
@@ -152,4 +156,6 @@ def _holds(text: str, key: str) -> bool:
 def _shown(key: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | list):
         return value
+    if key == "mcp_servers":  # their env and headers may hold what nobody should see
+        return {name: one.command or mask_url(one.url) for name, one in value.items()}
     return MASK if key in _SECRETS else mask_url(str(value))

@@ -47,6 +47,7 @@ COMMANDS = {
     "profile": Lazy("opsmesh.cli.profiles.commands:app", "What fires on which events.", _PROFILES),
     "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
+    "mcp": Lazy("opsmesh.cli.mcp:app", "MCP servers: what profiles can call.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq.commands:app", "Events that no attempt could handle.", _PROFILES),
     "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),
     "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),

@@ -20,7 +20,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from opsmesh.router import paths, spool_room
+from opsmesh.router import mcp_servers, paths, spool_room
+from opsmesh.router.mcp_servers import McpServers
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
@@ -181,6 +182,9 @@ class Settings(BaseSettings):
     dotfiles: Dotfiles = Dotfiles()
     redact: Redact = Redact()
     runs: Runs = Runs()
+    mcp_servers: McpServers = Field(
+        default={}, description="MCP servers by name, for the action mcp"
+    )
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
@@ -198,6 +202,7 @@ class Settings(BaseSettings):
             _ShortNames(settings_cls),
             env_settings,
             YamlConfigSettingsSource(settings_cls, config_file()),
+            _Imported(settings_cls),
         )
 
     @property
@@ -219,6 +224,19 @@ class _ShortNames(PydanticBaseSettingsSource):
             if os.environ.get(variable)
         }
         return {"nats": nats} if nats else {}
+
+
+class _Imported(PydanticBaseSettingsSource):
+    """The MCP servers that were imported, without those that stand elsewhere under their names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        known = self.current_state.get("mcp_servers")
+        taken = known if isinstance(known, dict) else {}
+        found = {name: one for name, one in mcp_servers.imported().items() if name not in taken}
+        return {"mcp_servers": found} if found else {}
 
 
 SHORT_NAMES = {"url": "OPSMESH_NATS_URL", "server": "OPSMESH_NATS_SERVER"}
