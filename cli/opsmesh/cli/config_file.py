@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
@@ -29,8 +29,8 @@ _SECRETS = {"nats.password"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting in force: `source` is `default`, `config.yaml:LINE`, `variable NAME` or the file of
-    imported servers."""
+    """One setting in force: `source` is `default`, `config.yaml:LINE`, `variable NAME`, or the file
+    of imported servers."""
 
     key: str
     value: Any
@@ -108,14 +108,16 @@ def _line(fact: dict[str, Any], document: yamlfile.Document | None) -> tuple[int
 
 def _keys(path: tuple[str, ...]) -> list[str]:
     """The valid keys of the section at `path`."""
-    model: type[BaseModel] = Settings
+    found: Any = Settings
     for part in path:
-        field = model.model_fields.get(part)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+        if get_origin(found) is dict:  # names of a person's own, and below each the same keys
+            found = get_args(found)[1]
+        elif isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields.get(part)
+            found = field.annotation if field else None
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        return []
+    return list(found.model_fields)
 
 
 def _leaves(model: BaseModel, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
