@@ -18,14 +18,11 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers import leash
-<<<<<<< HEAD
-from opsmesh.handlers.bundles.sharing import Sharing
-=======
 from opsmesh.handlers.actions import notify as notify_action
+from opsmesh.handlers.bundles.sharing import Sharing
 from opsmesh.handlers.desktop import board
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.desktop.buttons import Buttons
->>>>>>> w-notify
 from opsmesh.handlers.live import triggering, versions
 from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name, runs_here
 from opsmesh.handlers.live.owner import GRACE, Owner

@@ -20,7 +20,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from opsmesh.router import paths, spool_room
+from opsmesh.router import mcp_servers, paths, spool_room
+from opsmesh.router.mcp_servers import McpServers
 from opsmesh.router.settings_a2a import A2aAgent, A2aServe, AgentName
 from opsmesh.router.settings_notify import Notify
 from opsmesh.schemas import durations
@@ -215,6 +216,9 @@ class Settings(BaseSettings):
     redact: Redact = Redact()
     runs: Runs = Runs()
     secrets: Secrets = Secrets()
+    mcp_servers: McpServers = Field(
+        default={}, description="MCP servers by name, for the action mcp"
+    )
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
@@ -232,6 +236,7 @@ class Settings(BaseSettings):
             _ShortNames(settings_cls),
             env_settings,
             YamlConfigSettingsSource(settings_cls, config_file()),
+            _Imported(settings_cls),
         )
 
     @property
@@ -253,6 +258,19 @@ class _ShortNames(PydanticBaseSettingsSource):
             if os.environ.get(variable)
         }
         return {"nats": nats} if nats else {}
+
+
+class _Imported(PydanticBaseSettingsSource):
+    """The MCP servers that were imported, without those that stand elsewhere under their names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        known = self.current_state.get("mcp_servers")
+        taken = known if isinstance(known, dict) else {}
+        found = {name: one for name, one in mcp_servers.imported().items() if name not in taken}
+        return {"mcp_servers": found} if found else {}
 
 
 SHORT_NAMES = {"url": "OPSMESH_NATS_URL", "server": "OPSMESH_NATS_SERVER"}
