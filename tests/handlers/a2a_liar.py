@@ -25,6 +25,7 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
+BOMB = gzip.compress(b"0" * 50_000_000)
 WORKING, COMPLETED = "TASK_STATE_WORKING", "TASK_STATE_COMPLETED"
 
 
@@ -148,8 +149,7 @@ class Liar:
         return RedirectResponse(f"{self.address}/honest/rpc", status_code=307)
 
     def _zipped(self, body: dict[str, Any], context: str) -> Response:
-        bomb = gzip.compress(b"0" * 50_000_000)
-        return Response(bomb, media_type="application/json", headers={"Content-Encoding": "gzip"})
+        return Response(BOMB, media_type="application/json", headers={"Content-Encoding": "gzip"})
 
     async def _slow(self, body: dict[str, Any], context: str) -> Response:
         await asyncio.sleep(2)

@@ -69,7 +69,25 @@ profiles:
   asks:
     on: a2a.message.received
     expose: true
-    actions: [{id: far, on_unknown: ask, command: ["true"]}]
+    actions:
+      - approve: {prompt: "Restart ${{ event.payload.text }}?", by: ["a2a:local"]}
+        emit: x.y
+  values:
+    on: a2a.message.received
+    expose: true
+    actions:
+      - id: gate
+        approve:
+          prompt: Which branch?
+          by: ["a2a:local"]
+          otherwise: fail
+          answer: {type: object, required: [branch], properties: {branch: {type: string}}}
+        emit: x.y
+      - command: [echo, "${{ steps.gate.approval.answer.branch }}"]
+  persons:
+    on: a2a.message.received
+    expose: true
+    actions: [{approve: "Sure?", emit: x.y}]
   hidden:
     on: a2a.message.received
     actions: [command: ["true"]]
@@ -128,11 +146,11 @@ def served(home: Path, *argv: str, settings: dict[str, Any] | None = None) -> It
             ("XDG_RUNTIME_DIR", "run"),
         ):
             folder = home / name
-            folder.mkdir(mode=0o700, parents=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             patch.setenv(variable, str(folder))
         patch.delenv("OPSMESH_NATS_URL", raising=False)
         config = Path(paths.config_dir())
-        config.mkdir(parents=True)
+        config.mkdir(parents=True, exist_ok=True)
         (config / "profiles.yaml").write_text(PROFILES)
         (config / "config.yaml").write_text(yaml.safe_dump(settings or {}))
         running = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))

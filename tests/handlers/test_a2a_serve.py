@@ -54,7 +54,7 @@ def test_card(mesh: Served) -> None:
     """The card names the enabled profiles that are exposed, and what is written about them."""
     found = httpx.get(f"{mesh.address}/.well-known/agent-card.json").json()
     skills = {one["id"]: one for one in found["skills"]}
-    assert sorted(skills) == ["asks", "data", "fails", "say", "until"]
+    assert sorted(skills) == ["asks", "data", "fails", "persons", "say", "until", "values"]
     assert skills["say"]["description"] == "says it again"
     assert (skills["say"]["tags"], skills["say"]["examples"]) == (["say"], ["hello"])
     assert found["supportedInterfaces"][0]["url"].startswith(mesh.address)
@@ -289,6 +289,72 @@ def test_no_further_message(mesh: Served) -> None:
                 await send(asking, message("two", "say", task_id=task.id))
             with pytest.raises(InvalidParamsError, match="another context"):
                 await send(asking, message("two", "say", task_id=task.id, context_id="other"))
+
+    run(body())
+
+
+INPUT_REQUIRED = TaskState.TASK_STATE_INPUT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"), [("yes", "done"), ("No.", "skipped"), ("granted", "done")]
+)
+def test_approval(mesh: Served, word: str, outcome: str) -> None:
+    """A run that waits for an approval is a task that wants input; a caller that the question names
+    may answer it."""
+
+    async def body() -> None:
+        async with client(mesh.address) as asking, mesh_client() as nats:
+            task = await send(asking, message("nginx", "asks"))
+            assert task.status.state == INPUT_REQUIRED
+            assert task.status.message.parts[0].text == "Waits for an answer: Restart nginx?"
+            with pytest.raises(InvalidParamsError, match="yes or no"):
+                await send(asking, message("perhaps", "", task_id=task.id))
+            over = await send(asking, message(word, "", task_id=task.id))
+            assert over.status.state == COMPLETED
+            found = await run_of(nats, task.id)
+            assert found is not None
+            assert found.steps[0].state == outcome
+            reply = found.steps[0].asked[0].reply
+            assert reply is not None
+            assert (reply.by, reply.via) == ("a2a:local", "a2a")
+
+    run(body())
+
+
+def test_answer_with_a_value(mesh: Served) -> None:
+    """A question for a value says its schema, takes what fits, and nothing else."""
+
+    async def body() -> None:
+        async with client(mesh.address) as asking:
+            task = await send(asking, message("", "values", parts=[Part(text="go")]))
+            schema = MessageToDict(task.status.message.parts[1].data)["schema"]
+            assert schema["required"] == ["branch"]
+            wrong = Part(data=ParseDict({"branch": 3}, Value()))
+            with pytest.raises(InvalidParamsError, match="does not fit"):
+                await send(asking, message("", "", task_id=task.id, parts=[wrong]))
+            right = Part(data=ParseDict({"branch": "main"}, Value()))
+            over = await send(asking, message("", "", task_id=task.id, parts=[right]))
+            assert over.artifacts[0].parts[0].text == "main"
+            refused = await send(asking, message("", "values", parts=[Part(text="go")]))
+            no = message("not now", "", task_id=refused.id)
+            no.metadata.update({"verdict": "denied"})
+            assert (await send(asking, no)).status.state == TaskState.TASK_STATE_FAILED
+
+    run(body())
+
+
+def test_approval_of_a_person(mesh: Served) -> None:
+    """A question that does not name the caller is a person's, also where any person may answer."""
+
+    async def body() -> None:
+        async with client(mesh.address) as asking:
+            task = await send(asking, message("x", "persons"))
+            assert task.status.state == INPUT_REQUIRED
+            with pytest.raises(UnsupportedOperationError, match="a person of the mesh"):
+                await send(asking, message("yes", "", task_id=task.id))
+            over = await asking.cancel_task(CancelTaskRequest(id=task.id))
+            assert over.status.state == CANCELED
 
     run(body())
 

@@ -15,6 +15,7 @@ from opsmesh.handlers.actions.contract import Secrets
 from opsmesh.handlers.errors import AgentFault, ExtraMissing, HandlersError
 from opsmesh.router.settings import Settings, config_file
 from opsmesh.router.settings_a2a import A2aAgent
+from opsmesh.schemas.exact import Known
 
 if TYPE_CHECKING:
     from opsmesh.handlers.a2a.agents import Agent
@@ -146,7 +147,8 @@ def send(
     """
     _extra()
     settings = Settings()
-    standing = _run(_send(_chosen(name, settings), text, skill, timeout, quiet=as_json))
+    asked = _send(settings, _chosen(name, settings), text, skill, timeout, quiet=as_json)
+    standing = _run(asked)
     facts = {
         "state": standing.state,
         "task_id": standing.task_id,
@@ -176,7 +178,9 @@ def _tell(standing: Standing) -> None:
         output.note("cut: it was longer")
 
 
-async def _send(agent: Agent, text: str, skill: str, timeout_s: float, *, quiet: bool) -> Standing:
+async def _send(
+    settings: Settings, agent: Agent, text: str, skill: str, timeout_s: float, *, quiet: bool
+) -> Standing:
     from a2a.types import Message, Part, Role
 
     from opsmesh.handlers.a2a import answers, remote
@@ -187,7 +191,7 @@ async def _send(agent: Agent, text: str, skill: str, timeout_s: float, *, quiet:
     )
     if skill:
         message.metadata.update({"skill": skill, "skillId": skill})
-    async with await remote.open_(agent, _secrets()) as opened:
+    async with await remote.open_(agent, _secrets(settings)) as opened:
         answer = await opened.send(message, immediately=True)
         if isinstance(answer, answers.Standing):
             return answer
@@ -237,12 +241,14 @@ def serve(
         changes["port"] = port
     about = settings.a2a_serve.model_copy(update=changes)
     settings = settings.model_copy(update={"a2a_serve": about})
-    logs.configure("a2a", level=settings.log_level, redactor=redaction.of_logs(settings))
+    known = Known()
+    clean = redaction.of_logs(settings, known=known)
+    logs.configure("a2a", level=settings.log_level, redactor=clean)
 
     def ready(address: str) -> None:
         print(f"serving {address}/.well-known/agent-card.json", flush=True)
 
-    _run(server.serve(settings, _secrets(), no_auth=no_auth, ready=ready))
+    _run(server.serve(settings, _secrets(settings, known), no_auth=no_auth, ready=ready))
 
 
 def _chosen(name: str, settings: Settings) -> Agent:
@@ -265,7 +271,7 @@ def _renamed(agent: Agent, about: A2aAgent) -> Agent:
 async def _card(agent: Agent, settings: Settings) -> Card:
     from opsmesh.handlers.a2a import bounded, cards
 
-    headers = agent.headers(None, _secrets())
+    headers = agent.headers(None, _secrets(settings))
     async with bounded.client(
         agent.name, headers=headers, timeout_s=agent.about.timeout, limit=2 * cards.MAX_CARD
     ) as http:
@@ -274,10 +280,10 @@ async def _card(agent: Agent, settings: Settings) -> Card:
         )
 
 
-def _secrets() -> Secrets:
-    from opsmesh.handlers.actions.contract import NoSecrets
+def _secrets(settings: Settings, known: Known | None = None) -> Secrets:
+    from opsmesh.handlers.secrets import store
 
-    return NoSecrets()
+    return store.load(settings.secrets, known or Known())
 
 
 def _line(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import structlog
 from a2a.types import Message, StreamResponse, Task
 
+from opsmesh.handlers import jsonschemas
 from opsmesh.handlers.a2a import answers, messages
 from opsmesh.handlers.a2a.answers import Standing
 from opsmesh.handlers.a2a.remote import CannotList, Remote
@@ -331,7 +332,7 @@ class Asking:
     def _question(self, name: str, standing: Standing) -> Question:
         agent = self._remote.name
         wants = "asks for a permission" if standing.state == "auth_required" else "asks"
-        schema = standing.schema
+        schema = _checked(standing.schema)
         if schema is None and standing.state == "input_required":
             schema = {"type": "string", "maxLength": 4000}
         return Question(
@@ -385,3 +386,15 @@ class Asking:
             retryable=retryable,
             timed_out=timed_out,
         )
+
+
+def _checked(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A schema that is one; an agent's may be anything."""
+    if schema is None:
+        return None
+    try:
+        jsonschemas.check(schema)
+    except ValueError as error:
+        log.info("a2a.schema_ignored", error=str(error))
+        return None
+    return schema

@@ -6,6 +6,7 @@ or an AgentFault that knows whether another attempt could end differently.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
@@ -197,7 +198,7 @@ async def open_(agent: Agent, secrets: Fills, *, fresh: bool = False) -> Remote:
     """The agent, ready to be asked; AgentFault when its card is not there, or not the right one."""
     timeout_s = agent.about.timeout
     limit = 2 * cards.MAX_CARD
-    headers = agent.headers(None, secrets)
+    headers = await _headers(agent, None, secrets)
     async with bounded.client(
         agent.name, headers=headers, timeout_s=timeout_s, limit=limit
     ) as http:
@@ -205,7 +206,8 @@ async def open_(agent: Agent, secrets: Fills, *, fresh: bool = False) -> Remote:
             http, agent.name, agent.card_url, pin=agent.about.card_sha256, fresh=fresh
         )
     card = found.parsed()
-    http = bounded.client(agent.name, headers=agent.headers(card, secrets), timeout_s=timeout_s)
+    headers = await _headers(agent, card, secrets)
+    http = bounded.client(agent.name, headers=headers, timeout_s=timeout_s)
     try:
         return Remote(agent, card, http)
     except ValueError as error:
@@ -214,6 +216,13 @@ async def open_(agent: Agent, secrets: Fills, *, fresh: bool = False) -> Remote:
     except BaseException:
         await http.aclose()
         raise
+
+
+async def _headers(agent: Agent, card: AgentCard | None, secrets: Fills) -> dict[str, str]:
+    try:
+        return await asyncio.to_thread(agent.headers, card, secrets)  # a keyring takes its time
+    except ValueError as error:
+        raise AgentFault(agent.name, f"a2a_agents.{agent.name}: {error}") from error
 
 
 def _limit(timeout_s: float | None) -> ClientCallContext | None:

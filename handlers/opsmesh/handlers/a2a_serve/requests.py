@@ -56,11 +56,11 @@ from a2a.utils.task import (
 )
 from nats.aio.client import Client
 
-from opsmesh.handlers.a2a_serve import incoming, news, push, standing
+from opsmesh.handlers.a2a_serve import answering, incoming, news, push, standing
 from opsmesh.handlers.a2a_serve.exposed import Exposed
 from opsmesh.handlers.a2a_serve.push import Herald
 from opsmesh.handlers.a2a_serve.records import PushTo, Record, Records
-from opsmesh.handlers.runs import cancelling
+from opsmesh.handlers.runs import approvals, cancelling
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router import trigger
 from opsmesh.router.settings_a2a import A2aServe
@@ -140,7 +140,7 @@ class Requests(RequestHandler):
         message = params.message
         incoming.check(message)
         if message.task_id:
-            await self._further(message, context)
+            return await self._further(message, context)
         profiles = self._mesh.exposed.profiles()
         skill = incoming.skill_of(message, profiles)
         push_to = self._push_of(params)
@@ -184,17 +184,39 @@ class Requests(RequestHandler):
         asked = trigger.Trigger(kind="manual", id=record.task_id)
         await trigger.send(self._mesh.client, record.profile, data, asked)
 
-    async def _further(self, message: Message, context: ServerCallContext) -> None:
-        """A message to a task that there is already: runs take none."""
+    async def _further(self, message: Message, context: ServerCallContext) -> Record:
+        """A message to a task that there is already: runs take none but an answer to what they
+        ask, from a caller that the question names."""
         record = await self._own(message.task_id, context)
         if message.context_id and message.context_id != record.context_id:
             raise InvalidParamsError("the task is of another context")
-        task = await news.now(self._mesh.ledger, record)
-        if task.status.state in standing.TERMINAL:
+        held = await self._mesh.ledger.get(record.run_key)
+        run = held.run if held is not None else None
+        if run is not None and run.finished:
             raise UnsupportedOperationError("the task is over; send a message without taskId")
-        if task.status.state in standing.WAITING:
+        asked = run.question if run is not None else None
+        if asked is None:
+            raise UnsupportedOperationError("a task takes no further message while it is under way")
+        by = answering.name_of(record.caller)
+        if by not in asked.by:  # also where anybody of the mesh may: a caller is nobody of it
             raise UnsupportedOperationError("a person of the mesh answers this, not an agent")
-        raise UnsupportedOperationError("a task takes no further message while it is under way")
+        verdict, value, comment = answering.read(message, asked)
+        try:
+            await approvals.answer(
+                self._mesh.client,
+                asked.id,
+                verdict,
+                by=by,
+                via=answering.VIA,
+                host=self._mesh.host,
+                value=value,
+                comment=self._mesh.redactor.text(comment, context=record.task_id),
+            )
+        except approvals.InvalidAnswer as error:
+            raise InvalidParamsError(str(error)) from error
+        except approvals.ApprovalError as error:
+            raise UnsupportedOperationError(str(error)) from error
+        return record
 
     def _slow_down(self, caller: str) -> None:
         now, sent = time.monotonic(), self._sent[caller]

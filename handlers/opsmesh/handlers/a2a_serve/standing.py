@@ -41,19 +41,23 @@ TEXTS: Final = ("text", "stdout")
 
 def task(record: Record, run: Run | None) -> Task:
     """The task as it stands; without a run it has been handed over, and is not begun."""
-    state = TaskState.TASK_STATE_SUBMITTED if run is None else _STATES[run.state]
+    state = TaskState.TASK_STATE_SUBMITTED if run is None else _state(run)
     changed_us = record.created_us if run is None else run.updated_us
     status = TaskStatus(state=state)
     status.timestamp.FromMicroseconds(changed_us)
     said = "" if run is None else _said(run)
     if said:
+        parts = [Part(text=said, media_type="text/plain")]
+        asked = None if run is None else run.question
+        if asked is not None and asked.schema is not None:
+            parts.append(_data({"schema": asked.schema}))
         status.message.CopyFrom(
             Message(
                 message_id=f"{record.task_id}-{changed_us}",
                 context_id=record.context_id,
                 task_id=record.task_id,
                 role=Role.ROLE_AGENT,
-                parts=[Part(text=said, media_type="text/plain")],
+                parts=parts,
             )
         )
     first = ParseDict(record.message, Message(), ignore_unknown_fields=True)
@@ -71,9 +75,18 @@ def mark(found: Task) -> str:
     return f"{found.status.state}:{said}"
 
 
+def _state(run: Run) -> TaskState:
+    answered = run.state == "waiting" and run.asking is not None and run.question is None
+    return TaskState.TASK_STATE_WORKING if answered else _STATES[run.state]
+
+
 def _said(run: Run) -> str:
     if run.state == "waiting":
-        return "A person of the mesh has to answer before it goes on."
+        asked = run.question
+        if asked is None and run.asking is not None:
+            return "An answer is there."
+        prompt = asked.prompt if asked is not None else "nobody knows how a step went"
+        return f"Waits for an answer: {words.text(prompt, 2000)[0]}"
     if run.state == "retrying":
         return f"Attempt {run.attempt} failed; there will be another."
     if run.state == "deadlettered":
