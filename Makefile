@@ -11,8 +11,8 @@ CHECKED := .[dev,a2a,keyring,mcp,notify,query]
 UV ?= uv
 #: One interpreter instead of the search: `make PYTHON=/opt/python3.12/bin/python3 test`
 PYTHON ?=
-#: pytest's processes, and what else it is told: `make test ARGS="tests/house -x"`
-WORKERS ?= 2
+#: pytest's processes (they wait more than they compute: two to a core), and what else it is told: `make test ARGS="tests/house -x"`
+WORKERS ?= 4
 ARGS ?=
 
 # What a shell or an activated environment says about another Python must not reach this one.
@@ -37,7 +37,7 @@ status: ## what runs, and how it is
 demo: .venv/.dev ## a tour on real input, under a minute, in a mesh of its own
 	@$(BIN)/python demo/tour.py $(ARGS)
 
-test: .venv/.dev ## the tests that end within minutes (ARGS="tests/house -x", WORKERS=2)
+test: .venv/.dev ## the tests that end within minutes (ARGS="tests/house -x", WORKERS=4)
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
 
 test-all: .venv/.dev ## every test, the slow ones too

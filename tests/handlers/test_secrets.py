@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,10 @@ def test_missing(kept: SecretStore, files: Files) -> None:
         (lambda path: path.write_bytes(b"\xff\xfe12345"), "is not UTF-8"),
         (lambda path: path.write_text("x" * 70_000), "has more than 65536 bytes"),
         (lambda path: (path.unlink(), path.mkdir()), "is no regular file"),
-        (lambda path: (path.unlink(), os.mkfifo(path, 0o600)), "is no regular file"),
+        (
+            lambda path: [path.unlink(), subprocess.run(["mkfifo", "-m600", path])],
+            "is no regular file",
+        ),
         (
             lambda path: (path.rename(path.with_name("x")), path.symlink_to("x")),
             "is a symbolic link",
@@ -248,7 +252,9 @@ def test_an_event_refers_to_nothing(kept: SecretStore) -> None:
 
 
 def do(value: Any, ctx: StepContext) -> StepResult:
-    return run(Command.parse(value).run(ctx))
+    result = run(Command.parse(value).run(ctx))
+    assert isinstance(result, StepResult)
+    return result
 
 
 def knowing(context: Context, kept: SecretStore, known: Known) -> StepContext:

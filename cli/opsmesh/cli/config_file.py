@@ -11,24 +11,26 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profiles import yamlfile
+from opsmesh.router.mcp_servers import IMPORTED, imported
 from opsmesh.router.settings import SHORT_NAMES, Settings, config_file
 from opsmesh.schemas.nearest import did_you_mean
 
 #: What is shown in place of a secret.
 MASK = "********"
-_SECRETS = {"nats.password"}
+_SECRETS = {"nats.password", "notify.targets"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting in force: `source` is `default`, `config.yaml:LINE` or `variable NAME`."""
+    """One setting in force: `source` is `default`, `config.yaml:LINE`, `variable NAME`, or the file
+    of imported servers."""
 
     key: str
     value: Any
@@ -91,7 +93,7 @@ def _line(fact: dict[str, Any], document: yamlfile.Document | None) -> tuple[int
     else:
         text = fact["msg"].removeprefix("Value error, ")
         message = f"{key}: {text[:1].lower()}{text[1:]}"
-        if key not in _SECRETS and isinstance(fact["input"], str | int | float):
+        if not _secret(path) and isinstance(fact["input"], str | int | float):
             message += f", not {json.dumps(fact['input'], ensure_ascii=False)}"
     while source == "default" and len(path) > 1:  # a value in its short form has no such key
         path = path[:-1]
@@ -106,14 +108,16 @@ def _line(fact: dict[str, Any], document: yamlfile.Document | None) -> tuple[int
 
 def _keys(path: tuple[str, ...]) -> list[str]:
     """The valid keys of the section at `path`."""
-    model: type[BaseModel] = Settings
+    found: Any = Settings
     for part in path:
-        field = model.model_fields.get(part)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+        if get_origin(found) is dict:  # names of a person's own, and below each the same keys
+            found = get_args(found)[1]
+        elif isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields.get(part)
+            found = field.annotation if field else None
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        return []
+    return list(found.model_fields)
 
 
 def _leaves(model: BaseModel, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -138,6 +142,8 @@ def _source(path: tuple[str, ...], document: yamlfile.Document | None) -> str:
         return f"variable {section}"
     if document is not None and path in document.keys:
         return f"{document.file}:{document.position(path)[0]}"
+    if path[0] == "mcp_servers" and imported():
+        return IMPORTED
     return "default"
 
 
@@ -152,4 +158,13 @@ def _holds(text: str, key: str) -> bool:
 def _shown(key: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | list):
         return value
+    if isinstance(value, dict) and key in _SECRETS:  # what there is by its names
+        return dict.fromkeys(value, MASK)
+    if key == "mcp_servers":  # their env and headers may hold what nobody should see
+        return {name: one.command or mask_url(one.url) for name, one in value.items()}
     return MASK if key in _SECRETS else mask_url(str(value))
+
+
+def _secret(path: tuple[str, ...]) -> bool:
+    """Whether the setting, or the section that it stands in, is one."""
+    return any(".".join(path[: n + 1]) in _SECRETS for n in range(len(path)))

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from opsmesh.cli import evidence_proofs, evidence_seals, output
+from opsmesh.cli import evidence_bundles, evidence_proofs, evidence_seals, output
 from opsmesh.cli.events import moment
 from opsmesh.cli.evidence_export import export
 from opsmesh.cli.evidence_query import query
@@ -35,13 +35,14 @@ from opsmesh.schemas import times
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The hash-chained archive of every stored event; needs no broker.",
+    help="The hash-chained archive of every stored event, and evidence bundles.",
 )
 
 app.command("query")(query)
 app.command("export")(export)
 app.command("seal")(evidence_seals.seal)
 app.add_typer(evidence_seals.key_app, name="key")
+app.add_typer(evidence_bundles.app, name="bundle")
 app.command("prove")(evidence_proofs.prove_)
 app.command("check-proof")(evidence_proofs.check_proof)
 

@@ -13,7 +13,7 @@ import typer
 from opsmesh.cli import output
 from opsmesh.cli.events import not_before
 from opsmesh.cli.redact_explain import explain
-from opsmesh.handlers.actions import bundle
+from opsmesh.handlers.bundles import folders
 from opsmesh.handlers.evidence import reader
 from opsmesh.router import redaction
 from opsmesh.router.settings import Settings
@@ -88,7 +88,7 @@ def open_(
     Example: opsmesh redact open 019ab3c4-…
     """
     key = redaction.existing_key()
-    if Path(target, bundle.MANIFEST).is_file():
+    if Path(target, folders.MANIFEST).is_file():
         found = _of_bundle(Path(target), key)
     else:
         data = file.read_bytes() if file is not None else _archived(target)
@@ -148,12 +148,13 @@ def _json(data: bytes) -> Any:
 
 def _of_bundle(folder: Path, key: bytes) -> list[Opening]:
     """Those in its files; the event's own are opened by the event's id."""
-    manifest = bundle.read_manifest(folder)
+    manifest = folders.read_manifest(folder)
     context = str(manifest.get("redaction_context", ""))
     found: list[Opening] = []
     for entry in manifest.get("files", []):
         name = entry["name"]
-        if entry.get("redacted") and name != bundle.EVENT:
+        # marks that are the same in every bundle are of no place in this one
+        if entry.get("redacted") and name != folders.EVENT and not entry.get("steady_marks"):
             text = (folder / name).read_bytes().decode(errors="surrogateescape")
             found += openings.of(text, key, context=context, path=name)
     return found

@@ -237,6 +237,8 @@ def _print(console: Console, run: Run) -> None:
             f"  [magenta]answer[/] [dim]{times.clock(given.at_us)} {escape(given.step)}[/] "
             f"{given.choice}, by {escape(given.by)} on {escape(given.host)}{escape(why)}"
         )
+    if any("bundle" in step.output for step in run.steps):
+        console.print(f"  [dim]its evidence: opsmesh evidence bundle show {run.run_id}[/]")
     if run.state == "waiting" and _open(run):
         console.print(f"  [dim]next: opsmesh run answer {run.run_id} retry|skip|fail[/]")
     if (question := run.question) is not None:

@@ -6,6 +6,7 @@ HandlersError
 ├── Unstartable     a program cannot be started at all
 ├── Retry           an action asks for another attempt of its run
 ├── Ask             an action asks a person, and is run again with the answer
+├── DesktopAway     nothing can be shown to a person here
 ├── SecretMissing   a secret that is referred to is nowhere
 ├── AgentFault      an agent beyond the mesh cannot be used, or does not keep to the protocol
 ├── TakenOver       another handler has gone on with this step
@@ -80,6 +81,15 @@ class Ask(HandlersError):
     def __init__(self, question: Question) -> None:
         super().__init__(question.prompt)
         self.question = question
+
+
+class DesktopAway(HandlersError):
+    """There is no desktop, or it does not answer; `retryable`: it may be there later."""
+
+    def __init__(self, reason: str, *, retryable: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retryable = retryable
 
 
 class SecretMissing(HandlersError):

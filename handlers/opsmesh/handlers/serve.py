@@ -18,6 +18,11 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers import leash
+from opsmesh.handlers.actions import notify as notify_action
+from opsmesh.handlers.bundles.sharing import Sharing
+from opsmesh.handlers.desktop import board
+from opsmesh.handlers.desktop.board import Board
+from opsmesh.handlers.desktop.buttons import Buttons
 from opsmesh.handlers.live import triggering, versions
 from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name, runs_here
 from opsmesh.handlers.live.owner import GRACE, Owner
@@ -111,10 +116,14 @@ class Server:
             redactor=redaction.load(settings, known=known),
             secrets=store.load(settings.secrets, known),
         )
+        self._sharing = Sharing(
+            client, settings.bundles, self._services.bundles, self._services.bundled
+        )
         self._desk = Desk(
             client, self._services.ledger, host=settings.host, hindrance=self._hindrance
         )
         self._canceller = Canceller(client, self._cancel)
+        self._per_minute = settings.notify.per_minute
         self._triggers: Consumer | None = None
         self._active: dict[str, Active] = {}
         self._candidates: dict[str, Owner] = {}
@@ -147,8 +156,10 @@ class Server:
         await self._triggers.start()
         await self._desk.start()
         await self._canceller.start()
+        (await self._services.shared.get(notify_action.SHARED, self._board)).resume()
         self._background.append(asyncio.create_task(self._watch()))
         self._background.append(asyncio.create_task(self._look_again()))
+        self._background.append(asyncio.create_task(self._sharing.run()))
         await self._say("mesh.component.started", "info", component="handlers")
 
     async def stop(self) -> None:
@@ -164,6 +175,22 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self._say("mesh.component.stopped", "info", component="handlers")
+
+    async def _board(self) -> Board:
+        """What this desktop shows; nobody is asked for one before there is something to show."""
+        buttons = Buttons(
+            self._client,
+            self._services.ledger,
+            host=self._host,
+            bundles=self._services.bundles,
+            in_force=self._known,
+        )
+        file = Path(paths.runtime_dir(), board.FILE)
+        return Board(self._per_minute, press=buttons.press, file=file)
+
+    def _known(self, name: str) -> Profile | None:
+        active = self._active.get(name)
+        return active.profile if active is not None else None
 
     def in_force(self, name: str) -> Profile:
         """The profile as it acts now; KeyError when there is none of that name."""

@@ -6,7 +6,8 @@ RouterError
 ├── StreamVanished       a stream that held messages is not there
 ├── NotAcknowledged      the broker did not confirm a publish
 ├── SpoolDropped         the spool is full, and the user lets go of new events
-└── AlreadyRunning       another process holds what only one may hold
+├── AlreadyRunning       another process holds what only one may hold
+└── BadFile              a configuration file that a program writes is broken
 """
 
 from __future__ import annotations
@@ -65,3 +66,12 @@ class AlreadyRunning(RouterError):
         who = f" (pid {pid})" if pid else ""
         super().__init__(f"{what} is already running{who}", hint="opsmesh status")
         self.pid = pid
+
+
+class BadFile(RouterError):
+    """A file of the configuration that a program writes is not what it should be."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}", hint="mend the file, or move it away")
+        self.path = path
+        self.reason = reason

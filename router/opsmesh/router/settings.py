@@ -20,8 +20,10 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from opsmesh.router import paths, spool_room
+from opsmesh.router import mcp_servers, paths, spool_room
+from opsmesh.router.mcp_servers import McpServers
 from opsmesh.router.settings_a2a import A2aAgent, A2aServe, AgentName
+from opsmesh.router.settings_notify import Notify
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
@@ -88,6 +90,18 @@ class Evidence(_Section):
     gap_grace: Seconds = Field(
         default=60.0, description="so long a missing event may still come before it counts as lost"
     )
+
+
+class Bundles(_Section):
+    """Evidence bundles, which `collect` makes."""
+
+    keep: Seconds = Field(default=90 * 86400.0, description="a bundle stays on this host so long")
+    max_bytes: Bytes = Field(
+        default=4 * 2**30, description="what all of them may take here; the oldest go first"
+    )
+    share: bool = Field(default=True, description="give them to the other hosts of the mesh")
+    shared_age: Seconds = Field(default=30 * 86400.0, description="and so long there")
+    shared_bytes: Bytes = Field(default=2 * 2**30, description="what those of all hosts may take")
 
 
 def _pattern(value: str) -> str:
@@ -191,15 +205,20 @@ class Settings(BaseSettings):
     events: Events = Events()
     spool: Spool = Spool()
     evidence: Evidence = Evidence()
+    bundles: Bundles = Bundles()
     producers: Producers = Producers()
     dotfiles: Dotfiles = Dotfiles()
     a2a_agents: dict[AgentName, A2aAgent] = Field(
         default={}, description="agents that the action `a2a` sends to, by name"
     )
     a2a_serve: A2aServe = A2aServe()
+    notify: Notify = Notify()
     redact: Redact = Redact()
     runs: Runs = Runs()
     secrets: Secrets = Secrets()
+    mcp_servers: McpServers = Field(
+        default={}, description="MCP servers by name, for the action mcp"
+    )
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
@@ -217,6 +236,7 @@ class Settings(BaseSettings):
             _ShortNames(settings_cls),
             env_settings,
             YamlConfigSettingsSource(settings_cls, config_file()),
+            _Imported(settings_cls),
         )
 
     @property
@@ -238,6 +258,19 @@ class _ShortNames(PydanticBaseSettingsSource):
             if os.environ.get(variable)
         }
         return {"nats": nats} if nats else {}
+
+
+class _Imported(PydanticBaseSettingsSource):
+    """The MCP servers that were imported, without those that stand elsewhere under their names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        known = self.current_state.get("mcp_servers")
+        taken = known if isinstance(known, dict) else {}
+        found = {name: one for name, one in mcp_servers.imported().items() if name not in taken}
+        return {"mcp_servers": found} if found else {}
 
 
 SHORT_NAMES = {"url": "OPSMESH_NATS_URL", "server": "OPSMESH_NATS_SERVER"}

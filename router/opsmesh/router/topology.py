@@ -30,6 +30,9 @@ from opsmesh.router.settings import Settings
 EVENTS, DLQ, TRIGGERS, REPLAY = "EVENTS", "DLQ", "TRIGGERS", "REPLAY"
 DECISIONS, FIRINGS, VERSIONS = "DECISIONS", "FIRINGS", "VERSIONS"
 RUNS, WINDOWS, A2A = "opsmesh-runs", "opsmesh-windows", "opsmesh-a2a"
+#: The object store of evidence bundles, and its stream (ADR-20 of nats-architecture-and-design).
+BUNDLES = "opsmesh-evidence"
+BUNDLES_STREAM = f"OBJ_{BUNDLES}"
 
 DAY = 86400.0
 #: A dead letter waits this long for a person.
@@ -70,6 +73,11 @@ def streams(settings: Settings) -> list[StreamConfig]:
         }
         config = {**defaults, **more}
         return StreamConfig(name=name, subjects=[subject], description=description, **config)  # type: ignore[arg-type]
+
+    def objects(name: str, description: str, **more: object) -> StreamConfig:
+        wanted = stream(f"OBJ_{name}", "", description, allow_rollup_hdrs=True, **more)
+        wanted.subjects = [f"$O.{name}.C.>", f"$O.{name}.M.>"]
+        return wanted
 
     def bucket(name: str, description: str, **more: object) -> StreamConfig:
         return stream(
@@ -131,6 +139,13 @@ def streams(settings: Settings) -> list[StreamConfig]:
         bucket(RUNS, "the effect ledger", max_age=RUNS_TTL),
         bucket(WINDOWS, "what profiles remember, and how far they have read"),
         bucket(A2A, "what agents beyond the mesh have asked for", max_age=RUNS_TTL),
+        objects(
+            BUNDLES,
+            "evidence bundles, shared between hosts",
+            max_age=settings.bundles.shared_age,
+            max_bytes=settings.bundles.shared_bytes,
+            max_consumers=MAX_CONSUMERS,
+        ),
     ]
 
 

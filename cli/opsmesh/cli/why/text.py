@@ -62,6 +62,9 @@ def answer(found: Answer) -> Iterator[str]:
             yield from _verdicts(finding.verdicts, later=number > 0)
         if finding.run is not None:
             yield f"  {run(finding.run)}"
+            if finding.run.evidence_path:
+                told = f"opsmesh evidence bundle show {finding.run.run_id}"
+                yield f"  [bold]evidence[/]   [dim]{told}[/]"
         elif finding.decision.outcome == "fire":
             told = "no run: a candidate acts on nothing" if found.candidate else _NO_RUN
             yield f"  [dim]{told}[/]"

@@ -79,7 +79,8 @@ class _Item(Spec):
                 raise ValueError(_unknown(value))
             return {value: {}}
         if isinstance(value, dict):  # `journal:` with nothing after it is the plain word
-            broken = next((key for key in value if key in FOUND.problems), None)
+            own = cls.model_fields
+            broken = next((k for k in value if k in FOUND.problems and k not in own), None)
             if broken is not None:
                 raise ValueError(_unknown(broken))
             return {k: {} if k in FOUND.words and v is None else v for k, v in value.items()}
@@ -155,7 +156,7 @@ class _CollectSpec(Spec):
 CollectSpec: Final[Any] = create_model(
     "CollectActionSpec",
     __base__=_CollectSpec,
-    items=(Annotated[list[ItemSpec], Field(min_length=1, max_length=100)], ...),  # type: ignore[valid-type]
+    items=(Annotated[list[ItemSpec], Field(min_length=1, max_length=100)], ...),  # type: ignore[arg-type,valid-type]
 )
 
 

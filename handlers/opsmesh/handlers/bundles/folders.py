@@ -26,7 +26,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 def safe(name: str) -> str:
     """The name as that of a file: no separators, not hidden, not long."""
-    return _UNSAFE.sub("_", name)[:120].lstrip(".") or "file"
+    return _UNSAFE.sub("_", name)[:96].lstrip(".") or "file"
 
 
 def newest(bundles: Path, *, limit: int | None = None) -> Iterator[Path]:

@@ -139,6 +139,7 @@ def _write_piece(folder: Path, piece: Piece) -> dict[str, Any]:
         "truncated": piece.truncated,
         "redacted": bool(piece.removed),
         "removed": dict(piece.removed),
+        "steady_marks": piece.steady,
         "duration_ms": round(piece.duration_ms, 3),
         "facts": dict(piece.facts),
         "error": piece.error,

@@ -11,7 +11,7 @@ import asyncio
 import lzma
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable, said, why
 from opsmesh.handlers.evidence import zst
@@ -102,6 +102,5 @@ def _unpack(core: Path, plain: Path) -> None:
 
 def _opened(core: Path) -> BinaryIO:
     if core.suffix == ".xz":
-        return lzma.open(core, "rb")
-    opened: BinaryIO = zst.library().open(core, "rb")
-    return opened
+        return cast(BinaryIO, lzma.open(core, "rb"))
+    return cast(BinaryIO, zst.library().open(core, "rb"))

@@ -41,6 +41,8 @@ class Piece:
     facts: Mapping[str, Any] = field(default_factory=dict)
     #: What the collector took out itself, by rule; the writer counts what it takes out on top.
     removed: Mapping[str, int] = field(default_factory=dict)
+    #: Its marks are the same from bundle to bundle, so that texts can be compared (`earlier`).
+    steady: bool = False
     #: What a report calls it: set by who asks.
     key: str = ""
     duration_ms: float = 0.0

@@ -53,7 +53,8 @@ class PackageVersions:
         managers = [kind(request) for kind in (Dpkg, Pacman) if kind.here()]
         if not managers:
             raise Unavailable("neither dpkg nor pacman has a database here")
-        lines, packages = [], {}
+        lines: list[str] = []
+        packages: dict[str, str] = {}
         for manager in managers:
             owners = await manager.owners(files)
             found = await manager.versions({*names, *owners.values()})

@@ -141,10 +141,10 @@ def _family(everything: Mapping[int, Shown], pid: int) -> set[int]:
     found: set[int] = set()
     below = [pid]
     while below:
-        one = below.pop()
-        if one not in found:
-            found.add(one)
-            below += children[one]
+        child = below.pop()
+        if child not in found:
+            found.add(child)
+            below += children[child]
     above = everything[pid].parent
     while above in everything and above not in found:
         found.add(above)

@@ -91,7 +91,7 @@ class ConfigSnapshot:
         }
         difference = changes(request, text)
         facts["changed"] = bool(difference)
-        pieces = [request.piece(text, facts=facts, removed=removed, truncated=cut)]
+        pieces = [request.piece(text, facts=facts, removed=removed, truncated=cut, steady=True)]
         if difference:
             pieces.append(request.beside(difference, ".diff"))
         return pieces

@@ -297,7 +297,8 @@ def _load_step(
         if len(keys) > 1:
             reporter.add(where, f"a step has one action; this has {' and '.join(map(repr, keys))}")
         elif not unknown:
-            reporter.add(where, f"a step needs an action: one of {', '.join(found.actions)}")
+            kinds_there = ", ".join(sorted([*found.actions, Nothing.key]))
+            reporter.add(where, f"a step needs an action: one of {kinds_there}")
         return None
     key = keys[0]
     before = len(reporter.errors)

@@ -40,7 +40,7 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 LATER: Final = frozenset(
     {
         *("slo", "approve", "notify", "mcp"),
-        *("actions.mcp", "actions.notify"),
+        "actions.mcp",
     }
 )
 

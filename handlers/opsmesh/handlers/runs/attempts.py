@@ -69,6 +69,9 @@ class Services:
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
 
+    #: Set when there is a new bundle.
+    bundled: asyncio.Event = field(default_factory=asyncio.Event)
+
     @cached_property
     def recent(self) -> Recent:
         """Reads what the stream holds."""
@@ -307,6 +310,7 @@ class Attempts:
             folder=self._services.workdirs / held.run.run_id,
             bundles=self._services.bundles,
             recent=self._services.recent,
+            bundled=self._services.bundled.set,
             publish=self._services.publish,
             workdirs=self._services.workdirs,
             until=time.monotonic() + profile.timeout,

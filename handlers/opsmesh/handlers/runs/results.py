@@ -189,10 +189,13 @@ def _which(run: Run, step: StepRecord) -> dict[str, Any]:
 
 
 def _about(run: Run) -> dict[str, Any]:
+    # the archive is sealed: what it says of a bundle's id, no later bundle can be
+    bundles = [step.output["bundle"] for step in run.steps if "bundle" in step.output]
     return {
         "profile": run.profile,
         "profile_hash": run.profile_hash,
         "trigger_topic": run.topic,
+        **({"bundles": bundles} if bundles else {}),
         "steps": [
             {
                 "id": step.id,

@@ -56,6 +56,10 @@ class Failure:
     retry_in_s: float | None = None
 
 
+def _nothing() -> None:
+    """Nobody waits for bundles."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Paused:
     """A step cannot go on before somebody has answered; its record is among the run's."""
@@ -84,6 +88,8 @@ class Surroundings:
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
     recent: Recent = no_stream
+    #: Called when a step has made a bundle.
+    bundled: Callable[[], None] = _nothing
 
 
 def begun(step: Step, now_us: int) -> StepRecord:
@@ -199,6 +205,7 @@ async def _run(
     record.state = "done" if result.ok else "failed"
     if result.evidence_path:
         held.run.evidence_path = result.evidence_path
+        around.bundled()
     if result.ok:
         return None
     return Failure(

@@ -9,6 +9,9 @@ from opsmesh.schemas.topics import Payload, Topic, doc
 _Profile = Annotated[str, doc("name of the profile")]
 _Hash = Annotated[str | None, doc("hash of the profile's text")]
 _Trigger = Annotated[str | None, doc("topic of the event that fired the profile")]
+_Bundles = Annotated[
+    list[str] | None, doc("ids of its evidence bundles: SHA-256 of their manifests")
+]
 _TriggerId = Annotated[str | None, doc("id of the event that fired the profile")]
 
 
@@ -31,6 +34,7 @@ class AutomationRunSucceeded(Payload, frozen=True, kw_only=True):
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
     steps: Annotated[list[Step] | None, doc("the steps in their order")] = None
+    bundles: _Bundles = None
     attempts: Annotated[int | None, doc("attempts that it took")] = None
     duration_ms: Annotated[float | None, doc("time of this attempt, milliseconds")] = None
 
@@ -44,6 +48,7 @@ class AutomationRunFailed(Payload, frozen=True, kw_only=True):
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
     steps: Annotated[list[Step] | None, doc("the steps so far")] = None
+    bundles: _Bundles = None
     attempts: Annotated[int | None, doc("attempts so far, this one included")] = None
     max_attempts: Annotated[int | None, doc("attempts that the profile allows")] = None
     next_attempt_in_s: Annotated[float | None, doc("seconds to the next attempt; absent: none")] = (
@@ -61,6 +66,7 @@ class AutomationRunDeadlettered(Payload, frozen=True, kw_only=True):
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
     steps: Annotated[list[Step] | None, doc("the steps of the last attempt")] = None
+    bundles: _Bundles = None
     attempts: Annotated[int | None, doc("attempts that were made")] = None
     reason: Annotated[str | None, doc("why there: exhausted, rejected, undecodable, …")] = None
     dlq_seq: Annotated[int | None, doc("sequence in the stream DLQ, for `opsmesh dlq show`")] = None
@@ -75,6 +81,7 @@ class AutomationRunSetAside(Payload, frozen=True, kw_only=True):
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
     steps: Annotated[list[Step] | None, doc("the steps so far")] = None
+    bundles: _Bundles = None
 
 
 class AutomationStepUnknown(Payload, frozen=True, kw_only=True):

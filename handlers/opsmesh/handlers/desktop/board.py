@@ -1,0 +1,284 @@
+"""What is on this desktop: one notice a group, and what its buttons are for.
+
+One for a handlers process. It is kept in the runtime folder, which lives as long as the session:
+a handler that comes after us knows what the buttons of a notice on the screen are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from opsmesh.handlers.desktop import notify_send, rates, text
+from opsmesh.handlers.desktop.daemon import Changed, Closed, Daemon, Pressed, Signal
+from opsmesh.handlers.desktop.notice import ANSWERS, Button, Notice, Shown
+from opsmesh.handlers.errors import DesktopAway
+from opsmesh.router import paths, tasks
+
+#: Notices that are remembered, the newest.
+MOST: Final = 200
+#: Those of them with buttons that another daemon is shown again.
+AGAIN: Final = 10
+#: Deliveries beyond the desktop that are remembered, so that a retry does not send them again.
+SENT: Final = 1000
+#: Characters of what is said of a button that was pressed.
+SAID: Final = 300
+FILE: Final = "notices.json"
+
+#: Does what a button is for; what a person is told of it, or "".
+Press = Callable[[Notice, Button], Awaitable[str]]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a notice was shown: `by` whom, as which number of its group, with buttons or without."""
+
+    by: str
+    id: int = 0
+    count: int = 1
+    buttons: tuple[str, ...] = ()
+    inhibited: bool = False
+
+
+@dataclass(eq=False)
+class Board:
+    """Shows notices. Without `press` there are no buttons."""
+
+    per_minute: int
+    press: Press | None = None
+    file: Path | None = None
+    clock: Callable[[], float] = time.monotonic
+    _shown: dict[int, Shown] = field(default_factory=dict)
+    _said: dict[str, rates.Said] = field(default_factory=dict)
+    _sent: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._signals: asyncio.Queue[Signal] = asyncio.Queue()
+        self._daemon = Daemon(self._signals.put_nowait)
+        #: Held while a notice is on its way: a button may be pressed before its id is known here.
+        self._showing = asyncio.Lock()
+        self._hearing = asyncio.create_task(self._hear())
+
+    @classmethod
+    async def plain(cls, per_minute: int) -> Board:
+        """One without buttons, that leaves nothing behind."""
+        return cls(per_minute)
+
+    def resume(self) -> None:
+        """Take up what a predecessor has left on the screen."""
+        left = self._load()
+        if any(shown.notice.buttons for shown in left):
+            self._do(self._take_up(left))
+
+    def admit(self, notice: Notice) -> int | None:
+        """Whether the notice's profile may say something now: how many were held back before, or
+        None when this one is; it is then counted in its group."""
+        said = self._said.get(notice.profile, rates.Said())
+        after, held = rates.admit(said, self.clock(), per_minute=self.per_minute)
+        self._said[notice.profile] = after
+        if held is None and (known := self._of_group(notice.group)) is not None:
+            known.count += known.notice.once != notice.once
+        return held
+
+    async def show(self, notice: Notice, *, held: int = 0) -> Outcome:
+        """Put it on the screen; DesktopAway when there is none. `held` were held back before."""
+        async with self._showing:
+            known = self._of_group(notice.group)
+            count = known.count + (known.notice.once != notice.once) if known else 1
+            try:
+                return await self._put(Shown(notice=notice, count=count), known, held=held)
+            except DesktopAway as away:
+                if not notify_send.found():
+                    raise
+                await self._send(notice, worded(notice, count, held), away)
+                return Outcome(by=notify_send.PROGRAM, count=count)
+
+    async def close(self, *, question: str) -> None:
+        """Take the notice of a question away that has ended."""
+        for shown in [one for one in self._shown.values() if one.notice.question == question]:
+            await self._close(shown)
+
+    def was_sent(self, once: str, target: str) -> bool:
+        """Whether a notice has gone to a target already."""
+        return (once, target) in self._sent
+
+    def note_sent(self, once: str, target: str) -> None:
+        """It has."""
+        self._sent[once, target] = None
+        if len(self._sent) > SENT:
+            self._sent.popitem(last=False)
+
+    async def aclose(self) -> None:
+        """Hear no more; what is on the screen stays there."""
+        await tasks.end([self._hearing, *self._tasks])
+        await self._daemon.aclose()
+
+    async def _put(self, shown: Shown, old: Shown | None = None, *, held: int = 0) -> Outcome:
+        notice = shown.notice
+        about = await self._daemon.about()
+        pressable = self.press is not None and "actions" in about.capabilities
+        title, body = worded(notice, shown.count, held)
+        markup = "body-markup" in about.capabilities
+        known = old is not None and self._is_there(old)
+        shown.id = await self._daemon.show(
+            title,
+            text.escaped(body) if markup else body,
+            replaces=old.id if old is not None and known else 0,
+            icon=notice.icon,
+            actions=[(one.key, one.label) for one in notice.buttons] if pressable else [],
+            urgency=notice.urgency,
+            resident=pressable and notice.resident,
+            timeout_ms=notice.timeout_ms,
+        )
+        shown.bus, shown.owner = self._daemon.bus_id, self._daemon.owner
+        if old is not None:
+            self._shown.pop(old.id, None)
+        self._shown[shown.id] = shown
+        while len(self._shown) > MOST:
+            self._shown.pop(next(iter(self._shown)))
+        self._save()
+        return Outcome(
+            by=about.name,
+            id=shown.id,
+            count=shown.count,
+            buttons=tuple(one.key for one in notice.buttons) if pressable else (),
+            inhibited=await self._daemon.inhibited(),
+        )
+
+    async def _send(self, notice: Notice, words: tuple[str, str], away: DesktopAway) -> None:
+        try:
+            await notify_send.show(notice, *words)
+        except DesktopAway as also:
+            raise DesktopAway(f"{away}; {also}", retryable=away.retryable) from away
+
+    def _of_group(self, group: str) -> Shown | None:
+        return next((one for one in self._shown.values() if one.notice.group == group), None)
+
+    async def _hear(self) -> None:
+        while True:
+            signal = await self._signals.get()
+            async with self._showing:
+                match signal:
+                    case Pressed(id, key):
+                        self._pressed(id, key)
+                    case Closed(id):
+                        if self._shown.pop(id, None) is not None:
+                            self._save()
+                    case Changed(owner):
+                        await self._changed(owner)
+
+    def _pressed(self, id: int, key: str) -> None:
+        shown = self._shown.get(id)
+        if shown is None or self.press is None:
+            return
+        button = next((one for one in shown.notice.buttons if one.key == key), None)
+        if button is not None:
+            self._do(self._press(shown, button, self.press))
+
+    async def _press(self, shown: Shown, button: Button, press: Press) -> None:
+        notice = shown.notice
+        try:
+            said = await press(notice, button)
+        except Exception as error:
+            log.exception("desktop.button_failed", button=button.key, profile=notice.profile)
+            said = f"{button.label}: {type(error).__name__}: {error}"
+        log.info("desktop.pressed", button=button.key, profile=notice.profile, run=notice.run_id)
+        if button.does in ANSWERS:
+            await self._close(shown)
+        if said:
+            with contextlib.suppress(DesktopAway):
+                about = await self._daemon.about()
+                words = text.clean(said)[:SAID]
+                if "body-markup" in about.capabilities:
+                    words = text.escaped(words)
+                await self._daemon.show(notice.title, words, urgency="low")
+
+    async def _close(self, shown: Shown) -> None:
+        self._shown.pop(shown.id, None)
+        self._save()
+        with contextlib.suppress(DesktopAway):
+            await self._daemon.close(shown.id)
+
+    def _is_there(self, shown: Shown) -> bool:
+        return (shown.bus, shown.owner) == (self._daemon.bus_id, self._daemon.owner)
+
+    async def _changed(self, owner: str) -> None:
+        """The daemon that gave the ids is gone; its successor gets what has buttons again."""
+        lost = [one for one in self._shown.values() if not self._is_there(one)]
+        if not owner or not lost:  # until there is one
+            return
+        for one in lost:
+            self._shown.pop(one.id, None)
+        await self._again(lost)
+
+    async def _again(self, lost: list[Shown]) -> None:
+        for shown in [one for one in lost if one.notice.buttons][-AGAIN:]:
+            with contextlib.suppress(DesktopAway):
+                await self._put(Shown(notice=shown.notice, count=shown.count))
+
+    async def _take_up(self, left: list[Shown]) -> None:
+        async with self._showing:
+            try:
+                await self._daemon.join()
+                left = [one for one in left if one.bus == self._daemon.bus_id]  # this session's
+                if not left:
+                    return
+                about = await self._daemon.about()
+            except DesktopAway as away:
+                log.info("desktop.away", reason=str(away))
+                return
+            alive = [] if about.sender_bound else [one for one in left if self._is_there(one)]
+            self._shown = {one.id: one for one in alive} | self._shown
+            dead = [one for one in left if one not in alive]
+            if dead:  # their buttons do nothing any more
+                log.info("desktop.shown_again", daemon=about.name, notices=len(dead))
+            for one in dead:
+                if self._is_there(one):
+                    with contextlib.suppress(DesktopAway):
+                        await self._daemon.close(one.id)
+            await self._again(dead)
+
+    def _do(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _load(self) -> list[Shown]:
+        if self.file is None:
+            return []
+        try:
+            return msgspec.json.decode(self.file.read_bytes(), type=list[Shown])
+        except (OSError, msgspec.DecodeError):
+            return []
+
+    def _save(self) -> None:
+        if self.file is None:
+            return
+        paths.private_dir(str(self.file.parent))
+        fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(list(self._shown.values())))
+        fresh.replace(self.file)
+
+
+def worded(notice: Notice, count: int, held: int) -> tuple[str, str]:
+    """Title and body, with how many of its group there were, and how many nobody saw."""
+    title = notice.title if count == 1 else f"{count} × {notice.title}"
+    if not held:
+        return title, notice.body
+    more = f"({held} more of {notice.profile} {'was' if held == 1 else 'were'} held back)"
+    return title, f"{notice.body}\n{more}".strip()

@@ -1,0 +1,172 @@
+"""What bounds a bundle, and collectors of other packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.handlers.collecting import Context, collect
+
+from opsmesh.handlers.actions import collect as action
+from opsmesh.handlers.actions.collect import Collect
+
+
+def test_item_hangs(context: Context) -> None:
+    """An item that hangs is ended by its own limit; what it wrote is kept."""
+    command = ["sh", "-c", "echo begun; sleep 60"]
+    made = collect(context, [{"name": "slow", "command": command, "timeout": "200ms"}, "disk"])
+    assert made.error("slow") == "stopped after 0.2 s"
+    assert made.text("slow") == "begun\n"
+    assert made.error("disk") == "None"
+
+
+def test_all_items_together(context: Context) -> None:
+    """What is not there when the step's time is nearly over is named, and the bundle is written."""
+    began = time.monotonic()
+    item = {"name": "slow", "command": ["sleep", "60"], "timeout": "60s"}
+    made = collect(context, [item, "disk"], timeout=2.0)
+    assert made.error("slow") == "not done within 1 s, which all items together have"
+    assert made.error("disk") == "None"
+    assert time.monotonic() - began < 20
+
+
+def test_piece_is_cut(context: Context) -> None:
+    """A piece beyond its limit is cut and marked."""
+    command = ["sh", "-c", "yes | head -c 5000"]
+    made = collect(context, [{"name": "yes", "command": command, "max_bytes": 100}])
+    assert (made.entry("yes")["size"], made.manifest["truncated"]) == (100, ["yes"])
+
+
+def test_bundle_is_full(context: Context) -> None:
+    """What a bundle has no room for is left out by name, and smaller pieces are still taken."""
+    items = [
+        {"name": "large", "command": ["sh", "-c", "yes | head -c 9000"]},
+        {"name": "small", "command": ["echo", "x"]},
+    ]
+    made = collect(context, {"items": items, "total_bytes": 5000})
+    assert made.error("large").startswith("left out: 9000 bytes")
+    assert made.text("small") == "x\n"
+
+
+def test_manifest(context: Context) -> None:
+    """The manifest counts what was taken out by rule, and never says what it was."""
+    token = "ghp_" + "a1B2" * 9
+    made = collect(context, [{"name": "said", "command": ["echo", token, token]}])
+    assert made.manifest["removed"] == {"github_token": 2}
+    assert token not in (made.folder / "manifest.json").read_text()
+    assert made.manifest["bytes"] == sum(one["size"] or 0 for one in made.manifest["files"])
+    assert made.entry("said")["duration_ms"] > 0
+
+
+PLUGIN = """
+from opsmesh.handlers.actions.spec import Spec
+
+class Nothing(Spec):
+    word: str = "hello"
+
+class Greeting:
+    key, spec = "greeting", Nothing
+
+    def __init__(self, spec):
+        self.word = spec.word
+
+    async def collect(self, request):
+        if self.word == "fail":
+            raise ZeroDivisionError("no greeting")
+        return [request.piece(self.word, facts={"word": self.word})]
+"""
+
+
+def test_collector_of_another_package(tmp_path: Path) -> None:
+    """A package adds a collector by an entry point; one that is broken is named, and skipped."""
+    (tmp_path / "mybox.py").write_text(PLUGIN)
+    info = tmp_path / "mybox-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mybox\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[opsmesh.collectors]\ngreeting = mybox:Greeting\nbroken = mybox:Nowhere\n"
+        "name = mybox:Greeting\n"
+    )
+    program = """
+import asyncio, json, sys
+from pathlib import Path
+from tests.handlers.conftest import EVENT
+from opsmesh.handlers.actions import registry
+from opsmesh.handlers.actions.collect import Collect
+from opsmesh.handlers.actions.contract import StepContext
+from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.schemas.envelope import encode
+
+async def publish(event): pass
+folder = Path(sys.argv[1])
+ctx = StepContext(event=EVENT, data=encode(EVENT), profile="p", profile_hash="h", run_id="r",
+    step_id="s", attempt=1, idempotency_key="r:s", variables={}, timeout=None, host="dev",
+    folder=folder / "work", bundles=folder / "bundles", publish=publish)
+items = ["greeting", {"name": "bad", "greeting": {"word": "fail"}}]
+result = asyncio.run(Collect.parse(items).run(ctx))
+try:
+    Collect.parse(["broken"])
+except ValueError as error:
+    refused = str(error)
+print(json.dumps([result.output, sorted(registry.discover().problems), refused,
+    load_profiles(folder).problems]))
+"""
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{root}"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    output, problems, refused, said = json.loads(done.stdout)
+    assert output["facts"]["greeting"] == {"word": "hello"}
+    assert output["errors"] == ["ZeroDivisionError: no greeting"]
+    assert problems == ["broken", "name"]
+    assert "the plug-in for 'broken' is broken" in refused
+    assert any("mybox:Nowhere of mybox 1.0" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"items": ["journal"], "reprot": True}, "reprot"),
+        ({"items": []}, "at least 1 item"),
+        (["command"], "'command' needs a value"),
+        ([{"config_snapshot": {}}], "paths"),
+        ([{"git_state": {"sinc": "x"}}], "sinc"),
+        ([{"events": {"topics": ["a;b"]}}], "is no pattern of topics"),
+        ([{"env_summary": {"variables": ["A B"]}}], "pattern"),
+        ({"items": ["disk"], "report": "${{ nope }}"}, "unknown name 'nope'"),
+        ({"items": ["disk"], "report": "${{ event. }}"}, "unexpected"),
+    ],
+)
+def test_refused(value: object, said: str) -> None:
+    """What cannot be collected is refused when the profile is loaded."""
+    with pytest.raises(ValueError, match=said):
+        Collect.parse(value)
+
+
+def test_described_alike() -> None:
+    """The short form and the long one of the same items are the same profile."""
+    short = Collect.parse(["journal"]).describe()
+    assert short == Collect.parse({"items": [{"journal": None}]}).describe()
+    assert set(short) == {"items"}
+    assert Collect.parse({"items": ["disk"], "share": False}).describe()["share"] is False
+
+
+def test_words() -> None:
+    """Every collector that needs no value may be written as a word."""
+    assert set(action.FOUND.collectors) - set(action.FOUND.words) == {
+        "command",
+        "config_snapshot",
+        "file",
+    }
