@@ -16,9 +16,11 @@ from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.handlers.sandbox import prepare
 
-#: Fields that cannot begin with a `-`: the envelope sees to that.
+#: Values that cannot begin with a `-`: the envelope, or what makes them, sees to that.
 _HARMLESS: Final = re.compile(
-    r"\$\{\{\s*(?:event\.(?:topic|id|severity|ts_utc|hops)|size\(events\))\s*\}\}.*", re.DOTALL
+    r"\$\{\{\s*(?:event\.(?:topic|id|severity|ts_utc|hops)|size\(events\)"
+    r"|steps\.\w+\.(?:path|evidence_path|exit_code))\s*\}\}.*",
+    re.DOTALL,
 )
 
 
