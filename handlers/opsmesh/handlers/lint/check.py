@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsmesh.handlers.lint import commands, expressions, loops, reach, topics, unknown
+from opsmesh.handlers.lint import commands, confined, expressions, loops, reach, topics, unknown
 from opsmesh.handlers.lint.finding import SEVERITIES, Finding
 from opsmesh.handlers.lint.places import Places, Source
 from opsmesh.handlers.profiles.profile import ProfileSet
@@ -46,6 +46,7 @@ def lint(
         result += topics.lint(profile, place, registry, emitted=emitted, strict=strict_topics)
         result += reach.lint(profile, place, registry, host=host)
         result += commands.lint(profile, place, path=path, strict=strict)
+        result += confined.lint(profile, place, strict=strict)
         result += unknown.lint(profile, place)
     result += loops.lint(profiles, places, registry)
     unique = dict.fromkeys(result)  # profiles may share a text by a YAML anchor
