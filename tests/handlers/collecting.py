@@ -60,7 +60,7 @@ def collect(
 
 def git(folder: Path, *arguments: str) -> str:
     """git, as nobody's own settings."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [
             *("git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"),
             *("-c", "commit.gpgsign=false", *arguments),
