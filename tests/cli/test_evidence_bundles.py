@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.conftest import Cli
@@ -18,6 +19,7 @@ from tests.handlers.mesh import Mesh, mesh
 from typer.testing import Result
 
 from opsmesh.cli import evidence_bundles
+from opsmesh.cli.evidence_bundle_text import harmless
 from opsmesh.handlers.bundles.store import Object, Store
 from opsmesh.router import paths
 from opsmesh.router.server import EmbeddedServer
@@ -38,7 +40,7 @@ Make = Callable[..., Made]
 def make(cli: Cli, context: Callable[..., object]) -> Make:
     """Bundles in this test's own state folder."""
 
-    def made(*items: object, **changes: object) -> Made:
+    def made(*items: object, **changes: Any) -> Made:
         spec = {"items": list(items) or [{"name": "said", "command": ["echo", "hello"]}]}
         report = changes.pop("report", False)
         return collect(
@@ -117,7 +119,7 @@ def test_show_file(cli: Cli, make: Make) -> None:
 
 def test_harmless() -> None:
     """A file that is shown on a terminal cannot drive it."""
-    assert "\x1b" not in evidence_bundles.text.harmless("a\x1b[2Jb\x9b31m\u202e")
+    assert "\x1b" not in harmless("a\x1b[2Jb\x9b31m\u202e")
 
 
 @pytest.mark.parametrize("ref", ["nope", "abc", "0000000000"])

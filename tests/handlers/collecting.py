@@ -60,7 +60,7 @@ def collect(
 
 def git(folder: Path, *arguments: str) -> str:
     """git, as nobody's own settings."""
-    done: subprocess.CompletedProcess[str] = subprocess.run(
+    done = subprocess.run(
         [
             *("git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"),
             *("-c", "commit.gpgsign=false", *arguments),
@@ -69,7 +69,7 @@ def git(folder: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
     )
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 def repository(folder: Path) -> Path:
