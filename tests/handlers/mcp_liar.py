@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 MODE = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -138,7 +139,7 @@ def call(request: Any) -> None:
             give(request)
     elif name == "big":
         with writing:
-            sys.stdout.write('{"jsonrpc": "2.0", "id": %d, "result": {"x": "' % request["id"])
+            sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {request["id"]}, "result": {{"x": "')
             for _ in range(100):
                 sys.stdout.write("x" * 1024 * 1024)
             sys.stdout.write('"}}\n')
@@ -245,7 +246,7 @@ def main() -> None:
     log = os.environ.get("LIAR_LOG")
     for line in sys.stdin:
         if log:
-            with open(log, "a") as file:
+            with Path(log).open("a") as file:
                 file.write(line)
         handle(json.loads(line))
     if MODE == "stays":  # its input has ended, and it does not care

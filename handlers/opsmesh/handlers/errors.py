@@ -115,7 +115,7 @@ class AgentFault(HandlersError):
 
 
 class CallFailed(HandlersError):
-    """A call of an MCP tool; `kind` is a key of the action's `on`, `answer` what came, if it did."""
+    """A call of an MCP tool; `kind` is a key of the action's `on`, `answer` what came, if any."""
 
     def __init__(self, kind: str, reason: str, *, answer: Answer | None = None) -> None:
         super().__init__(reason)

@@ -46,8 +46,8 @@ PROGRESS_S: Final = 1.0
 #: Characters of what a server says of its progress.
 PROGRESS_TEXT: Final = 200
 
-#: What becomes of the run. retry: another attempt, as the profile's `retry` says; fail: the step has
-#: failed, and with `continue_on_error` the run goes on; dlq: the dead letters, in any case.
+#: What becomes of the run. retry: another attempt, as the profile's `retry` says; fail: the step
+#: has failed, and with `continue_on_error` the run goes on; dlq: the dead letters, in any case.
 Then = Literal["retry", "fail", "dlq"]
 
 log = structlog.get_logger()
@@ -135,9 +135,10 @@ class Mcp:
         """The value written out, with its defaults."""
         return self._spec.model_dump(mode="json")
 
-    def emits(self) -> tuple[str, ...]:
-        """The topics of its result events."""
-        return (FAILED,) if self._spec.result is False else (self._spec.result, FAILED)
+    @property
+    def calls(self) -> str:
+        """What it calls, as a profile's `tools` names it."""
+        return f"{self.server}/{self.tool}"
 
     async def run(self, ctx: StepContext) -> StepResult:
         """Call the tool, and tell how it went."""

@@ -1,4 +1,4 @@
-"""What a tool answered, as data of ours. It is a stranger's text: nothing in it is ever followed."""
+"""What a tool answered, as data of ours. It is a stranger's text: nothing in it is followed."""
 
 from __future__ import annotations
 

@@ -70,9 +70,13 @@ class Program:
         if not cwd.is_dir():
             raise Unstartable(words, f"the working directory {str(cwd)!r} is not there")
         tie = Leash(folder() / f"{_me()}.{name}.{next(_numbers)}")
-        with tie.starting() as held:
-            process = _popen(words, env=env, cwd=cwd, held=held)
-            tie.started(held, process.pid)
+        try:
+            with tie.starting() as held:
+                process = _popen(words, env=env, cwd=cwd, held=held)
+                tie.started(held, process.pid)
+        except Unstartable:
+            tie.path.unlink(missing_ok=True)
+            raise
         return cls(process, tie)
 
     async def pipes(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

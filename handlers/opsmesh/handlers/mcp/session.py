@@ -9,7 +9,6 @@ cancelled at the server too, and the session goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatchcase
@@ -77,6 +76,8 @@ class Session:
         self._tools: dict[str, Tool] = {}
         self._stale = False
         self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._used = time.monotonic()
         self._refused: list[str] = []
         self._reason = ""
@@ -120,7 +121,7 @@ class Session:
         return self._open().protocol_version
 
     async def tools(self) -> list[Tool]:
-        """The server's tools, those that its settings allow; read anew when it said they changed."""
+        """The server's tools that its settings allow; read anew when it said they changed."""
         if self._stale:
             self._stale = False
             await self._list()
@@ -137,6 +138,7 @@ class Session:
         """What the tool answers; CallFailed says how it failed. Nothing that does not fit the
         tool's schemas is sent, or given back."""
         self._under_way += 1
+        self._quiet.clear()
         began = time.monotonic()
         refused = len(self._refused)
         try:
@@ -163,6 +165,8 @@ class Session:
             raise CallFailed("tool_error", f"{self._which(tool)}: {error}") from error
         finally:
             self._under_way -= 1
+            if not self._under_way:
+                self._quiet.set()
             self._used = time.monotonic()
         self.answered += 1
         took = round((self._used - began) * 1e3, 3)
@@ -185,8 +189,7 @@ class Session:
 
     async def retire(self) -> None:
         """Close once nothing is under way any more: its settings are no longer in force."""
-        while self._under_way and self.alive:
-            await asyncio.sleep(0.1)
+        await self._quiet.wait()
         await self.aclose()
 
     async def _own(
