@@ -29,6 +29,7 @@ from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name, runs_here
 from opsmesh.handlers.live.owner import GRACE, Owner
 from opsmesh.handlers.live.position import Positions
 from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.mcp import program
 from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import (
     Profile,
@@ -160,6 +161,8 @@ class Server:
         await self._canceller.start()
         await self._open_board()
         self._background.append(asyncio.create_task(self._watch()))
+        # what handlers that were killed have left of their MCP servers
+        self._background.append(asyncio.create_task(program.sweep(program.folder())))
         self._background.append(asyncio.create_task(self._look_again()))
         self._background.append(asyncio.create_task(self._sharing.run()))
         await self._say("mesh.component.started", "info", component="handlers")

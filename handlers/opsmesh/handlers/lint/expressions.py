@@ -40,6 +40,17 @@ _OUTPUTS: Final[dict[str, dict[str, Type]]] = {
         "duration_ms": kinds.FLOAT,
     },
     "emit": {"id": kinds.TEXT, "topic": kinds.TEXT},
+    "mcp": {
+        "structured": kinds.ANY,
+        "text": kinds.TEXT,
+        "truncated": kinds.BOOL,
+        "is_error": kinds.BOOL,
+        "parts": replace(kinds.LIST, item=kinds.TEXT),
+        "refused": replace(kinds.LIST, item=kinds.TEXT),
+        "duration_ms": kinds.FLOAT,
+        "event": kinds.of(str | None),
+        "kind": kinds.TEXT,
+    },
 }
 #: What is said of the functions that a report has beside CEL's own.
 _OF_REPORTS: Final = frozenset(f"CEL has no function {name}()" for name in report.FUNCTIONS)

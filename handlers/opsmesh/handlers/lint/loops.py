@@ -84,6 +84,9 @@ def outs(profile: Profile) -> list[Out]:
         if step.action.key == "command" and (topic := _sent(spec["argv"])):
             at: Where = ("actions", number, "command")
             found.append(Out(topic=topic, known={}, where=at, counts=False))
+        if step.action.key == "mcp" and spec["result"]:
+            at = ("actions", number, "mcp", "result")
+            found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
         if step.action.key != "emit":
             continue
         payload = spec["payload"] if isinstance(spec["payload"], dict) else {}

@@ -37,12 +37,7 @@ from opsmesh.router.rule import DEFAULT_MAX_HOPS, ProfileState, Rule
 DEFAULT_TIMEOUT_S: Final = 60.0
 
 #: Keys of later versions, by where they stand.
-LATER: Final = frozenset(
-    {
-        *("slo", "approve", "notify", "mcp"),
-        "actions.mcp",
-    }
-)
+LATER: Final = frozenset({"slo", "approve", "notify", "mcp"})
 
 _RETRY: Final = Retry()
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
