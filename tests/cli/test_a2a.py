@@ -57,8 +57,9 @@ def test_card_and_pin(cli: Cli, agent: Peer) -> None:
     pinned = cli("a2a", "card", "scripted", "--pin")
     found = yaml.safe_load(pinned.stdout)
     Path(paths.config_dir(), "config.yaml").write_text(pinned.stdout)
-    assert Settings().a2a_agents["scripted"].card_sha256 == (
-        found["a2a_agents"]["scripted"]["card_sha256"]
+    assert (
+        Settings().a2a_agents["scripted"].card_sha256
+        == (found["a2a_agents"]["scripted"]["card_sha256"])
     )
     assert "(pinned)" in cli("a2a", "card", "scripted").stdout
     assert cli("a2a", "send", "scripted", "say hello").exit_code == 0

@@ -26,7 +26,6 @@ from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profiles import yamlfile
 from opsmesh.handlers.profiles.reporter import Reporter
 from opsmesh.handlers.profiles.spec import (
-    LATER,
     ApproveSpec,
     ExposeSpec,
     FalsePositivesSpec,
@@ -352,8 +351,6 @@ def _load_step(
 def _unknown_step_key(key: str, known: list[str], found: registry.Found) -> str:
     if key in found.problems:
         return f"the plug-in for {key!r} is broken: {found.problems[key]}"
-    if f"actions.{key}" in LATER:
-        return Reporter.later(key)
     return f"unknown key {key!r} in step{did_you_mean(key, known)}"
 
 

@@ -1,5 +1,5 @@
-"""agent.*: coding agents' sessions (Codex), and what agents call of the mesh over MCP. Metadata only:
-never prompts, answers or output."""
+"""agent.*: coding agents' sessions (Codex), and what agents call of the mesh over MCP. Metadata
+only: never prompts, answers or output."""
 
 from __future__ import annotations
 
@@ -81,6 +81,7 @@ class AgentError(Payload, frozen=True, kw_only=True):
 
 _SESSION: Final = "01a205fc-ddc4-7221-a64d-3394619e70d8"
 
+
 class AgentToolCalled(Payload, frozen=True, kw_only=True):
     """An MCP client called a tool of the mesh, or read a resource. Never what it got for it."""
 
@@ -89,7 +90,9 @@ class AgentToolCalled(Payload, frozen=True, kw_only=True):
     client: Annotated[str, doc("what the client calls itself; nobody checks it")] = ""
     client_version: Annotated[str, doc("the version that it says it has")] = ""
     transport: Annotated[Literal["stdio", "http"], doc("how it came")] = "stdio"
-    arguments: Annotated[dict[str, Any], doc("what it asked for, cut; a stranger's data")] = {}
+    arguments: Annotated[
+        dict[str, Any] | None, doc("what it asked for, cut; a stranger's data")
+    ] = None
     outcome: Annotated[
         Literal["called", "ok", "failed", "refused", "cancelled"],
         doc("how it went; called: it has begun to act"),
