@@ -112,7 +112,8 @@ class Runs:
         policy = self.profile.concurrency
         if run.profile_hash != self.profile.hash or not self._acting.is_set():
             return
-        if self.profile.steps[0].approve is not None:  # it begins with a question, not with a step
+        first = self.profile.steps[0]
+        if first.approve is not None or first.when is not None:  # perhaps it does not begin with it
             return
         # in order: whoever is here has its turn, or is before this one
         if policy.mode != "parallel" and self._beside[run.slot] >= policy.limit:

@@ -154,9 +154,18 @@ def _gate(
     profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
 ) -> Failure | Paused | None:
     """What stands before the step; None and a record that is started when it may be run."""
+    asked = asking.gate_of(record)
+    if step.when is not None and asked is None:
+        try:
+            answer = Template("${{ " + step.when + " }}").render(_variables(profile, held, around))
+        except TemplateError as error:
+            record.state, record.error = "failed", str(error)
+            return Failure(step=step.id, error=str(error), retryable=False)
+        if answer is not True:
+            record.state, record.error = "skipped", f"when: {step.when} is not true"
+            return None
     if step.approve is None:
         return None
-    asked = asking.gate_of(record)
     if asked is None:
         try:
             prompt = Template(step.approve.prompt).render_text(_variables(profile, held, around))

@@ -40,6 +40,22 @@ class PackageTxnCompleted(Payload, frozen=True, kw_only=True):
     omitted: Annotated[int | None, doc("packages left out of `packages`, of very many")] = None
 
 
+class MissingLibrary(Payload, frozen=True, kw_only=True):
+    """A shared library that a file needs, and that is not there."""
+
+    file: Annotated[str, doc("the program or library that needs it")]
+    library: Annotated[str, doc("its soname, like libssl.so.3")]
+
+
+class PackageCheckFailed(Payload, frozen=True, kw_only=True):
+    """After a transaction something does not load, or a unit failed."""
+
+    manager: Annotated[str, doc("package manager: pacman, apt")]
+    missing_libraries: Annotated[list[MissingLibrary] | None, doc("what is not there")] = None
+    failed_units: Annotated[list[str] | None, doc("units that failed since")] = None
+    packages: Annotated[list[str] | None, doc("packages of the transaction")] = None
+
+
 class PackageVulnDetected(Payload, frozen=True, kw_only=True):
     """An installed package has a known vulnerability."""
 
@@ -57,6 +73,29 @@ class PackageVulnDetected(Payload, frozen=True, kw_only=True):
     summary: Annotated[str | None, doc("what it is about")] = None
     remote: Annotated[bool | None, doc("whether it can be exploited over the network")] = None
     url: Annotated[str | None, doc("page of the advisory")] = None
+
+
+class PackageCheckCompleted(Payload, frozen=True, kw_only=True):
+    """What works after a transaction, and what does not."""
+
+    problems: Annotated[int, doc("failed commands, new failed units and missing libraries")]
+    transaction: Annotated[str, doc("id of the transaction's event")]
+    manager: Annotated[str | None, doc("package manager: pacman, apt")] = None
+    commands: Annotated[list[str] | None, doc("commands that failed")] = None
+    units: Annotated[list[str] | None, doc("units that failed since")] = None
+    libraries: Annotated[int | None, doc("binaries that miss a library")] = None
+    leftovers: Annotated[list[str] | None, doc("configuration to be merged, like .pacnew")] = None
+    bundle: Annotated[str | None, doc("id of the evidence bundle")] = None
+    report: Annotated[str | None, doc("path of its report on that host")] = None
+
+
+class PackageBreakageSuspected(Payload, frozen=True, kw_only=True):
+    """Something broke soon after a transaction; that is no proof."""
+
+    transaction: Annotated[str, doc("id of the transaction's event")]
+    broken: Annotated[str, doc("id of the event that tells what broke")]
+    unit: Annotated[str | None, doc("unit that failed")] = None
+    packages: Annotated[list[str] | None, doc("packages of the transaction")] = None
 
 
 TOPICS: Final = (
@@ -80,6 +119,19 @@ TOPICS: Final = (
         },
     ),
     Topic(
+        "package.check.failed",
+        payload=PackageCheckFailed,
+        owner="handlers",
+        severity="warn",
+        description="After a transaction something does not load, or a unit failed.",
+        example={
+            "manager": "pacman",
+            "missing_libraries": [{"file": "/usr/bin/hello", "library": "libgreet.so.1"}],
+            "failed_units": ["greeter.service"],
+            "packages": ["greet"],
+        },
+    ),
+    Topic(
         "package.vuln.detected",
         payload=PackageVulnDetected,
         owner="packages",
@@ -94,6 +146,33 @@ TOPICS: Final = (
             "status": "Fixed",
             "fixed": True,
             "fix_version": "3.3.1-2",
+        },
+    ),
+    Topic(
+        "package.check.completed",
+        payload=PackageCheckCompleted,
+        owner="opsmesh",
+        severity="info",
+        description="What works after a transaction, and what does not.",
+        example={
+            "problems": 1,
+            "transaction": "01a205fc-ddc4-7221-a64d-3394619e70d8",
+            "manager": "pacman",
+            "libraries": 1,
+            "leftovers": ["/etc/pacman.conf.pacnew"],
+        },
+    ),
+    Topic(
+        "package.breakage.suspected",
+        payload=PackageBreakageSuspected,
+        owner="opsmesh",
+        severity="warn",
+        description="Something broke soon after a transaction.",
+        example={
+            "transaction": "01a205fc-ddc4-7221-a64d-3394619e70d8",
+            "broken": "01a205fd-12aa-7d01-8a44-0d6a6a0a3b11",
+            "unit": "backup.service",
+            "packages": ["openssl"],
         },
     ),
 )
