@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from opsmesh.handlers.lint import cel, expressions, kinds
 from opsmesh.handlers.lint.finding import Finding, Severity
@@ -21,6 +21,7 @@ from opsmesh.handlers.lint.scenes import Scene
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.router.topic_patterns import listens, topic_matches
+from opsmesh.schemas.payloads.a2a import State
 from opsmesh.schemas.registry import Registry
 
 #: What becomes of every run is an event too.
@@ -84,6 +85,8 @@ def outs(profile: Profile) -> list[Out]:
         if step.action.key == "command" and (topic := _sent(spec["argv"])):
             at: Where = ("actions", number, "command")
             found.append(Out(topic=topic, known={}, where=at, counts=False))
+        if step.action.key == "a2a":
+            found += _answers(spec, number)
         if step.action.key != "emit":
             continue
         payload = spec["payload"] if isinstance(spec["payload"], dict) else {}
@@ -104,6 +107,17 @@ def outs(profile: Profile) -> list[Out]:
     if len(profile.on) == 1 and not {"*", ">"} & set(profile.on[0].split(".")):
         about["event.payload.trigger_topic"] = profile.on[0]
     return [*found, *(Out(topic=topic, known=about) for topic in RESULTS)]
+
+
+def _answers(spec: Mapping[str, Any], number: int) -> Iterator[Out]:
+    """What an agent's answer becomes."""
+    where: Where = ("actions", number, "a2a")
+    from_agent = {"event.component": spec["agent"]}
+    for state in get_args(State):
+        known = {"event.payload.agent": spec["agent"], "event.payload.state": state}
+        yield Out(topic=f"a2a.task.{state}", known={**from_agent, **known}, where=where)
+    if spec["topic"]:
+        yield Out(topic=spec["topic"], known=from_agent, where=(*where, "topic"))
 
 
 def _sent(argv: Sequence[str]) -> str | None:
