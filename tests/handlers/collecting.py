@@ -69,7 +69,7 @@ def git(folder: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
     )
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 def repository(folder: Path) -> Path:

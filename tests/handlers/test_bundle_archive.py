@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -257,6 +258,19 @@ def test_verify(bundle: Path, change: Callable[[Path], object], said: str) -> No
     assert verify(bundle).intact
     change(bundle)
     assert verify(bundle).problems == (said,)
+
+
+def test_left_half_done(context: Context) -> None:
+    """What a killed process has written aside goes after a day; what is being written stays."""
+    made = collect(context, ["disk"]).folder
+    day = made.parent
+    old, new = day / ".run7-step.123", day / ".run8-step.456"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "said").write_text("x")
+    os.utime(old, (1, 1))
+    retention.clear(day.parent, older_than_s=3600.0, max_bytes=2**30)
+    assert sorted(path.name for path in day.iterdir()) == [new.name, made.name]
 
 
 def test_retention(context: Context) -> None:

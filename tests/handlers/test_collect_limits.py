@@ -14,6 +14,9 @@ from tests.handlers.collecting import Context, collect
 
 from opsmesh.handlers.actions import collect as action
 from opsmesh.handlers.actions.collect import Collect
+from opsmesh.handlers.lint.check import lint
+from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.schemas.registry import load_registry
 
 
 def test_item_hangs(context: Context) -> None:
@@ -33,6 +36,13 @@ def test_all_items_together(context: Context) -> None:
     assert made.error("slow") == "not done within 1 s, which all items together have"
     assert made.error("disk") == "None"
     assert time.monotonic() - began < 20
+
+
+def test_run_is_nearly_over(context: Context) -> None:
+    """A run's own limit counts too: its bundle is written before it is stopped."""
+    item = {"name": "slow", "command": ["sleep", "60"], "timeout": "60s"}
+    made = collect(context, [item], left=0.5)
+    assert made.error("slow") == "not done within 0.25 s, which all items together have"
 
 
 def test_piece_is_cut(context: Context) -> None:
@@ -98,6 +108,9 @@ from pathlib import Path
 from tests.handlers.conftest import EVENT
 from opsmesh.handlers.actions import registry
 from opsmesh.handlers.actions.collect import Collect
+from opsmesh.handlers.lint.check import lint
+from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.schemas.registry import load_registry
 from opsmesh.handlers.actions.contract import StepContext
 from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.schemas.envelope import encode
@@ -170,3 +183,30 @@ def test_words() -> None:
         "config_snapshot",
         "file",
     }
+
+
+LINTED = """\
+profiles:
+  p:
+    on: service.start.failed
+    actions:
+      - id: evidence
+        collect:
+          items: [journal, {name: failed, command: [no-such-tool]}]
+          report: |
+            ${{ pieces.journal.matching("x").tail(3) }} ${{ event.payload.nope }}
+      - command: ["true", "${{ steps.evidence.report }}", "${{ steps.evidence.facts.failed.n }}"]
+      - command: ["true", "${{ tail(event.payload.unit, 1) }}", "${{ steps.evidence.bundel }}"]
+"""
+
+
+def test_lint(tmp_path: Path) -> None:
+    """A report has functions of its own, a step's output its names; everything else is told."""
+    (tmp_path / "profiles.yaml").write_text(LINTED)
+    found = lint(load_profiles(tmp_path), load_registry(), folder=tmp_path, host="dev")
+    assert [(one.line, one.message) for one in sorted(found, key=lambda one: one.line)] == [
+        (7, "program 'no-such-tool' is not in PATH"),
+        (9, "service.start.failed has no payload field 'nope'"),
+        (11, "CEL has no function tail()"),
+        (11, "step 'evidence' (collect) gives no 'bundel'"),
+    ]

@@ -22,8 +22,8 @@ def render(text: str, *pieces: Piece, **variables: object) -> str:
 
 def piece(text: str | None = LINES, **facts: object) -> Piece:
     data = None if text is None else text.encode()
-    more = {"error": str(facts.pop("error"))} if "error" in facts else {}
-    return Piece(name="p.txt", source="journal", key="journal", data=data, facts=facts, **more)
+    error = None if "error" not in facts else str(facts.pop("error"))
+    return Piece(name="p.txt", source="journal", key="journal", data=data, facts=facts, error=error)
 
 
 def test_report_in_the_bundle(context: Context) -> None:

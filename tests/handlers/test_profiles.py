@@ -375,8 +375,6 @@ def test_topics(tmp_path: Path, on: str) -> None:
         ("{comand: [ls]}", "unknown key 'comand' in step in profile 'p'; did you mean 'command'?"),
         ("{id: x}", "a step needs an action: one of "),
         ("{command: [ls], emit: a.b}", "a step has one action"),
-        ("{mcp: {}}", "'mcp' is not supported by this version of opsmesh (0.1.0)"),
-        ("{command: [ls], mcp: {}}", "'mcp' is not supported by this version"),
         ("{command: ls -l}", "command: must be a list of arguments, like ['ls', '-l']"),
         (
             "{command: {argv: [ls], cwdd: /}}",

@@ -37,6 +37,7 @@ shell.command.failed automation.deadletter.redriven automation.deadletter.droppe
 automation.run.skipped automation.run.cancelled automation.profile.over_budget
 automation.step.unknown automation.step.answered
 mesh.config.rejected mesh.stream.regressed evidence.segment.sealed
+agent.tool.called mcp.tool.completed mcp.tool.failed
 a2a.message.received a2a.task.completed a2a.task.failed a2a.task.canceled a2a.task.rejected
 a2a.task.accepted a2a.task.input_required a2a.task.auth_required
 """

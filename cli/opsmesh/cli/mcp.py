@@ -1,21 +1,27 @@
-"""`opsmesh mcp`: the MCP servers that profiles call; one by hand, and other clients' taken over."""
+"""`opsmesh mcp`: the MCP servers that profiles call, and a call by hand."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from opsmesh.cli import output
-from opsmesh.router import paths
-from opsmesh.router.mcp_servers import imported, imported_file
+from opsmesh.cli import mcp_import, output
+from opsmesh.router import logs
 from opsmesh.router.settings import Settings
+from opsmesh.schemas import durations
 
 if TYPE_CHECKING:
-    from opsmesh.handlers.mcp.importing import Import
+    from opsmesh.handlers.mcp.answer import Answer
+    from opsmesh.handlers.mcp.pool import Pool
+    from opsmesh.handlers.mcp.session import Session
+    from opsmesh.handlers.secrets.store import SecretStore
+
+T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 
@@ -28,104 +34,216 @@ app = typer.Typer(
 )
 
 
-@app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="Another client's JSON file.", metavar="FILE.json")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Also servers that were imported before.")
-    ] = False,
+@app.command("ls")
+def ls(as_json: AsJson = False) -> None:
+    """Every server of the settings: whether it answers, its protocol, how many tools it has.
+
+    Exit code 1 when one does not answer.
+
+    Example: opsmesh mcp ls --json
+    """
+    servers = Settings().mcp_servers
+    rows = asyncio.run(_looked_at(sorted(servers)))
+    if as_json:
+        output.as_json(rows)
+    else:
+        output.table(
+            rows,
+            ("server", "kind", "ready", "protocol", "tools", "took_ms", "place", "error"),
+            empty="no servers; mcp_servers in config.yaml, or opsmesh mcp import FILE.json",
+        )
+    if any(row["error"] for row in rows):
+        raise typer.Exit(output.FAILED)
+
+
+@app.command("tools")
+def tools(
+    server: Annotated[str, typer.Argument(help="A server of the settings.", metavar="SERVER")],
     as_json: AsJson = False,
 ) -> None:
-    """Take over another client's servers: show, ask, write mcp_servers.json.
+    """A server's tools and their arguments, as the server itself describes them.
 
-    config.yaml is never touched, and what stands there wins. Secrets are not copied: each becomes a
-    reference, and the command that stores it is shown. With --json it only writes with --yes.
-
-    Example: opsmesh mcp import ~/.cursor/mcp.json
+    Example: opsmesh mcp tools time
     """
-    from opsmesh.handlers.mcp import importing
-    from opsmesh.router import redaction
-
-    try:
-        found = importing.read(file.read_text(encoding="utf-8"), redaction.load(Settings()))
-    except OSError as error:
-        output.fail(f"{file}: {error.strerror}", code=output.NOT_FOUND)
-    except ValueError as error:
-        output.fail(f"{file}: {error}", hint="it is the file with mcpServers in it that is wanted")
-    here = Settings().mcp_servers
-    before = imported()
-    states = {name: _state(name, one, before, here, replace) for name, one in found.servers.items()}
-    new = {
-        name: found.servers[name] for name, state in states.items() if state in ("new", "changed")
-    }
+    rows = asyncio.run(_with(server, _tools))
     if as_json:
-        output.as_json(_as_json(found, states, written=bool(new) and yes))
-    else:
-        _show(found, states)
-    if not new:
-        if not as_json:
-            output.note("nothing to write")
+        output.as_json(rows)
         return
-    if not yes and (as_json or not typer.confirm(f"Write {imported_file()}?", err=True)):
-        return
-    _write({**before, **new})
-    if not as_json:
-        output.note(f"{len(new)} written to {imported_file()}\nnext: opsmesh mcp ls")
+    output.table(
+        [
+            {
+                **row,
+                "arguments": ", ".join(_arguments(row["input_schema"])),
+                "structured": row["output_schema"] is not None,
+                "description": mcp_import.printable(" ".join(row["description"].split()))[:100],
+            }
+            for row in rows
+        ],
+        ("tool", "arguments", "structured", "description"),
+        empty=f"{server} has no tools",
+    )
 
 
-def _state(name: str, one: dict[str, Any], before: dict[str, Any], here: Any, replace: bool) -> str:
-    if name not in before:
-        return "in config.yaml" if name in here else "new"
-    if before[name] == one:
-        return "unchanged"
-    return "changed" if replace else "kept (--replace)"
+@app.command("call")
+def call(
+    server: Annotated[str, typer.Argument(help="A server of the settings.", metavar="SERVER")],
+    tool: Annotated[str, typer.Argument(help="One of its tools.", metavar="TOOL")],
+    arg: Annotated[
+        list[str],
+        typer.Option(
+            "--arg", metavar="K=V", help="An argument; V as JSON, else as text; repeatable."
+        ),
+    ] = [],  # noqa: B006 (Typer copies it)
+    timeout: Annotated[
+        str | None, typer.Option(help="The call's limit, like 10s; else the server's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call a tool as a profile would: checked, bounded, and its answer shown. No event is sent.
 
+    Example: opsmesh mcp call time get_current_time --arg timezone=Europe/Berlin
+    """
+    from opsmesh.handlers.errors import CallFailed
 
-def _show(found: Import, states: dict[str, str]) -> None:
-    for name, one in found.servers.items():
-        print(f"{states[name]}: {name}")
-        for line in json.dumps(one, indent=2, ensure_ascii=False).splitlines()[1:-1]:
-            print(f"  {_printable(line)}")
-    for name, reason in found.left_out.items():
-        output.note(f"left out: {_printable(name)}: {_printable(reason)}")
-    for text in found.notes:
-        output.note(_printable(text))
-    for one in found.moved:
-        output.note(
-            f"{one.server}: {one.where} is a secret and was not copied; store it, its whole value: "
-            f"opsmesh secret set {one.secret}"
+    arguments = dict(_argument(text) for text in arg)
+    limit = _seconds(timeout)
+
+    async def body(session: Session) -> Answer:
+        return await session.call(
+            tool, arguments, timeout=limit or session.spec.timeout, progress=_progress
         )
 
+    failure: CallFailed | None = None
+    answer: Answer | None = None
+    try:
+        answer = asyncio.run(_with(server, body))
+    except CallFailed as error:
+        failure, answer = error, error.answer
+    if as_json:
+        known = {} if answer is None else answer.output()
+        output.as_json(
+            {**known, "kind": failure and failure.kind, "error": failure and str(failure)}
+        )
+    elif answer is not None:
+        if answer.structured is not None:
+            print(
+                mcp_import.printable(
+                    json.dumps(answer.structured, indent=2, ensure_ascii=False), "\n"
+                )
+            )
+        elif answer.text:
+            print(mcp_import.printable(answer.text, "\n"))
+        for part in (*answer.parts, *(f"refused: {what}" for what in answer.refused)):
+            output.note(mcp_import.printable(part))
+    if failure is not None:
+        if as_json:
+            raise typer.Exit(output.FAILED)
+        output.fail(mcp_import.printable(str(failure)), hint=f"failure of the kind {failure.kind}")
 
-def _as_json(found: Import, states: dict[str, str], *, written: bool) -> dict[str, Any]:
-    return {
-        "file": str(imported_file()),
-        "written": written,
-        "servers": [{"name": n, "state": states[n], **one} for n, one in found.servers.items()],
-        "secrets": [
-            {"server": m.server, "where": m.where, "secret": m.secret} for m in found.moved
-        ],
-        "left_out": found.left_out,
-        "notes": found.notes,
+
+async def _looked_at(names: list[str]) -> list[dict[str, Any]]:
+    pool = _pool()
+    try:
+        return list(await asyncio.gather(*(_look(pool, name) for name in names)))
+    finally:
+        await pool.aclose()
+
+
+async def _look(pool: Pool, name: str) -> dict[str, Any]:
+    from opsmesh.handlers.errors import HandlersError
+
+    spec = pool.spec(name)
+    row: dict[str, Any] = {
+        "server": name,
+        "kind": "stdio" if spec.url is None else "http",
+        "place": spec.place,
+        "ready": "no",
+        "protocol": None,
+        "tools": None,
+        "took_ms": None,
+        "error": "",
     }
+    began = time.monotonic()
+    try:
+        session = await pool.session(name, _secrets().fill)
+        row |= {
+            "ready": "yes",
+            "protocol": session.protocol,
+            "tools": len(await session.tools()),
+            "took_ms": round((time.monotonic() - began) * 1e3),
+        }
+    except (HandlersError, ValueError) as error:
+        row["error"] = mcp_import.printable(str(error))
+    return row
 
 
-def _write(servers: dict[str, Any]) -> None:
-    path = imported_file()
-    paths.private_dir(str(path.parent))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps({"mcpServers": servers}, indent=2, ensure_ascii=False) + "\n"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+async def _with(server: str, body: Callable[[Session], Awaitable[T]]) -> T:
+    pool = _pool()
+    try:
+        return await body(await pool.session(server, _secrets().fill))
+    finally:
+        await pool.aclose()
 
 
-def _printable(text: str) -> str:
-    """Text of a stranger on a terminal: what it could steer is shown, not done."""
-    return "".join(
-        one if one.isprintable() or one == "\t" else f"\\x{ord(one):02x}" for one in text
-    )
+async def _tools(session: Session) -> list[dict[str, Any]]:
+    return [
+        {
+            "tool": tool.name,
+            "title": tool.title or "",
+            "description": tool.description or "",
+            "input_schema": tool.input_schema,
+            "output_schema": tool.output_schema,
+        }
+        for tool in await session.tools()
+    ]
+
+
+async def _progress(done: float, total: float | None, message: str | None) -> None:
+    of = f" of {total:g}" if total is not None else ""
+    output.note(f"{done:g}{of} {mcp_import.printable(message or '')}".rstrip())
+
+
+def _pool() -> Pool:
+    from opsmesh.handlers.errors import ExtraMissing
+
+    logs.configure("mcp", level="error")
+    try:
+        from opsmesh.handlers.mcp.pool import Pool
+    except ImportError as error:
+        raise ExtraMissing("mcp", str(error)) from error
+    return Pool()
+
+
+def _secrets() -> SecretStore:
+    from opsmesh.handlers.secrets import store
+    from opsmesh.schemas.exact import Known
+
+    return store.load(Settings().secrets, Known())
+
+
+def _arguments(schema: dict[str, Any]) -> list[str]:
+    required = schema.get("required")
+    must = required if isinstance(required, list) else []
+    properties = schema.get("properties")
+    names = properties if isinstance(properties, dict) else {}
+    return [mcp_import.printable(str(name)) + ("" if name in must else "?") for name in names]
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        output.fail(f"--arg {text}: is not K=V", code=output.USAGE)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else durations.parse(text)
+    except ValueError as error:
+        output.fail(f"--timeout: {error}", code=output.USAGE)
+
+
+app.command("import")(mcp_import.import_)

@@ -9,6 +9,7 @@ HandlersError
 ├── DesktopAway     nothing can be shown to a person here
 ├── SecretMissing   a secret that is referred to is nowhere
 ├── AgentFault      an agent beyond the mesh cannot be used, or does not keep to the protocol
+├── CallFailed      a tool of an MCP server was not called, or not well
 ├── TakenOver       another handler has gone on with this step
 ├── ArchiveDamaged  the evidence archive cannot be continued where it ends
 ├── SegmentDamaged  a compressed file of the archive cannot be read
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opsmesh.handlers.actions.contract import Question
+    from opsmesh.handlers.mcp.answer import Answer
 
 
 class HandlersError(Exception):
@@ -110,6 +112,15 @@ class AgentFault(HandlersError):
         self.reason = reason
         self.retryable = retryable
         self.hint = hint
+
+
+class CallFailed(HandlersError):
+    """A call of an MCP tool; `kind` is a key of the action's `on`, `answer` what came, if any."""
+
+    def __init__(self, kind: str, reason: str, *, answer: Answer | None = None) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.answer = answer
 
 
 class TakenOver(HandlersError):

@@ -3,7 +3,8 @@
 A handler that is killed leaves its step's programs running, and one that is stopped (SIGSTOP) does
 not stop them. So every program of a step holds a shared lock on a file of that step: the descriptor
 is handed down to whatever it starts, and the kernel lets go of it with the last of them. The file
-names the process groups too, for programs that close what they inherit (sudo does).
+names the process groups too, for programs that close what they inherit (sudo does), and the units
+that systemd runs for the step, whose processes inherit nothing from us.
 
 The one rule: who has the lock alone knows that nothing of the step is left on this host, and closes
 the file: a handler that wakes up later starts nothing on it any more.
@@ -24,6 +25,8 @@ from typing import Final
 
 from opsmesh.handlers.errors import TakenOver
 from opsmesh.handlers.procfs import has_open, proc, procs
+from opsmesh.handlers.sandbox import units
+from opsmesh.handlers.sandbox.units import Unit
 
 #: Seconds between TERM and KILL for what a step left behind, and between looks.
 GRACE_S: Final = 2.0
@@ -63,6 +66,10 @@ class Leash:
         if found is not None:
             os.write(descriptor, f"{pid} {found.start}\n".encode())
 
+    def unit(self, descriptor: int, unit: Unit) -> None:
+        """Name a unit that systemd is about to start."""
+        os.write(descriptor, f"unit {unit.name} {unit.manager}\n".encode())
+
 
 #: The leash of the step that this task carries out.
 _current: ContextVar[Leash | None] = ContextVar("leash", default=None)
@@ -93,6 +100,8 @@ async def clear(path: Path, *, spare: int) -> list[int]:
     """
     met: dict[int, None] = {}
     kill_at = time.monotonic() + GRACE_S
+    for unit in await asyncio.to_thread(_units, path):
+        await unit.refuse()  # one that its manager has not started yet has no process to find
     while True:
         if not (found := await asyncio.to_thread(_left, path, spare)) and _close(path):
             return list(met)
@@ -128,13 +137,35 @@ def _left(path: Path, spare: int) -> list[int]:
     finally:
         os.close(descriptor)
     groups = set()
-    for pid, start in ((int(pid), int(start)) for pid, start in named):
+    inside = {pid for unit in _units(path) for pid in units.pids(unit.name)}
+    for pid, start in ((int(one[0]), int(one[1])) for one in named if one[0] != b"unit"):
         leader = proc(pid)
         # while a group has members, its number is given to no other process
         if leader is None or leader.start == start:
             groups.add(pid)
     others = (one for one in procs() if one.pid not in (spare, os.getpid()))
-    return [one.pid for one in others if one.group in groups or has_open(one.pid, wanted)]
+    return [
+        one.pid
+        for one in others
+        if one.group in groups or one.pid in inside or has_open(one.pid, wanted)
+    ]
+
+
+def _units(path: Path) -> list[Unit]:
+    """The units that the file names."""
+    try:
+        descriptor = _open(path, create=False)
+    except FileNotFoundError:
+        return []
+    try:
+        named = [line.decode().split() for line in _lines(descriptor)]
+    finally:
+        os.close(descriptor)
+    return [
+        Unit(one[1], one[2])
+        for one in named
+        if len(one) == 3 and one[0] == "unit" and units.NAME.fullmatch(one[1])
+    ]
 
 
 def _close(path: Path) -> bool:

@@ -2,8 +2,9 @@
 
 Whatever way `run` ends, nothing of the group is left: the whole group is killed after the time
 limit, on cancellation, and when the program ends but has left children behind. A child that moved
-to a session of its own (`setsid`) is out of reach here. What a step starts is on its leash, so that
-it is found also when this process ends before it can do any of that.
+to a session of its own (`setsid`) is out of reach here, unless it is in a unit or a sandbox. What
+a step starts is on its leash, so that it is found also when this process ends before it can do any
+of that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import IO, Any, Final
 
 from opsmesh.handlers import leash
 from opsmesh.handlers.errors import Unstartable
+from opsmesh.handlers.sandbox import units
+from opsmesh.handlers.sandbox.units import Unit
 
 #: Seconds between TERM and KILL.
 GRACE_S: Final = 2.0
@@ -80,13 +83,15 @@ async def run(
     timeout: float | None = None,  # noqa: ASYNC109 (the limit is the program's, not this call's)
     output_limit: int = OUTPUT_LIMIT,
     grace: float = GRACE_S,
+    unit: Unit | None = None,
 ) -> ProcessResult:
     """Run `argv` to its end, or to `timeout` seconds; Unstartable when it cannot be started.
 
-    `stdin` is a file, or what the program reads; without it, it reads nothing.
+    `stdin` is a file, or what the program reads; without it, it reads nothing. `unit`
+    is what the program of `argv` starts, or becomes: nothing of it is left either.
     """
     started = time.monotonic()
-    process = _start(tuple(argv), env=env, cwd=cwd, stdin=stdin)
+    process = _start(tuple(argv), env=env, cwd=cwd, stdin=stdin, unit=unit)
     ended = _ended(process.pid)
     tails: list[_Tail] = []
     timed_out = False
@@ -98,7 +103,7 @@ async def run(
     except TimeoutError:
         timed_out = True
     finally:
-        await _uninterrupted(_stop(process, ended, tails, grace))
+        await _uninterrupted(_stop(process, ended, tails, grace, unit))
     code = process.returncode
     out, err = tails
     return ProcessResult(
@@ -113,7 +118,12 @@ async def run(
 
 
 def _start(
-    argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path | None, stdin: Path | bytes | None
+    argv: tuple[str, ...],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    stdin: Path | bytes | None,
+    unit: Unit | None,
 ) -> subprocess.Popen[bytes]:
     if not argv:
         raise Unstartable(argv, "the argument list is empty")
@@ -125,6 +135,8 @@ def _start(
     with contextlib.ExitStack() as stack:
         tie = leash.current()
         held = None if tie is None else stack.enter_context(tie.starting())
+        if tie is not None and held is not None and unit is not None:
+            tie.unit(held, unit)  # before there is one: we may not live to tell
         process = _popen(
             argv, env=env, cwd=cwd, stdin=stdin, pass_fds=() if held is None else (held,)
         )
@@ -195,9 +207,17 @@ def _ended(pid: int) -> asyncio.Future[None]:
 
 
 async def _stop(
-    process: subprocess.Popen[bytes], ended: asyncio.Future[None], tails: list[_Tail], grace: float
+    process: subprocess.Popen[bytes],
+    ended: asyncio.Future[None],
+    tails: list[_Tail],
+    grace: float,
+    unit: Unit | None,
 ) -> None:
     """End what is left of the group, then the reading of its output."""
+    if unit is not None:
+        left = await asyncio.to_thread(units.pids, unit.name)
+        if left or not ended.done():
+            await unit.stop(grace)
     if not ended.done():
         _signal_group(process.pid, signal.SIGTERM)
         await asyncio.wait([ended], timeout=grace)

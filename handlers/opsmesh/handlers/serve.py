@@ -23,11 +23,13 @@ from opsmesh.handlers.bundles.sharing import Sharing
 from opsmesh.handlers.desktop import board
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.desktop.buttons import Buttons
+from opsmesh.handlers.desktop.questions import Questions
 from opsmesh.handlers.live import triggering, versions
 from opsmesh.handlers.live.consumers import CANDIDATE, consumer_name, runs_here
 from opsmesh.handlers.live.owner import GRACE, Owner
 from opsmesh.handlers.live.position import Positions
 from opsmesh.handlers.live.records import Recorder
+from opsmesh.handlers.mcp import program
 from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import (
     Profile,
@@ -123,7 +125,8 @@ class Server:
             client, self._services.ledger, host=settings.host, hindrance=self._hindrance
         )
         self._canceller = Canceller(client, self._cancel)
-        self._per_minute = settings.notify.per_minute
+        self._notify = settings.notify
+        self._questions: Questions | None = None
         self._triggers: Consumer | None = None
         self._active: dict[str, Active] = {}
         self._candidates: dict[str, Owner] = {}
@@ -156,8 +159,10 @@ class Server:
         await self._triggers.start()
         await self._desk.start()
         await self._canceller.start()
-        (await self._services.shared.get(notify_action.SHARED, self._board)).resume()
+        await self._open_board()
         self._background.append(asyncio.create_task(self._watch()))
+        # what handlers that were killed have left of their MCP servers
+        self._background.append(asyncio.create_task(program.sweep(program.folder())))
         self._background.append(asyncio.create_task(self._look_again()))
         self._background.append(asyncio.create_task(self._sharing.run()))
         await self._say("mesh.component.started", "info", component="handlers")
@@ -166,6 +171,8 @@ class Server:
         """Let running work end for a while, and let go of the rest."""
         await tasks.end(self._background)  # no file is taken up any more
         await self._desk.stop()
+        if self._questions is not None:
+            await self._questions.stop()
         await self._canceller.stop()
         if self._triggers is not None:
             await self._triggers.stop()
@@ -176,6 +183,15 @@ class Server:
             async with asyncio.timeout(2):
                 await self._say("mesh.component.stopped", "info", component="handlers")
 
+    async def _open_board(self) -> None:
+        shown = await self._services.shared.get(notify_action.SHARED, self._board)
+        shown.resume()
+        if self._notify.approvals == "show":
+            self._questions = Questions(
+                self._client, shown, host=self._host, redactor=self._services.redactor
+            )
+            await self._questions.start()
+
     async def _board(self) -> Board:
         """What this desktop shows; nobody is asked for one before there is something to show."""
         buttons = Buttons(
@@ -183,10 +199,11 @@ class Server:
             self._services.ledger,
             host=self._host,
             bundles=self._services.bundles,
+            key=lambda: self._services.question_key,
             in_force=self._known,
         )
         file = Path(paths.runtime_dir(), board.FILE)
-        return Board(self._per_minute, press=buttons.press, file=file)
+        return Board(self._notify.per_minute, press=buttons.press, file=file)
 
     def _known(self, name: str) -> Profile | None:
         active = self._active.get(name)

@@ -79,6 +79,16 @@ class Template:
         """Top-level names that the placeholders read."""
         return frozenset().union(*(p.names for p in self._parts if isinstance(p, Expression)))
 
+    @property
+    def leads(self) -> frozenset[str]:
+        """Top-level names that may decide its first character."""
+        found: frozenset[str] = frozenset()
+        for part in self._parts:
+            if isinstance(part, str):
+                break
+            found |= part.names if isinstance(part, Expression) else frozenset()
+        return found
+
     def render(self, variables: Mapping[str, Any]) -> Any:
         """The value for these variables; TemplateError names the placeholder without an answer."""
         if len(self._parts) == 1 and isinstance(self._parts[0], Expression):

@@ -62,6 +62,7 @@ def validate(
         host=settings.host,
         strict=strict,
         strict_topics=settings.strict_topics,
+        servers=settings.mcp_servers,
     )
     problems = [*found.problems, *registry.problems]
     if as_json:

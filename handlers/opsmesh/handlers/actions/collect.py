@@ -49,8 +49,8 @@ TOTAL_BYTES: Final = 64 * 1024 * 1024
 #: Seconds that all items together may take, where the step has no limit of its own: less than the
 #: minute that an attempt has.
 TOTAL_S: Final = 45.0
-#: Seconds of the step's own limit that are left for writing the bundle.
-WRITING_S: Final = 2.0
+#: Seconds of the step's and the run's limits that are left for ending what hangs, and for writing.
+WRITING_S: Final = 5.0
 #: Seconds that a program gets to end, before nobody waits for its collector any more.
 GRACE_S: Final = 5.0
 #: Bytes of JSON of all facts in the step's output, which lies in the ledger.
@@ -221,7 +221,7 @@ class Collect:
         return StepResult(ok=True, output=output, evidence_path=str(folder))
 
     async def _collect(self, ctx: StepContext, env: Mapping[str, str]) -> list[Piece]:
-        limit = TOTAL_S if ctx.timeout is None else max(ctx.timeout - WRITING_S, ctx.timeout / 2)
+        limit = _limit(ctx)
         asked = [asyncio.create_task(_ask(item, ctx, env)) for item in self._items]
         try:
             _, late = await asyncio.wait(asked, timeout=limit)
@@ -239,6 +239,17 @@ class Collect:
             else:
                 found += task.result()
         return found
+
+
+def _limit(ctx: StepContext) -> float:
+    """Seconds for all items: a bundle with half of the evidence is written before it is too late
+    for the step, or for its whole run."""
+    ends = [end for end in (ctx.timeout, ctx.left) if end is not None]
+    return min([TOTAL_S if ctx.timeout is None else ctx.timeout, *(_less(end) for end in ends)])
+
+
+def _less(end: float) -> float:
+    return max(end - WRITING_S, end / 2)
 
 
 def _items(specs: Sequence[_Item]) -> Iterator[Item]:

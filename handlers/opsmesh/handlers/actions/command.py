@@ -13,9 +13,11 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from opsmesh.handlers import process
+from opsmesh.handlers.actions import confined
+from opsmesh.handlers.actions.arguments import Arguments
+from opsmesh.handlers.actions.confined import Confined
 from opsmesh.handlers.actions.contract import StepContext, StepResult
-from opsmesh.handlers.actions.environment import PREFIX, step_environment, write_event
+from opsmesh.handlers.actions.environment import PREFIX, write_event
 from opsmesh.handlers.actions.spec import Argv, SecretText, Spec, Text
 from opsmesh.handlers.errors import SecretMissing, TemplateError, Unstartable
 from opsmesh.handlers.process import ProcessResult
@@ -45,13 +47,14 @@ class StdinSpec(Spec):
     text: SecretText
 
 
-class CommandSpec(Spec):
+class CommandSpec(Confined):
     """The value of `command`, written out."""
 
     argv: Argv
     cwd: Text | None = None
     env: Annotated[dict[str, SecretText], AfterValidator(_variables)] = Field(default_factory=dict)
     stdin: Literal["event", "none"] | StdinSpec = "none"
+    options_from_events: bool = False
     output_limit: Annotated[int, Field(ge=0, le=MAX_OUTPUT_LIMIT)] = OUTPUT_LIMIT
 
 
@@ -63,7 +66,8 @@ class Command:
 
     def __init__(self, spec: CommandSpec) -> None:
         self._spec = spec
-        self._argv = [Template(argument) for argument in spec.argv]
+        self._arguments = Arguments(spec.argv, options=spec.options_from_events)
+        self.confinement = spec.confinement()
         self._cwd = None if spec.cwd is None else Template(spec.cwd)
         self._env = {name: Template(text, secrets=True) for name, text in spec.env.items()}
         given = spec.stdin
@@ -87,17 +91,19 @@ class Command:
     async def run(self, ctx: StepContext) -> StepResult:
         """Run it to its end, or to the step's time limit."""
         try:
-            argv = [argument.render_text(ctx.variables) for argument in self._argv]
+            argv = self._arguments.render(ctx.variables)
             extra = {name: await _filled(value, ctx) for name, value in self._env.items()}
             stdin = await self._input(ctx)
             cwd = ctx.workdir if self._cwd is None else self._folder(ctx)
             event_file = write_event(ctx)
-            ended = await process.run(
+            ended = await confined.run(
                 argv,
-                env=step_environment(ctx, event_file, extra),
+                self.confinement,
+                ctx,
+                event_file=event_file,
+                extra=extra,
                 cwd=cwd,
                 stdin=event_file if self._spec.stdin == "event" else stdin,
-                timeout=ctx.timeout,
                 output_limit=self._spec.output_limit,
             )
         except (SecretMissing, TemplateError, Unstartable) as error:

@@ -180,6 +180,8 @@ class StepResult:
     error: str | None = None
     #: Whether another attempt could end differently.
     retryable: bool = True
+    #: Whether the run is dead-lettered in any case, also with `continue_on_error`.
+    dead_letter: bool = False
     timed_out: bool = False
 
 

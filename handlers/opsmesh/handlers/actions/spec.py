@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from opsmesh.handlers.actions.arguments import OUTSIDE, script_of
 from opsmesh.handlers.template import Template
 from opsmesh.schemas import durations
 
@@ -44,8 +45,14 @@ def _argument(value: str) -> str:
 def _argv(value: list[str]) -> list[str]:
     if not value[0]:
         raise ValueError("the program's name is empty")
-    if Template(value[0]).names & {"event", "events", "steps"}:
+    if Template(value[0]).names & OUTSIDE:
         raise ValueError("the program itself cannot come from an event; its arguments can")
+    script = script_of(value)
+    if script is not None and Template(value[script]).names & OUTSIDE:
+        raise ValueError(
+            f"argument {script} is the text of a program, and cannot come from an event: write "
+            """[sh, -c, 'echo "$1"', sh, "${{ … }}"], which hands it over as data"""
+        )
     return value
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from opsmesh.handlers.collectors.contract import Piece
-from opsmesh.handlers.template import Template, as_text, plain
+from opsmesh.handlers.template import Secret, Template, as_text, plain
 from opsmesh.router.conditions import ConditionError, Expression
 
 #: Characters of an answer within a line; lines of a block, and characters of each.
@@ -46,7 +46,12 @@ class ReportTemplate:
 
     def __init__(self, text: str | None) -> None:
         self._whole = text is None
-        self._parts = Template(DEFAULT if text is None else text, also=ALSO).parts
+        parts: list[str | Expression] = []
+        for part in Template(DEFAULT if text is None else text, also=ALSO).parts:
+            if isinstance(part, Secret):
+                raise ValueError("a report holds no secret")  # noqa: TRY004 (a person's mistake)
+            parts.append(part)
+        self._parts = tuple(parts)
 
     def render(
         self, pieces: Sequence[Piece], variables: Mapping[str, Any]

@@ -13,6 +13,8 @@ from typing import Final
 from opsmesh.handlers.bundles import folders
 from opsmesh.schemas import times
 
+#: Seconds after which what a killed process has left half done is nobody's any more.
+LEFT_S: Final = 86400.0
 #: Where bundles of other hosts are kept once they were fetched.
 FETCHED: Final = ".fetched"
 
@@ -74,8 +76,22 @@ def remove(chosen: Sequence[Old]) -> list[Old]:
 
 
 def clear(bundles: Path, *, older_than_s: float, max_bytes: int) -> list[Old]:
-    """Remove what the settings let go."""
+    """Remove what the settings let go, and what was never finished."""
+    _sweep(bundles, times.now_us() - round(LEFT_S * 1e6))
     return remove(choose(bundles, older_than_s=older_than_s, max_bytes=max_bytes))
+
+
+def _sweep(bundles: Path, before_us: int) -> None:
+    """Remove folders that were written aside and never put in their place."""
+    for place in (*bundles.glob("????-??-??"), bundles / FETCHED):
+        for folder in place.glob(".*"):
+            with contextlib.suppress(OSError):
+                if folder.is_dir() and folder.lstat().st_mtime_ns // 1000 < before_us:
+                    shutil.rmtree(folder, ignore_errors=True)
+    for packed in bundles.glob(".pack-*"):
+        with contextlib.suppress(OSError):
+            if packed.lstat().st_mtime_ns // 1000 < before_us:
+                packed.unlink()
 
 
 def _all(bundles: Path) -> list[Old]:

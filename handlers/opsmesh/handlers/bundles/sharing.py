@@ -64,27 +64,30 @@ class Sharing:
         while True:
             self._bundled.clear()
             try:
-                await self.once()
-                delay, wait = RETRY_S, LOOK_S
+                alone = await self.once() is not None
+                delay, wait = RETRY_S, LOOK_S if alone else RETRY_MAX_S
             except (NatsError, OSError, TimeoutError) as error:
                 log.warning("bundles.not_shared", error=f"{type(error).__name__}: {error}")
+                wait, delay = delay, min(2 * delay, RETRY_MAX_S)
+            except Exception:  # a folder that nobody foresaw costs no other bundle
+                log.exception("bundles.not_shared")
                 wait, delay = delay, min(2 * delay, RETRY_MAX_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._bundled.wait()
 
-    async def once(self) -> int:
-        """Share all that waits, and remove what is too old; how many were shared."""
+    async def once(self) -> int | None:
+        """Share all that waits, and remove what is too old; how many were shared, None while
+        another process of this host is at it."""
         if not await asyncio.to_thread(self._bundles.is_dir):
             return 0
         shared = 0
         with alone(self._bundles) as mine:
             if not mine:
-                return 0
+                return None
             if self._settings.share:
                 for one in await asyncio.to_thread(waiting, self._bundles, self._settings):
-                    await self._share(one)
-                    shared += 1
+                    shared += await self._share(one)
             gone = await asyncio.to_thread(
                 retention.clear,
                 self._bundles,
@@ -95,26 +98,30 @@ class Sharing:
                 log.info("bundles.removed", count=len(gone))
         return shared
 
-    async def _share(self, one: Waiting) -> None:
+    async def _share(self, one: Waiting) -> bool:
         with tempfile.NamedTemporaryFile(prefix=".pack-", dir=self._bundles) as packed:
             path = Path(packed.name)
             try:
                 bundle_id = await asyncio.to_thread(_pack, one.folder, path)
-            except (BadBundle, OSError) as error:
+            except BadBundle as error:
                 # evidence that was changed is not given away as if it were none
                 log.warning("bundle.refused", folder=str(one.folder), error=str(error))
                 await asyncio.to_thread(_note, one.folder, "refused")
-                return
+                return False
+            except OSError as error:  # it was removed meanwhile, or the disk is full: another time
+                log.warning("bundle.not_packed", folder=str(one.folder), error=str(error))
+                return False
             size = path.stat().st_size
             if size > MAX_ARCHIVE:
                 log.warning("bundle.too_large", folder=str(one.folder), bytes=size)
                 await asyncio.to_thread(_note, one.folder, "too large")
-                return
+                return False
             if removed := await self._store.make_room(size):
                 log.warning("bundles.made_room", removed=removed)
             await self._store.put(path, bundle_id, one.manifest)
             await asyncio.to_thread(_note, one.folder, bundle_id)
             log.info("bundle.shared", bundle=bundle_id[:12], bytes=size, folder=one.folder.name)
+            return True
 
 
 def mark(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -60,12 +60,15 @@ class Board:
     press: Press | None = None
     file: Path | None = None
     clock: Callable[[], float] = time.monotonic
+    #: Called when a notification daemon has appeared.
+    appeared: Callable[[], None] | None = None
     _shown: dict[int, Shown] = field(default_factory=dict)
     _said: dict[str, rates.Said] = field(default_factory=dict)
     _sent: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._resuming: asyncio.Task[None] | None = None
         self._signals: asyncio.Queue[Signal] = asyncio.Queue()
         self._daemon = Daemon(self._signals.put_nowait)
         #: Held while a notice is on its way: a button may be pressed before its id is known here.
@@ -81,7 +84,12 @@ class Board:
         """Take up what a predecessor has left on the screen."""
         left = self._load()
         if any(shown.notice.buttons for shown in left):
-            self._do(self._take_up(left))
+            self._resuming = self._do(self._take_up(left))
+
+    async def settled(self) -> None:
+        """Return once what a predecessor has left is taken up."""
+        if self._resuming is not None:
+            await asyncio.wait([self._resuming])
 
     def admit(self, notice: Notice) -> int | None:
         """Whether the notice's profile may say something now: how many were held back before, or
@@ -106,10 +114,20 @@ class Board:
                 await self._send(notice, worded(notice, count, held), away)
                 return Outcome(by=notify_send.PROGRAM, count=count)
 
-    async def close(self, *, question: str) -> None:
-        """Take the notice of a question away that has ended."""
-        for shown in [one for one in self._shown.values() if one.notice.question == question]:
-            await self._close(shown)
+    def questions(self) -> set[str]:
+        """The questions that are on the screen."""
+        return {one.notice.question for one in self._shown.values() if one.notice.question}
+
+    async def close(self, *, question: str, run_id: str = "") -> None:
+        """Take the notice of a question away that has ended, and those of its run that are there
+        to answer it and for nothing else."""
+        async with self._showing:
+            for shown in list(self._shown.values()):
+                notice = shown.notice
+                answers = all(button.does in ANSWERS for button in notice.buttons)
+                of_run = run_id and notice.run_id == run_id and notice.buttons and answers
+                if notice.question == question or (of_run and not notice.question):
+                    await self._close(shown)
 
     def was_sent(self, once: str, target: str) -> bool:
         """Whether a notice has gone to a target already."""
@@ -218,11 +236,13 @@ class Board:
     async def _changed(self, owner: str) -> None:
         """The daemon that gave the ids is gone; its successor gets what has buttons again."""
         lost = [one for one in self._shown.values() if not self._is_there(one)]
-        if not owner or not lost:  # until there is one
+        if not owner:  # until there is one
             return
         for one in lost:
             self._shown.pop(one.id, None)
         await self._again(lost)
+        if self.appeared is not None:
+            self.appeared()
 
     async def _again(self, lost: list[Shown]) -> None:
         for shown in [one for one in lost if one.notice.buttons][-AGAIN:]:
@@ -251,10 +271,11 @@ class Board:
                         await self._daemon.close(one.id)
             await self._again(dead)
 
-    def _do(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _do(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _load(self) -> list[Shown]:
         if self.file is None:

@@ -17,10 +17,11 @@ from typing import Final
 from nats.aio.client import Client
 
 from opsmesh.handlers import process
-from opsmesh.handlers.desktop.notice import Button, Notice
+from opsmesh.handlers.desktop.notice import ANSWERS, Button, Notice
 from opsmesh.handlers.feedback import feedback
 from opsmesh.handlers.live import firing
 from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.runs import approvals, asking
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router import trigger
 from opsmesh.router.topology import EVENTS
@@ -36,7 +37,8 @@ VIA: Final = "notification"
 
 
 class Buttons:
-    """Does what a pressed button is for; `in_force` gives a profile as it acts now, or None."""
+    """Does what a pressed button is for; `in_force` gives a profile as it acts now, or None, and
+    `key` is what the tokens of this host's questions are made with."""
 
     def __init__(
         self,
@@ -45,16 +47,20 @@ class Buttons:
         *,
         host: str,
         bundles: Path,
+        key: Callable[[], bytes],
         in_force: Callable[[str], Profile | None],
     ) -> None:
         self._client = client
         self._ledger = ledger
         self._host = host
         self._bundles = bundles
+        self._key = key
         self._in_force = in_force
 
     async def press(self, notice: Notice, button: Button) -> str:
         """Do it; what is to be said of it, or ""."""
+        if button.does in ANSWERS:
+            return await self._answer(notice, "granted" if button.does == "approve" else "denied")
         run = await self._run(notice)
         if run is None:
             return f"{button.label}: its run is no longer on record"
@@ -62,9 +68,29 @@ class Buttons:
             return await self._judge(run)
         if button.does == "open_evidence":
             return await self._open(run)
-        if button.does == "trigger":
-            return await self._trigger(run, notice, button)
-        return "nothing of this run waits for an answer"
+        return await self._trigger(run, notice, button)
+
+    async def _answer(self, notice: Notice, verdict: approvals.Verdict) -> str:
+        question = notice.question
+        if not question:
+            async for one in approvals.waiting(self._client):
+                if one.run.run_id == notice.run_id:
+                    question = one.asked.id
+        if not question:
+            return "nothing of this run waits for an answer"
+        try:
+            await approvals.answer(
+                self._client,
+                question,
+                verdict,
+                by=user(),
+                via=VIA,
+                host=self._host,
+                token=asking.token(self._key(), question),
+            )
+        except approvals.ApprovalError as error:
+            return f"not taken: {error}"
+        return ""
 
     async def _run(self, notice: Notice) -> Run | None:
         found = None

@@ -5,12 +5,15 @@ The files' own errors come first; a profile that has one is not looked at any fu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from opsmesh.handlers.lint import commands, expressions, loops, reach, topics, unknown
+from opsmesh.handlers.lint import commands, confined, expressions, loops, reach, topics, unknown
+from opsmesh.handlers.lint import servers as servers_
 from opsmesh.handlers.lint.finding import SEVERITIES, Finding
 from opsmesh.handlers.lint.places import Places, Source
 from opsmesh.handlers.profiles.profile import ProfileSet
+from opsmesh.router.mcp_servers import McpServer
 from opsmesh.schemas.registry import Registry
 
 
@@ -23,12 +26,14 @@ def lint(
     path: str | None = None,
     strict: bool = False,
     strict_topics: bool = False,
+    servers: Mapping[str, McpServer] | None = None,
 ) -> list[Finding]:
     """Errors, then warnings, then notes, each in the order of files and lines.
 
     `folder` is the one that the profiles' files are named from. `path` is where programs are looked
     for, the PATH of actions unless given. With `strict` a program that is not here is an error,
-    with `strict_topics` a topic that is not registered.
+    with `strict_topics` a topic that is not registered. `servers` are the MCP servers of the
+    settings; without them nothing is said of servers.
     """
     profiles = list(found.profiles.values())
     sources = {
@@ -46,7 +51,10 @@ def lint(
         result += topics.lint(profile, place, registry, emitted=emitted, strict=strict_topics)
         result += reach.lint(profile, place, registry, host=host)
         result += commands.lint(profile, place, path=path, strict=strict)
+        result += confined.lint(profile, place, strict=strict)
         result += unknown.lint(profile, place)
+        if servers is not None:
+            result += servers_.lint(profile, place, servers, strict=strict)
     result += loops.lint(profiles, places, registry)
     unique = dict.fromkeys(result)  # profiles may share a text by a YAML anchor
     return sorted(unique, key=_order)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from opsmesh.handlers.bundles import report
 from opsmesh.handlers.lint import cel, kinds, scenes
 from opsmesh.handlers.lint.finding import Finding
 from opsmesh.handlers.lint.kinds import Type
@@ -27,6 +28,9 @@ _OUTPUTS: Final[dict[str, dict[str, Type]]] = {
         "path": kinds.TEXT,
         "files": replace(kinds.LIST, item=kinds.TEXT),
         "errors": replace(kinds.LIST, item=kinds.TEXT),
+        "bundle": kinds.TEXT,
+        "report": kinds.TEXT,
+        "facts": kinds.MAP,
     },
     "command": {
         "stdout": kinds.TEXT,
@@ -36,7 +40,20 @@ _OUTPUTS: Final[dict[str, dict[str, Type]]] = {
         "duration_ms": kinds.FLOAT,
     },
     "emit": {"id": kinds.TEXT, "topic": kinds.TEXT},
+    "mcp": {
+        "structured": kinds.ANY,
+        "text": kinds.TEXT,
+        "truncated": kinds.BOOL,
+        "is_error": kinds.BOOL,
+        "parts": replace(kinds.LIST, item=kinds.TEXT),
+        "refused": replace(kinds.LIST, item=kinds.TEXT),
+        "duration_ms": kinds.FLOAT,
+        "event": kinds.of(str | None),
+        "kind": kinds.TEXT,
+    },
 }
+#: What is said of the functions that a report has beside CEL's own.
+_OF_REPORTS: Final = frozenset(f"CEL has no function {name}()" for name in report.FUNCTIONS)
 _EVERY_STEP: Final = {
     "ok": kinds.BOOL,
     "exit_code": kinds.of(int | None),
@@ -106,7 +123,8 @@ def _placeholders(profile: Profile, places: Places, registry: Registry) -> Itera
                 if tree is None:
                     continue
                 for said in scenes.read(tree, over, names, registry).said:
-                    yield _finding(places, where, said, text=text, at=at + said.at)
+                    if not (said.message in _OF_REPORTS and where[-2:] == ("collect", "report")):
+                        yield _finding(places, where, said, text=text, at=at + said.at)
 
 
 def placeholders(text: str) -> Iterator[tuple[int, str]]:

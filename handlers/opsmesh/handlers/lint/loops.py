@@ -87,6 +87,9 @@ def outs(profile: Profile) -> list[Out]:
             found.append(Out(topic=topic, known={}, where=at, counts=False))
         if step.action.key == "a2a":
             found += _answers(spec, number)
+        if step.action.key == "mcp" and spec["result"]:
+            at = ("actions", number, "mcp", "result")
+            found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
         if step.action.key != "emit":
             continue
         payload = spec["payload"] if isinstance(spec["payload"], dict) else {}

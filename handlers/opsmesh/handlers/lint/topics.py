@@ -96,6 +96,8 @@ def _emits(profile: Profile) -> Iterator[tuple[Where, str]]:
         if step.action.key == "emit":
             where: Where = ("actions", number, "emit", "topic")
             yield where, step.action.describe()["topic"]
+        elif step.action.key == "mcp" and (topic := step.action.describe()["result"]):
+            yield ("actions", number, "mcp", "result"), topic
 
 
 def _nodes(node: cel.Node | None) -> Iterator[cel.Node]:

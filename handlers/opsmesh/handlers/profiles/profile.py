@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -25,7 +26,6 @@ from opsmesh.handlers.errors import ConfigError
 from opsmesh.handlers.profiles import yamlfile
 from opsmesh.handlers.profiles.reporter import Reporter
 from opsmesh.handlers.profiles.spec import (
-    LATER,
     ApproveSpec,
     ExposeSpec,
     FalsePositivesSpec,
@@ -257,9 +257,24 @@ def _load_profile(
     except ValidationError as error:
         reporter.add_validation(base, error, model=ProfileSpec)
     steps = _load_steps(base, value.get("actions"), found, reporter)
+    if spec is not None and spec.tools is not None and len(reporter.errors) == before:
+        _check_tools(base, spec.tools, steps, reporter)
     if spec is None or len(reporter.errors) > before:
         return None
     return _profile(str(name), spec, steps, document)
+
+
+def _check_tools(
+    base: yamlfile.Where, tools: list[str], steps: list[Step], reporter: Reporter
+) -> None:
+    """The profile's own list of what it may call, against what its steps do call."""
+    for index, step in enumerate(steps):
+        called: str | None = getattr(step.action, "calls", None)
+        if called is None or any(fnmatchcase(called, pattern) for pattern in tools):
+            continue
+        where = (*base, "actions", index, step.action.key, "tool")
+        hint = did_you_mean(called, tools) or f"; add it to 'tools': {called}"
+        reporter.add(where, f"{called} is not among the 'tools' of the profile{hint}")
 
 
 def _load_steps(
@@ -336,8 +351,6 @@ def _load_step(
 def _unknown_step_key(key: str, known: list[str], found: registry.Found) -> str:
     if key in found.problems:
         return f"the plug-in for {key!r} is broken: {found.problems[key]}"
-    if f"actions.{key}" in LATER:
-        return Reporter.later(key)
     return f"unknown key {key!r} in step{did_you_mean(key, known)}"
 
 

@@ -37,12 +37,7 @@ from opsmesh.router.rule import DEFAULT_MAX_HOPS, ProfileState, Rule
 DEFAULT_TIMEOUT_S: Final = 60.0
 
 #: Keys of later versions, by where they stand.
-LATER: Final = frozenset(
-    {
-        *("slo", "approve", "notify", "mcp"),
-        "actions.mcp",
-    }
-)
+LATER: Final = frozenset({"slo"})
 
 _RETRY: Final = Retry()
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -223,6 +218,13 @@ class ProfileSpec(Spec):
         ExposeSpec | None,
         BeforeValidator(_exposed),
         Field(description="Whether `opsmesh a2a serve` offers it to agents; true, or what of it."),
+    ] = None
+    tools: Annotated[
+        list[Annotated[str, Field(min_length=1)]] | None,
+        Field(
+            description="MCP tools that its steps may call, as SERVER/TOOL; * stands for any. "
+            "Unset: those that mcp_servers allows."
+        ),
     ] = None
     actions: Annotated[list[dict[str, Any]], Field(min_length=1)]
 

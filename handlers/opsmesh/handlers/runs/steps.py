@@ -53,6 +53,8 @@ class Failure:
     step: str
     error: str
     retryable: bool = True
+    #: The run is given up, also where its step says `continue_on_error`.
+    final: bool = False
     retry_in_s: float | None = None
 
 
@@ -129,7 +131,9 @@ async def attempt(
         if ended is None and record.state == "started":
             with leash.on(leash_path(around.workdirs, run, step.id)):
                 ended = await _run(profile, step, record, held, around)
-        if isinstance(ended, Paused) or (ended is not None and not step.continue_on_error):
+        if isinstance(ended, Paused):
+            return ended
+        if ended is not None and (ended.final or not step.continue_on_error):
             return ended
     return None
 
@@ -211,7 +215,8 @@ async def _run(
     return Failure(
         step=step.id,
         error=said or "failed",
-        retryable=result.retryable,
+        retryable=result.retryable and not result.dead_letter,
+        final=result.dead_letter,
         retry_in_s=asked.delay_s if asked else None,
     )
 

@@ -16,6 +16,7 @@ from opsmesh.schemas.payloads import (
     editor,
     evidence,
     files,
+    mcp,
     mesh,
     notebook,
     package,
@@ -41,6 +42,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     *a2a.TOPICS,
     *agent.TOPICS,
     *automation.TOPICS,
+    *mcp.TOPICS,
     *mesh.TOPICS,
     *evidence.TOPICS,
 )

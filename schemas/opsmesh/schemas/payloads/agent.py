@@ -1,8 +1,9 @@
-"""agent.*: coding agents' sessions (Codex). Metadata only: never prompts, answers or output."""
+"""agent.*: coding agents' sessions (Codex), and what agents call of the mesh over MCP. Metadata
+only: never prompts, answers or output."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from opsmesh.schemas.topics import Payload, Topic, doc
 
@@ -80,6 +81,26 @@ class AgentError(Payload, frozen=True, kw_only=True):
 
 _SESSION: Final = "01a205fc-ddc4-7221-a64d-3394619e70d8"
 
+
+class AgentToolCalled(Payload, frozen=True, kw_only=True):
+    """An MCP client called a tool of the mesh, or read a resource. Never what it got for it."""
+
+    server: Annotated[Literal["mcp", "checks"], doc("whose tool it is")]
+    tool: Annotated[str, doc("the tool's name; a resource's address")]
+    client: Annotated[str, doc("what the client calls itself; nobody checks it")] = ""
+    client_version: Annotated[str, doc("the version that it says it has")] = ""
+    transport: Annotated[Literal["stdio", "http"], doc("how it came")] = "stdio"
+    arguments: Annotated[
+        dict[str, Any] | None, doc("what it asked for, cut; a stranger's data")
+    ] = None
+    outcome: Annotated[
+        Literal["called", "ok", "failed", "refused", "cancelled"],
+        doc("how it went; called: it has begun to act"),
+    ] = "ok"
+    error: Annotated[str | None, doc("why it failed or was refused, cut")] = None
+    duration_ms: Annotated[float | None, doc("run time, milliseconds")] = None
+
+
 TOPICS: Final = (
     Topic(
         "agent.session.started",
@@ -146,6 +167,22 @@ TOPICS: Final = (
             "message": "We’re currently experiencing high demand.",
             "session": _SESSION,
             "code": "internal_server_error",
+        },
+    ),
+    Topic(
+        "agent.tool.called",
+        payload=AgentToolCalled,
+        owner="opsmesh",
+        severity="info",
+        description="An MCP client called a tool of `mcp serve` or `checks serve`.",
+        example={
+            "server": "mcp",
+            "tool": "search_events",
+            "client": "claude-code",
+            "client_version": "2.1.0",
+            "arguments": {"topics": ["python.>"], "limit": 20},
+            "outcome": "ok",
+            "duration_ms": 41.5,
         },
     ),
 )

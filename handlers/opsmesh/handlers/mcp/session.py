@@ -1,0 +1,418 @@
+"""One session with one server: opened, used by many steps at once, and ended by its owner.
+
+The one rule: what the SDK opens in a task it must close in the same one (its task groups and cancel
+scopes are bound to it). So a task of its own, the owner, holds the session open, and steps only
+send requests, each in its own task. What a step starts it ends: a request that is cancelled is
+cancelled at the server too, and the session goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from mcp.client import Client
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INVALID_REQUEST,
+    ErrorData,
+    Implementation,
+    Tool,
+    ToolListChangedNotification,
+)
+from pydantic import ValidationError
+
+from opsmesh.handlers.errors import CallFailed, Unstartable
+from opsmesh.handlers.mcp import answer, schema
+from opsmesh.handlers.mcp.answer import Answer
+from opsmesh.handlers.mcp.http import http_transport
+from opsmesh.handlers.mcp.program import Program
+from opsmesh.handlers.mcp.stdio import StdioTransport
+from opsmesh.handlers.process import minimal_environment
+from opsmesh.router.mcp_servers import McpServer
+from opsmesh.schemas.nearest import did_you_mean
+
+#: Seconds without a call after which a session is closed: a server takes memory.
+IDLE_S: Final = 600.0
+#: Seconds to answer a look, after a call that took too long; a server that does not hangs.
+LOOK_S: Final = 5.0
+#: Seconds for a session to close.
+CLOSE_S: Final = 4.0
+#: Pages, and tools, of a list that are read.
+MAX_PAGES: Final = 50
+MAX_TOOLS: Final = 1000
+#: Requests of ours to which a server asks something of us, and their names for people.
+ASKED: Final = {
+    "sampling/createMessage": "sampling",
+    "elicitation/create": "elicitation",
+    "roots/list": "roots",
+}
+
+#: Progress of a call: how far, of how much, and what the server says.
+Progress = Callable[[float, float | None, str | None], Awaitable[None]]
+
+log = structlog.get_logger()
+
+
+class Session:
+    """An open session; `open` makes one."""
+
+    def __init__(self, name: str, spec: McpServer) -> None:
+        self.name = name
+        self.spec = spec
+        self.answered = 0
+        self._client: Client | None = None
+        self._transport: StdioTransport | None = None
+        self._owner: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self._tools: dict[str, Tool] = {}
+        self._stale = False
+        self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._used = time.monotonic()
+        self._refused: list[str] = []
+        self._reason = ""
+
+    @classmethod
+    async def open(cls, name: str, spec: McpServer, *, fill: Callable[[str], str]) -> Session:
+        """A session that is ready; CallFailed `dead_server` when there is none within the server's
+        time. `fill` gives the secrets for references in env and headers."""
+        session = cls(name, spec)
+        env, headers = await asyncio.to_thread(_filled, spec, fill)
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session._owner = asyncio.create_task(
+            session._own(ready, env, headers), name=f"mcp session {name}"
+        )
+        try:
+            async with asyncio.timeout(spec.timeout):
+                await asyncio.shield(ready)
+        except TimeoutError:
+            reason = f"was not ready within {spec.timeout:g} s"
+            if (transport := session._transport) is not None:
+                reason += transport.last_words()
+                transport.give_up(reason)
+            await session.aclose()
+            raise CallFailed("dead_server", f"server {name!r} {reason}") from None
+        except BaseException:
+            await session.aclose()
+            raise
+        return session
+
+    @property
+    def alive(self) -> bool:
+        """Whether another call may be tried."""
+        owner, transport = self._owner, self._transport
+        if owner is None or owner.done() or self._closing.is_set():
+            return False
+        return transport is None or not transport.ended.is_set()
+
+    @property
+    def protocol(self) -> str:
+        """The version of the protocol that both sides speak."""
+        return self._open().protocol_version
+
+    async def tools(self) -> list[Tool]:
+        """The server's tools that its settings allow; read anew when it said they changed."""
+        if self._stale:
+            self._stale = False
+            await self._list()
+        return [tool for tool in self._tools.values() if allowed(self.spec.tools, tool.name)]
+
+    async def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float,  # noqa: ASYNC109 (the limit is the tool's)
+        progress: Progress | None = None,
+    ) -> Answer:
+        """What the tool answers; CallFailed says how it failed. Nothing that does not fit the
+        tool's schemas is sent, or given back."""
+        self._under_way += 1
+        self._quiet.clear()
+        began = time.monotonic()
+        refused = len(self._refused)
+        try:
+            async with asyncio.timeout(timeout):
+                found = await self._tool(tool)
+                _check_arguments(found, arguments)
+                result = await self._open().call_tool(
+                    tool, dict(arguments), progress_callback=progress
+                )
+        except TimeoutError:
+            self._look()
+            raise CallFailed(
+                "timeout", f"{self._which(tool)} did not answer within {timeout:g} s"
+            ) from None
+        except MCPError as error:
+            raise await self._failed(tool, error) from error
+        except ValidationError as error:
+            raise CallFailed(
+                "bad_result", f"{self._which(tool)}: its answer breaks the protocol"
+            ) from error
+        except ExceptionGroup as error:
+            raise await self._gone() from error
+        except RuntimeError as error:  # more rounds of questions than the SDK goes along with
+            raise CallFailed("tool_error", f"{self._which(tool)}: {error}") from error
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._quiet.set()
+            self._used = time.monotonic()
+        self.answered += 1
+        took = round((self._used - began) * 1e3, 3)
+        given = answer.of(result, duration_ms=took, refused=tuple(self._refused[refused:]))
+        self._check_result(found, given)
+        return given
+
+    async def aclose(self) -> None:
+        """End the session and its server, within seconds."""
+        self._closing.set()
+        owner = self._owner
+        if owner is None:
+            return
+        _, late = await asyncio.wait([owner], timeout=CLOSE_S if self._client else 0)
+        if late:
+            owner.cancel()
+            await asyncio.wait([owner], timeout=CLOSE_S)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def retire(self) -> None:
+        """Close once nothing is under way any more: its settings are no longer in force."""
+        await self._quiet.wait()
+        await self.aclose()
+
+    async def _own(
+        self, ready: asyncio.Future[None], env: Mapping[str, str], headers: Mapping[str, str]
+    ) -> None:
+        """Open, hold open, close; all of it in this task."""
+        try:
+            async with Client(
+                self._connect(env, headers),
+                client_info=Implementation(name="opsmesh", version=version("opsmesh")),
+                message_handler=self._heard,
+                cache=None,
+            ) as client:
+                # Both by our own hand: the SDK would check an answer with patterns that may never
+                # end, and it names in errors alone what it refuses.
+                client.session.validate_tool_result = _not_by_the_sdk  # type: ignore[method-assign]
+                client.session.dispatch_input_request = self._asked  # type: ignore[method-assign]
+                self._client = client
+                await self._list()
+                self._used = time.monotonic()
+                ready.set_result(None)
+                log.info("mcp.opened", server=self.name, protocol=client.protocol_version)
+                await self._until_over()
+        except asyncio.CancelledError:
+            self._reason = self._reason or "was closed"
+            if not ready.done():
+                ready.cancel()
+            raise
+        except BaseException as error:
+            self._reason = self._why(error)
+            if not ready.done():
+                ready.set_exception(
+                    CallFailed("dead_server", f"server {self.name!r} {self._reason}")
+                )
+            elif not isinstance(error, Exception | BaseExceptionGroup):
+                raise
+        finally:
+            self._client = None
+            log.info("mcp.closed", server=self.name, reason=self._reason or "idle, or asked to")
+
+    def _connect(self, env: Mapping[str, str], headers: Mapping[str, str]) -> Any:
+        spec = self.spec
+        if spec.url is not None:
+            return http_transport(spec.url, headers)
+        cwd = Path.home() if spec.cwd is None else spec.cwd.expanduser()
+        argv = (str(spec.command), *spec.args)
+        program = Program.start(self.name, argv, env={**minimal_environment(), **env}, cwd=cwd)
+        self._transport = StdioTransport(self.name, program)
+        return self._transport
+
+    async def _until_over(self) -> None:
+        """Return when it is to be closed: asked to, dead, or without use for long."""
+        ends = [asyncio.create_task(self._closing.wait())]
+        if self._transport is not None:
+            ends.append(asyncio.create_task(self._transport.ended.wait()))
+        try:
+            while True:
+                rest = self._used + IDLE_S - time.monotonic()
+                if self._under_way:
+                    rest = IDLE_S
+                if rest <= 0:
+                    return
+                done, _ = await asyncio.wait(
+                    ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    return
+        finally:
+            self._closing.set()  # nobody may begin a call any more
+            for one in ends:
+                one.cancel()
+
+    async def _list(self) -> None:
+        found: dict[str, Tool] = {}
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await self._open().list_tools(cursor=cursor, cache_mode="refresh")
+            for tool in page.tools:
+                if len(found) < MAX_TOOLS:
+                    found[tool.name] = tool
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        self._tools = found
+
+    async def _tool(self, name: str) -> Tool:
+        if not allowed(self.spec.tools, name):
+            raise CallFailed("unknown_tool", not_allowed(self.name, name))
+        if self._stale or name not in self._tools:  # it need not have said that it has a new one
+            self._stale = False
+            await self._list()
+        if name not in self._tools:
+            near = did_you_mean(name, self._tools)
+            known = near or f"; it has {', '.join(sorted(self._tools)[:20]) or 'none'}"
+            raise CallFailed("unknown_tool", f"server {self.name!r} has no tool {name!r}{known}")
+        return self._tools[name]
+
+    def _check_result(self, tool: Tool, given: Answer) -> None:
+        which = self._which(tool.name)
+        if given.is_error:
+            said = given.text.strip().splitlines()
+            raise CallFailed(
+                "tool_error", f"{which}: {said[0][:500] if said else 'an error'}", answer=given
+            )
+        if given.size > answer.MAX_STRUCTURED:
+            raise CallFailed(
+                "bad_result",
+                f"{which}: {given.size} bytes of structured content exceed {answer.MAX_STRUCTURED}",
+            )
+        if tool.output_schema is None:
+            return
+        if given.structured is None:
+            raise CallFailed(
+                "bad_result",
+                f"{which}: it promises structured content, and sent none",
+                answer=given,
+            )
+        try:
+            fault = schema.wrong(tool.output_schema, given.structured, what="result")
+        except schema.Unusable as error:
+            raise CallFailed("bad_result", f"{which}: output: {error}", answer=given) from error
+        if fault:
+            raise CallFailed(
+                "bad_result", f"{which}: its answer does not fit its schema: {fault}", answer=given
+            )
+
+    async def _failed(self, tool: str, error: MCPError) -> CallFailed:
+        if error.code == CONNECTION_CLOSED or not self.alive:
+            return await self._gone()
+        if error.code == INVALID_REQUEST and "session" in error.message.lower():
+            self._closing.set()  # 404: the server has forgotten us; the next call opens anew
+            return CallFailed("dead_server", f"server {self.name!r}: {error.message[:300]}")
+        return CallFailed("tool_error", f"{self._which(tool)}: {error.message[:500]}")
+
+    async def _gone(self) -> CallFailed:
+        """The server is not there any more, or was given up."""
+        transport, alone = self._transport, self._under_way == 1
+        self._closing.set()
+        if transport is None:
+            return CallFailed("dead_server", f"server {self.name!r} {self._reason or 'is gone'}")
+        # whose answer it was is known when nobody else waited
+        kind = "bad_result" if transport.too_large and alone else "dead_server"
+        return CallFailed(kind, f"server {self.name!r} {transport.fault or 'was closed'}")
+
+    def _look(self) -> None:
+        """After a call that took too long: whether the server is there at all."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._still_there(), name=f"mcp look {self.name}")
+
+    async def _still_there(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self._open().list_tools(cache_mode="bypass")
+        except MCPError:  # it says no, so it is there
+            pass
+        except Exception:
+            log.warning("mcp.hangs", server=self.name)
+            if self._transport is not None:
+                self._transport.give_up("hangs: it answered no call, and no question for its tools")
+            self._closing.set()
+
+    async def _heard(self, message: Any) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self._stale = True
+
+    async def _asked(self, context: Any, request: Any) -> Any:
+        """What a server asks of us is refused: there is no model here, no folder for it, and no
+        person."""
+        what = ASKED.get(request.method, str(request.method)[:40])
+        if len(self._refused) < 100:
+            self._refused.append(what)
+        log.warning("mcp.refused", server=self.name, what=what)
+        return ErrorData(code=INVALID_REQUEST, message=f"opsmesh declines {what}")
+
+    def _open(self) -> Client:
+        if self._client is None:
+            raise MCPError(code=CONNECTION_CLOSED, message="the session is over")
+        return self._client
+
+    def _which(self, tool: str) -> str:
+        return f"{self.name}/{tool}"
+
+    def _why(self, error: BaseException) -> str:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        transport = self._transport
+        if transport is not None and transport.fault:
+            return transport.fault
+        if isinstance(error, Unstartable):
+            return f"cannot be started: {error.reason}"
+        if isinstance(error, ValidationError):
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            return f"breaks the protocol: {error.title} {where}"[:300]
+        if isinstance(error, MCPError):
+            return f"does not come up: {error.message[:300]}"
+        return f"cannot be reached: {type(error).__name__}: {str(error)[:300]}"
+
+
+def allowed(patterns: list[str] | None, tool: str) -> bool:
+    """Whether a server's settings let the tool be called."""
+    return patterns is None or any(fnmatchcase(tool, pattern) for pattern in patterns)
+
+
+def not_allowed(server: str, tool: str) -> str:
+    """Why a tool is not called, and what to do about it."""
+    return f"tool {tool!r} is not among the tools that mcp_servers.{server}.tools allows"
+
+
+def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
+    try:
+        fault = schema.wrong(tool.input_schema, dict(arguments), what="argument")
+    except schema.Unusable as error:
+        raise CallFailed("bad_result", f"tool {tool.name!r}: input: {error}") from error
+    if fault:
+        raise CallFailed("bad_arguments", f"tool {tool.name!r}: {fault}")
+
+
+async def _not_by_the_sdk(name: str, result: Any) -> None:
+    """An answer is checked by `Session._check_result`."""
+
+
+def _filled(spec: McpServer, fill: Callable[[str], str]) -> tuple[dict[str, str], dict[str, str]]:
+    env, headers = (
+        {name: fill(text) for name, text in values.items()} for values in (spec.env, spec.headers)
+    )
+    return env, headers

@@ -1,0 +1,1 @@
+"""What a step's program may reach: files, network, memory, processor, other processes."""
