@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,15 +15,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
+from tests.handlers import a2a_peers, session_bus
 from tests.handlers.hostile.canary import write_tool
 from tests.handlers.hostile.stage import Adaptor, Show, Stage, X
 from tests.handlers.user_manager import CannotStart, user_manager
 
+from opsmesh.handlers.actions.a2a import A2a
 from opsmesh.handlers.actions.collect import Collect
 from opsmesh.handlers.actions.command import Command
 from opsmesh.handlers.actions.contract import StepResult
 from opsmesh.handlers.actions.emit import Emit
+from opsmesh.handlers.actions.mcp import Mcp
+from opsmesh.handlers.actions.notify import SHARED, Notify
+from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.sandbox import host, prepare
+from opsmesh.router import paths
 from opsmesh.schemas.envelope import MAX_PAYLOAD, decode, encode
 
 #: Bytes of one argument: the kernel's MAX_ARG_STRLEN, execve(2).
@@ -246,6 +256,132 @@ async def emit(stage: Stage) -> AsyncIterator[Show]:
     yield show
 
 
+@asynccontextmanager
+async def notify(stage: Stage) -> AsyncIterator[Show]:
+    """Title, body and group of a notification, with buttons; the daemon is a stand-in."""
+    session_bus.required()
+    folder = Path(tempfile.mkdtemp(prefix="opsmesh-"))
+    with session_bus.running(folder) as desktop:
+        desktop.start_daemon()
+        stage.monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", desktop.address)
+
+        async def make() -> Board:
+            return Board(per_minute=100_000, press=_nobody_presses)
+
+        await stage.shared.get(SHARED, make)
+        value = {"title": X, "body": f"<{X}>", "group": X, "actions": ["approve", "deny"]}
+        action = Notify.parse(value)
+
+        async def show(text: str) -> Any:
+            await asyncio.to_thread(desktop.forget)
+            result = await action.run(stage.context(text))
+            assert result.ok, result
+            [seen] = await asyncio.to_thread(desktop.seen)
+            assert seen.icon == "dialog-information"
+            assert seen.actions == ["approve", "Approve", "deny", "Deny"]
+            assert "\n" not in seen.title
+            for shown in (seen.title, seen.body):
+                assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown) is None
+            assert "<" not in seen.body
+            assert re.search("&(?!amp;|lt;|gt;|quot;|apos;)", seen.body) is None
+            return [result, seen]
+
+        yield show
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _nobody_presses(notice: Any, button: Any) -> str:
+    raise AssertionError(f"{button} of {notice} was pressed by nobody")
+
+
+@asynccontextmanager
+async def mcp(stage: Stage) -> AsyncIterator[Show]:
+    """Arguments of a tool; the server is a real one, and writes down each line that it reads."""
+    pytest.importorskip("mcp")
+    log = stage.folder / "lines"
+    server = Path(__file__).parent.parent / "mcp_liar.py"
+    _settings(
+        mcp_servers={
+            "liar": {
+                "command": sys.executable,
+                "args": [str(server)],
+                "env": {"LIAR_LOG": str(log)},
+            }
+        }
+    )
+    action = Mcp.parse({"server": "liar", "tool": "echo", "arguments": {"text": X}})
+
+    async def show(text: str) -> Any:
+        if log.exists():
+            log.write_text("")
+        stage.published.clear()
+        ctx = stage.context(text)
+        result = await action.run(ctx)
+        calls = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+        calls = [call for call in calls if call.get("method") == "tools/call"]
+        for call in calls:
+            assert call["params"]["name"] == "echo"
+            assert call["params"]["arguments"] in (
+                {"text": text},
+                {"text": ctx.redactor.text(text)},
+            )
+        assert len(calls) == 1, result
+        assert {event.topic for event in stage.published} <= {
+            "mcp.tool.completed",
+            "mcp.tool.failed",
+        }
+        if not result.ok:  # the answer, which holds the text too, may be over a limit
+            assert len(text) > 10_000, result
+        return [result, stage.published]
+
+    yield show
+
+
+@asynccontextmanager
+async def a2a(stage: Stage) -> AsyncIterator[Show]:
+    """Text and data for an agent made with the SDK; what it heard is compared."""
+    pytest.importorskip("a2a")
+    with a2a_peers.peer(stage.folder.parent / "agent") as agent:
+        _settings(a2a_agents={"scripted": {"url": agent.address}})
+        said = A2a.parse({"agent": "scripted", "message": f"echo {X}", "poll": "20ms"})
+        given = A2a.parse({"agent": "scripted", "message": {"x": X}, "poll": "20ms"})
+
+        async def show(text: str) -> Any:
+            heard = agent.folder / "heard"
+            results = []
+            for action in (said, given):
+                heard.unlink(missing_ok=True)
+                stage.published.clear()
+                ctx = stage.context(text)
+                results.append(await action.run(ctx))
+                messages = [one["message"] for one in agent.heard()]
+                assert len(messages) <= 1
+                for message in messages:
+                    assert message["role"] == "ROLE_USER"
+                    part = message["parts"][0]
+                    what = part["text"] if action is said else part["data"]["x"]
+                    clean = ctx.redactor.text(text)
+                    assert what in (
+                        (f"echo {text}", f"echo {clean}") if action is said else (text, clean)
+                    )
+                if not messages:
+                    assert not results[-1].ok
+                    assert len(text) > 10_000, results[-1]
+                assert {event.topic for event in stage.published} <= {
+                    "a2a.task.completed",
+                    "a2a.task.failed",
+                }
+            return results
+
+        yield show
+
+
+def _settings(**sections: Any) -> None:
+    file = Path(paths.config_dir(), "config.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(sections))
+
+
 ADAPTORS: Final = (
     Adaptor("emit", "emit", 500, emit),
     Adaptor(
@@ -254,4 +390,7 @@ ADAPTORS: Final = (
     Adaptor("command", "command-bwrap", 20, in_bwrap),
     Adaptor("command", "command-systemd", 20, in_systemd),
     Adaptor("collect", "collect", 20, collect),
+    Adaptor("notify", "notify", 60, notify),
+    Adaptor("mcp", "mcp", 40, mcp),
+    Adaptor("a2a", "a2a", 8, a2a),
 )
