@@ -120,7 +120,7 @@ def test_once(nats_server: EmbeddedServer, context: Context) -> None:
 
 def test_interrupted(nats_server: EmbeddedServer, context: Context) -> None:
     """An upload that is cut leaves nothing to be seen, and the next one nothing of it behind."""
-    bundle(context, size=6 * CHUNK)
+    bundle(context, size=64 * CHUNK)
 
     async def body() -> None:
         async with mesh_client() as client:
