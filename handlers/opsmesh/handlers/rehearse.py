@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
-from opsmesh.handlers.actions.contract import Question, Reply
+from opsmesh.handlers.actions.contract import Question, Recent, Reply, no_stream
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import asking
 from opsmesh.handlers.runs.ledger import Held, Replied, Run
@@ -81,6 +81,7 @@ async def act(
     bundles: Path,
     publish: Callable[[Event], Awaitable[None]],
     replies: Replies = nobody,
+    recent: Recent = no_stream,
 ) -> tuple[Run, Failure | None]:
     """Run the profile's steps once for past events, the run's own the last of them, with its bytes
     in `data`; no retries, no ledger, no dead letter. `replies` answers what its steps ask."""
@@ -110,6 +111,7 @@ async def act(
         folder=workdir,
         bundles=bundles,
         publish=publish,
+        recent=recent,
         workdirs=workdir.parent,
     )
     began = time.monotonic()

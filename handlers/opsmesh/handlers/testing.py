@@ -14,6 +14,7 @@ from typing import Self
 
 from opsmesh.handlers import rehearse
 from opsmesh.handlers.actions.contract import Reply
+from opsmesh.handlers.live.recent import of_events
 from opsmesh.handlers.profiles.profile import Profile, load_file
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.decide import Decision, EventRef
@@ -62,10 +63,17 @@ class Profiles:
         refs = decision.events or (EventRef(decision.event_id, decision.event_seq),)
         return [self._seen[ref.seq] for ref in refs]
 
-    def act(self, decision: Decision, *, replies: Mapping[str, Reply] | None = None) -> Run:
+    def act(
+        self,
+        decision: Decision,
+        *,
+        replies: Mapping[str, Reply] | None = None,
+        bundles: Path | None = None,
+    ) -> Run:
         """Run the steps of the profile that decided, once; the run tells how each of them went.
 
         `replies` says by a step's id how what it asks ends; nobody answers any other in time.
+        Evidence bundles are made in the folder `bundles`; without one they go when this returns.
         Not to be called where an event loop runs.
         """
         said = replies or {}
@@ -80,8 +88,9 @@ class Profiles:
                     host=self._mesh.host,
                     rehearsal_id=f"test-{self._acted}",
                     workdir=Path(folder, "work"),
-                    bundles=Path(folder, "bundles"),
+                    bundles=bundles or Path(folder, "bundles"),
                     publish=self._publish,
+                    recent=of_events(lambda: [one.event for one in self._mesh.events()]),
                     replies=lambda step, asked: said.get(step) or rehearse.nobody(step, asked),
                 )
             )
