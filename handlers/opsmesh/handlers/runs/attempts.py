@@ -25,6 +25,7 @@ from nats.aio.client import Client
 from opsmesh.handlers.actions.contract import NoSecrets, OnUnknown, Recent, Secrets
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.live.firing import Gone, Stored, fetch
+from opsmesh.handlers.live.mesh import LiveMesh
 from opsmesh.handlers.live.recent import reader
 from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.profiles.profile import Profile
@@ -76,6 +77,11 @@ class Services:
     def recent(self) -> Recent:
         """Reads what the stream holds."""
         return reader(self.client)
+
+    @cached_property
+    def mesh(self) -> LiveMesh:
+        """What steps may do in the mesh."""
+        return LiveMesh(self.client, self.registry)
 
     @cached_property
     def vigil(self) -> Vigil:
@@ -310,6 +316,8 @@ class Attempts:
             folder=self._services.workdirs / held.run.run_id,
             bundles=self._services.bundles,
             recent=self._services.recent,
+            mesh=self._services.mesh,
+            stored_us=main.stored_us,
             bundled=self._services.bundled.set,
             publish=self._services.publish,
             workdirs=self._services.workdirs,
