@@ -22,6 +22,7 @@ from opsmesh.router.topic_patterns import listens
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.trigger import Trigger
 from opsmesh.schemas.envelope import Event, encode, subject
+from opsmesh.schemas.errors import SchemaError
 from opsmesh.schemas.redact import built_in
 
 
@@ -31,6 +32,11 @@ class _Reach:
 
     def __init__(self, mesh: MemoryMesh) -> None:
         self._mesh = mesh
+
+    def check(self, event: Event) -> None:
+        known = self._mesh.registry.check(event.topic, event.payload)
+        if known is None and self._mesh.strict_topics:
+            raise SchemaError(f"topic {event.topic} is not registered, and strict_topics is set")
 
     async def trigger(self, profile: str, event: Event, *, id: str) -> None:
         data, _ = built_in().event(encode(event))

@@ -48,7 +48,7 @@ def read(headers: Mapping[str, str]) -> Trigger:
     """The trigger that a message of TRIGGERS carries."""
     stream, seq, us = ([*headers.get(ORIGIN, "").split(","), "", ""])[:3]
     origin = (stream, int(seq), int(us)) if seq.isdigit() and us.isdigit() else None
-    known = next((kind for kind in KINDS if kind == headers.get(KIND)), "manual")
+    known: Kind = next((kind for kind in KINDS if kind == headers.get(KIND)), "manual")
     events = msgspec.json.decode(headers.get(REFS, "[]"), type=tuple[EventRef, ...])
     return Trigger(kind=known, id=headers.get(ID, ""), origin=origin, events=events)
 

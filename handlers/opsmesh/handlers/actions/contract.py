@@ -125,6 +125,10 @@ class Followed:
 class Mesh(Protocol):
     """What a step may do in the mesh beside publishing."""
 
+    def check(self, event: Event) -> None:
+        """SchemaError for an event that the mesh does not take from anybody: of a topic whose
+        payload is another one, or, with `strict_topics`, of one that is not registered."""
+
     async def trigger(self, profile: str, event: Event, *, id: str) -> None:
         """Have a profile run with this event, whatever it listens to; the event is no other
         profile's. Stored durably when it returns; asking again with the same id is harmless.
@@ -143,13 +147,17 @@ class Mesh(Protocol):
 class NoMesh:
     """For a step outside of a mesh: nothing comes by, and there is nobody to run."""
 
+    def check(self, event: Event) -> None:
+        """Nobody knows."""
+
     async def trigger(self, profile: str, event: Event, *, id: str) -> None:
         raise NotRunnable(profile, "there is no mesh here")
 
     async def follow(
         self, topics: Sequence[str], *, since_us: int | None = None, after_seq: int | None = None
     ) -> AsyncIterator[Followed]:
-        for found in ():
+        nothing: tuple[Followed, ...] = ()
+        for found in nothing:
             yield found
 
     async def newest(self) -> int:

@@ -35,9 +35,15 @@ AGAIN_S: Final = 1.0
 class LiveMesh:
     """Over the connection of a handlers process."""
 
-    def __init__(self, client: Client, registry: Registry) -> None:
+    def __init__(self, client: Client, registry: Registry, *, strict: bool = False) -> None:
         self._client = client
         self._registry = registry
+        self._strict = strict
+
+    def check(self, event: Event) -> None:
+        known = self._registry.check(event.topic, event.payload)
+        if known is None and self._strict:
+            raise SchemaError(f"topic {event.topic} is not registered, and strict_topics is set")
 
     async def trigger(self, profile: str, event: Event, *, id: str) -> None:
         if error := await self._hindrance(profile):

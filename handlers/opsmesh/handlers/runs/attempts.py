@@ -69,6 +69,7 @@ class Services:
     redactor: Redactor = field(default_factory=built_in)
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
+    strict_topics: bool = False
 
     #: Set when there is a new bundle.
     bundled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,7 +82,7 @@ class Services:
     @cached_property
     def mesh(self) -> LiveMesh:
         """What steps may do in the mesh."""
-        return LiveMesh(self.client, self.registry)
+        return LiveMesh(self.client, self.registry, strict=self.strict_topics)
 
     @cached_property
     def vigil(self) -> Vigil:
