@@ -5,6 +5,7 @@ HandlersError
 ├── TemplateError   a `${{ … }}` placeholder cannot be read or answered
 ├── Unstartable     a program cannot be started at all
 ├── Retry           an action asks for another attempt of its run
+├── NotRunnable     a profile that a step wants to run is not there
 ├── Ask             an action asks a person, and is run again with the answer
 ├── DesktopAway     nothing can be shown to a person here
 ├── SecretMissing   a secret that is referred to is nowhere
@@ -71,6 +72,14 @@ class Retry(HandlersError):
     def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
         super().__init__(reason or "the action asked for another attempt")
         self.delay_s = delay_s
+
+
+class NotRunnable(HandlersError):
+    """The profile cannot be run from a step."""
+
+    def __init__(self, profile: str, reason: str) -> None:
+        super().__init__(f"profile {profile!r} cannot be run: {reason}")
+        self.profile = profile
 
 
 class Ask(HandlersError):
