@@ -22,15 +22,17 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
+    ElicitResult,
     ErrorData,
     Implementation,
+    InputRequiredResult,
     Tool,
     ToolListChangedNotification,
 )
 from pydantic import ValidationError
 
-from opsmesh.handlers.errors import CallFailed, Unstartable
-from opsmesh.handlers.mcp import answer, schema
+from opsmesh.handlers.errors import CallFailed, InputWanted, Unstartable
+from opsmesh.handlers.mcp import answer, elicit, schema
 from opsmesh.handlers.mcp.answer import Answer
 from opsmesh.handlers.mcp.http import http_transport
 from opsmesh.handlers.mcp.program import Program
@@ -57,6 +59,8 @@ ASKED: Final = {
 
 #: Progress of a call: how far, of how much, and what the server says.
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
+#: The server's state of a call that waited for a person, and the replies by its keys.
+Asked = tuple[str | None, Mapping[str, Mapping[str, Any]]]
 
 log = structlog.get_logger()
 
@@ -134,9 +138,12 @@ class Session:
         *,
         timeout: float,  # noqa: ASYNC109 (the limit is the tool's)
         progress: Progress | None = None,
+        ask: bool = False,
+        asked: Asked | None = None,
     ) -> Answer:
         """What the tool answers; CallFailed says how it failed. Nothing that does not fit the
-        tool's schemas is sent, or given back."""
+        tool's schemas is sent, or given back. With `ask`, a tool that wants something of a person
+        raises InputWanted; `asked` is what came of that, to go on from."""
         self._under_way += 1
         self._quiet.clear()
         began = time.monotonic()
@@ -145,9 +152,7 @@ class Session:
             async with asyncio.timeout(timeout):
                 found = await self._tool(tool)
                 _check_arguments(found, arguments)
-                result = await self._open().call_tool(
-                    tool, dict(arguments), progress_callback=progress
-                )
+                result = await self._send(tool, dict(arguments), progress, ask, asked)
         except TimeoutError:
             self._look()
             raise CallFailed(
@@ -173,6 +178,39 @@ class Session:
         given = answer.of(result, duration_ms=took, refused=tuple(self._refused[refused:]))
         self._check_result(found, given)
         return given
+
+    async def _send(
+        self,
+        tool: str,
+        arguments: dict[str, Any],
+        progress: Progress | None,
+        ask: bool,
+        asked: Asked | None,
+    ) -> Any:
+        client = self._open()
+        state, responses = (None, None) if asked is None else asked
+        given = None if responses is None else {k: _response(v) for k, v in responses.items()}
+        if not ask:
+            return await client.call_tool(
+                tool,
+                arguments,
+                progress_callback=progress,
+                input_responses=given,
+                request_state=state,
+            )
+        result = await client.session.call_tool(
+            tool,
+            arguments,
+            progress_callback=progress,
+            input_responses=given,
+            request_state=state,
+            allow_input_required=True,
+        )
+        if not isinstance(result, InputRequiredResult):
+            return result
+        if (wanted := elicit.wanted(result)) is not None:
+            raise InputWanted(wanted)
+        raise CallFailed("tool_error", f"{self._which(tool)}: it asks what no person can answer")
 
     async def aclose(self) -> None:
         """End the session and its server, within seconds."""
@@ -201,6 +239,7 @@ class Session:
                 self._connect(env, headers),
                 client_info=Implementation(name="opsmesh", version=version("opsmesh")),
                 message_handler=self._heard,
+                elicitation_callback=_never,  # that there is one is told to the server
                 cache=None,
             ) as client:
                 # Both by our own hand: the SDK would check an answer with patterns that may never
@@ -356,12 +395,14 @@ class Session:
             self._stale = True
 
     async def _asked(self, context: Any, request: Any) -> Any:
-        """What a server asks of us is refused: there is no model here, no folder for it, and no
-        person."""
+        """What a server asks of us in the middle of a call is refused: there is no model here, no
+        folder for it, and no person who could answer while a step holds its place."""
         what = ASKED.get(request.method, str(request.method)[:40])
         if len(self._refused) < 100:
             self._refused.append(what)
         log.warning("mcp.refused", server=self.name, what=what)
+        if what == "elicitation":  # a tool may go on without
+            return ElicitResult(action="decline")
         return ErrorData(code=INVALID_REQUEST, message=f"opsmesh declines {what}")
 
     def _open(self) -> Client:
@@ -405,6 +446,15 @@ def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
         raise CallFailed("bad_result", f"tool {tool.name!r}: input: {error}") from error
     if fault:
         raise CallFailed("bad_arguments", f"tool {tool.name!r}: {fault}")
+
+
+async def _never(context: Any, params: Any) -> ElicitResult:
+    """`Session._asked` stands before it."""
+    return ElicitResult(action="decline")
+
+
+def _response(reply: Mapping[str, Any]) -> ElicitResult:
+    return ElicitResult.model_validate(dict(reply))
 
 
 async def _not_by_the_sdk(name: str, result: Any) -> None:
