@@ -9,6 +9,7 @@ cancelled at the server too, and the session goes on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatchcase
@@ -50,6 +51,8 @@ CLOSE_S: Final = 4.0
 #: Pages, and tools, of a list that are read.
 MAX_PAGES: Final = 50
 MAX_TOOLS: Final = 1000
+#: Characters of what a server says in an error.
+MAX_SAID: Final = 300
 #: Requests of ours to which a server asks something of us, and their names for people.
 ASKED: Final = {
     "sampling/createMessage": "sampling",
@@ -63,6 +66,10 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 Asked = tuple[str | None, Mapping[str, Mapping[str, Any]]]
 
 log = structlog.get_logger()
+
+# The SDK logs what a server sends, with tracebacks, past our redactor; our errors have what matters.
+for _chatty in ("mcp.client", "mcp.shared", "httpx2"):
+    logging.getLogger(_chatty).setLevel(logging.CRITICAL + 1)
 
 
 class Session:
@@ -331,7 +338,7 @@ class Session:
         if given.is_error:
             said = given.text.strip().splitlines()
             raise CallFailed(
-                "tool_error", f"{which}: {said[0][:500] if said else 'an error'}", answer=given
+                "tool_error", f"{which}: {_short(said[0]) if said else 'an error'}", answer=given
             )
         if given.size > answer.MAX_STRUCTURED:
             raise CallFailed(
@@ -360,15 +367,18 @@ class Session:
             return await self._gone()
         if error.code == INVALID_REQUEST and "session" in error.message.lower():
             self._closing.set()  # 404: the server has forgotten us; the next call opens anew
-            return CallFailed("dead_server", f"server {self.name!r}: {error.message[:300]}")
-        return CallFailed("tool_error", f"{self._which(tool)}: {error.message[:500]}")
+            return CallFailed("dead_server", f"server {self.name!r}: {_short(error.message)}")
+        return CallFailed("tool_error", f"{self._which(tool)}: {_short(error.message)}")
 
     async def _gone(self) -> CallFailed:
         """The server is not there any more, or was given up."""
         transport, alone = self._transport, self._under_way == 1
         self._closing.set()
         if transport is None:
-            return CallFailed("dead_server", f"server {self.name!r} {self._reason or 'is gone'}")
+            return CallFailed(
+                "dead_server",
+                f"server {self.name!r} {self._reason or 'cannot be reached any more'}",
+            )
         # whose answer it was is known when nobody else waited
         kind = "bad_result" if transport.too_large and alone else "dead_server"
         return CallFailed(kind, f"server {self.name!r} {transport.fault or 'was closed'}")
@@ -425,8 +435,13 @@ class Session:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             return f"breaks the protocol: {error.title} {where}"[:300]
         if isinstance(error, MCPError):
-            return f"does not come up: {error.message[:300]}"
-        return f"cannot be reached: {type(error).__name__}: {str(error)[:300]}"
+            return f"does not come up: {_short(error.message)}"
+        return f"cannot be reached: {type(error).__name__}: {_short(str(error))}"
+
+
+def _short(text: str) -> str:
+    """A stranger's text as a part of an error: one line, cut off."""
+    return " ".join(text[: 2 * MAX_SAID].split())[:MAX_SAID]
 
 
 def allowed(patterns: list[str] | None, tool: str) -> bool:
