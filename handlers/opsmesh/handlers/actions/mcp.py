@@ -315,6 +315,7 @@ class _Shown:
         )
         log.info(
             "mcp.progress",
+            run_id=self._ctx.run_id,
             server=self._action.server,
             tool=self._action.tool,
             progress=progress,

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
@@ -67,7 +68,7 @@ Asked = tuple[str | None, Mapping[str, Mapping[str, Any]]]
 
 log = structlog.get_logger()
 
-# The SDK logs what a server sends, with tracebacks, past our redactor; our errors have what matters.
+# The SDK logs what a server sends, past our redactor; our errors tell what matters of it.
 for _chatty in ("mcp.client", "mcp.shared", "httpx2"):
     logging.getLogger(_chatty).setLevel(logging.CRITICAL + 1)
 
@@ -100,8 +101,9 @@ class Session:
         session = cls(name, spec)
         env, headers = await asyncio.to_thread(_filled, spec, fill)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # In a context of its own: it is no part of the step that was the first to ask.
         session._owner = asyncio.create_task(
-            session._own(ready, env, headers), name=f"mcp session {name}"
+            session._own(ready, env, headers), name=f"mcp session {name}", context=Context()
         )
         try:
             async with asyncio.timeout(spec.timeout):
