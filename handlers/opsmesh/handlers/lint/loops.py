@@ -84,9 +84,13 @@ def outs(profile: Profile) -> list[Out]:
         if step.action.key == "command" and (topic := _sent(spec["argv"])):
             at: Where = ("actions", number, "command")
             found.append(Out(topic=topic, known={}, where=at, counts=False))
-        if step.action.key == "mcp" and spec["result"]:
-            at = ("actions", number, "mcp", "result")
-            found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
+        if step.action.key == "mcp":
+            at = ("actions", number, "mcp")
+            called = {f"event.payload.{key}": spec[key] for key in ("server", "tool")}
+            failed = {**from_profile, "event.severity": "warn", **called}
+            found.append(Out(topic="mcp.tool.failed", known=failed, where=at))
+            if spec["result"]:
+                found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
         if step.action.key != "emit":
             continue
         payload = spec["payload"] if isinstance(spec["payload"], dict) else {}
