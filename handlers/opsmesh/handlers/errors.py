@@ -11,6 +11,7 @@ HandlersError
 ├── SecretMissing   a secret that is referred to is nowhere
 ├── AgentFault      an agent beyond the mesh cannot be used, or does not keep to the protocol
 ├── CallFailed      a tool of an MCP server was not called, or not well
+├── InputWanted     a tool of an MCP server asks a person
 ├── TakenOver       another handler has gone on with this step
 ├── ArchiveDamaged  the evidence archive cannot be continued where it ends
 ├── SegmentDamaged  a compressed file of the archive cannot be read
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opsmesh.handlers.actions.contract import Question
     from opsmesh.handlers.mcp.answer import Answer
+    from opsmesh.handlers.mcp.elicit import Wanted
 
 
 class HandlersError(Exception):
@@ -130,6 +132,14 @@ class CallFailed(HandlersError):
         super().__init__(reason)
         self.kind = kind
         self.answer = answer
+
+
+class InputWanted(HandlersError):
+    """A tool of an MCP server cannot go on without a person; `wanted` is what it asks."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(wanted.questions[0][1])
+        self.wanted = wanted
 
 
 class TakenOver(HandlersError):

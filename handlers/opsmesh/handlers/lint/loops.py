@@ -89,12 +89,16 @@ def outs(profile: Profile) -> list[Out]:
             found.append(Out(topic=topic, known={}, where=at, counts=False))
         if step.action.key == "a2a":
             found += _answers(spec, number)
-        if step.action.key == "mcp" and spec["result"]:
-            at = ("actions", number, "mcp", "result")
-            found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
         if step.action.key == "trigger":
             at = ("actions", number, "trigger")
             found.append(Out(topic="trigger", known={}, where=at, to=spec["profile"]))
+        if step.action.key == "mcp":
+            at = ("actions", number, "mcp")
+            called = {f"event.payload.{key}": spec[key] for key in ("server", "tool")}
+            failed = {**from_profile, "event.severity": "warn", **called}
+            found.append(Out(topic="mcp.tool.failed", known=failed, where=at))
+            if spec["result"]:
+                found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
         if step.action.key != "emit":
             continue
         payload = spec["payload"] if isinstance(spec["payload"], dict) else {}
