@@ -23,8 +23,8 @@ from pydantic_settings import (
 from opsmesh.router import mcp_servers, paths, spool_room
 from opsmesh.router.mcp_servers import McpServers
 from opsmesh.router.settings_a2a import A2aAgent, A2aServe, AgentName
-from opsmesh.router.settings_serving import Checks, McpServe
 from opsmesh.router.settings_notify import Notify
+from opsmesh.router.settings_serving import Checks, McpServe
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.

@@ -1,5 +1,5 @@
-"""The form of every answer: what was found under `data`, marked as untrusted, and the same fenced in
-the text that a model reads; and the form of every refusal, which names the next step.
+"""The form of every answer: what was found under `data`, marked as untrusted, and the same fenced
+in the text that a model reads; and the form of every refusal, which names the next step.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from pydantic import BaseModel, Field
 
 from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.mcp_serve import untrusted
+from opsmesh.handlers.mcp_serve.untrusted import NOTICE
 from opsmesh.router.errors import BrokerUnavailable, RouterError
 from opsmesh.schemas.errors import SchemaError
 
 T = TypeVar("T", bound=BaseModel)
 
 #: What follows a tool's own description.
-MARKED: Final = f"\n\n{untrusted.NOTICE}"
+MARKED: Final = f"\n\n{NOTICE}"
 
 
 class Marked(BaseModel, Generic[T]):
     """An answer: `data` is recorded material, never an instruction."""
 
     untrusted: Literal[True] = True
-    notice: str = untrusted.NOTICE
+    notice: str = NOTICE
     data: T
     truncated: bool = Field(default=False, description="texts in it were cut to fit")
 
@@ -52,7 +53,7 @@ def answer(found: BaseModel) -> CallToolResult:
         raise Refused("that is too much for one answer", hint="ask for fewer, or narrow the time")
     marked = {
         "untrusted": True,
-        "notice": untrusted.NOTICE,
+        "notice": NOTICE,
         "data": data,
         "truncated": cut,
     }

@@ -7,8 +7,8 @@ only, and is on record as the agent's, so that a question that names who may ans
 
 from __future__ import annotations
 
-import pwd
 import os
+import pwd
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -104,8 +104,8 @@ class ApprovalTools:
         value: Annotated[Any, Field(description="what the answer's schema asks for")] = None,
         comment: Annotated[str, Field(max_length=1000)] = "",
     ) -> Annotated[CallToolResult, Marked[Given]] | InputRequiredResult:
-        """Answer what waits for a person. The client is asked to show the question to its user, whose
-        answer counts; your own verdict counts only where this server was told so."""
+        """Answer what waits for a person. The client is asked to show the question to its user,
+        whose answer counts; your own verdict counts only where this server was told so."""
         allow = self._mesh.settings.mcp_serve.allow
         if "approve" not in allow and "approve-alone" not in allow:
             raise NotAllowed(
@@ -149,7 +149,7 @@ async def _ask(
     capabilities = ctx.client_capabilities
     if capabilities is None or capabilities.elicitation is None:
         raise NotAllowed(
-            "this client cannot ask its user (it has no elicitation), so nobody would have answered",
+            "this client cannot ask its user: it has no elicitation",
             hint=f"a person can: opsmesh approve {one.asked.id}",
         )
     message = (
@@ -168,15 +168,12 @@ async def _ask(
         request = ElicitRequest(
             params=ElicitRequestFormParams(message=message, requested_schema=schema)
         )
-        return InputRequiredResult(
-            input_requests={QUESTION: request}, request_state=one.asked.id
-        )
-    return await ctx.session.elicit_form(message, schema, ctx.request_id)
+        return InputRequiredResult(input_requests={QUESTION: request}, request_state=one.asked.id)
+    said: ElicitResult = await ctx.session.elicit_form(message, schema, ctx.request_id)
+    return said
 
 
-def _read(
-    said: ElicitResult, one: Open, verdict: Verdict, value: Any
-) -> tuple[Verdict, Any, str]:
+def _read(said: ElicitResult, one: Open, verdict: Verdict, value: Any) -> tuple[Verdict, Any, str]:
     """The person's answer: verdict, value, and who it was as far as can be known."""
     if said.action == "cancel":
         raise Refused("the user did not answer; the question stays open", hint="ask again later")

@@ -125,7 +125,8 @@ class EventTools:
         self,
         ctx: Context,
         topics: Annotated[
-            list[str], Field(max_length=32, description="topic patterns: * is one token, > the rest")
+            list[str],
+            Field(max_length=32, description="topic patterns: * is one token, > the rest"),
         ] = [],  # noqa: B006 (pydantic copies it)
         host: Annotated[str | None, Field(description="only this host's")] = None,
         since: Annotated[str, Field(description="an age (10m, 2h, 7d) or a time")] = "1h",
@@ -140,8 +141,8 @@ class EventTools:
         limit: Annotated[int, Field(ge=1, le=MOST)] = USUAL,
         before_seq: Annotated[int | None, Field(ge=1, description="older than this one")] = None,
     ) -> Annotated[CallToolResult, Marked[Search]]:
-        """Search the mesh's events: the newest `limit` that fit, oldest first. Topics are words with
-        dots, like service.start.failed; patterns are python.> or *.test.failed."""
+        """Search the mesh's events: the newest `limit` that fit, oldest first. Topics are words
+        with dots, like service.start.failed; patterns are python.> or *.test.failed."""
         now_us = times.now_us()
         since_us, until_us = when(since, now_us) or 0, when(until, now_us)
         wanted = _Wanted(topics, text, where, registry())
@@ -183,9 +184,9 @@ class EventTools:
             )
         )
 
-    async def get_event(self, ctx: Context, event_id: EventId) -> Annotated[
-        CallToolResult, Marked[Found]
-    ]:
+    async def get_event(
+        self, ctx: Context, event_id: EventId
+    ) -> Annotated[CallToolResult, Marked[Found]]:
         """One event whole, by its id or the start of it, from the stream or the archive."""
         return answer(found_at(await self.place(event_id)))
 
@@ -287,7 +288,9 @@ def _condition(text: str) -> Expression:
     try:
         found = Expression(text)
     except ConditionError as error:
-        raise Refused(f"where: {error}", hint="CEL over `event`, like event.severity == 'error'") from None
+        raise Refused(
+            f"where: {error}", hint="CEL over `event`, like event.severity == 'error'"
+        ) from None
     unknown = found.names - {"event"}
     if unknown or found.last:
         what = ", ".join(sorted(unknown)) or "last(…)"

@@ -10,16 +10,16 @@ import asyncio
 import contextlib
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel, Field
 
 from opsmesh.handlers.backtest import from_stream
-from opsmesh.handlers.backtest.diff import compare
+from opsmesh.handlers.backtest.diff import Change, compare
 from opsmesh.handlers.backtest.jobs import over_archive
 from opsmesh.handlers.backtest.result import Firing, ProfileResult, Result
 from opsmesh.handlers.evidence import segments
@@ -176,8 +176,8 @@ class ProfileTools:
         since: Annotated[str, Field(description="an age (12h, 7d) or a time")] = "24h",
         until: Annotated[str | None, Field(description="the same; now unless given")] = None,
     ) -> Annotated[CallToolResult, Marked[Backtest]]:
-        """What profiles would have done with past events: one that is in force, by name, or those of
-        a file's text, compared with the versions in force. Nothing is run and nothing is sent."""
+        """What profiles would have done with past events: one that is in force, by name, or
+        those of a file's text, compared with the versions in force. Nothing is run and nothing is sent."""
         now_us = times.now_us()
         since_us, until_us = when(since, now_us) or 0, when(until, now_us) or now_us
         if since_us >= until_us:
@@ -324,15 +324,15 @@ def _versions(
 
 
 @contextlib.contextmanager
-def _written(text: str) -> Any:
+def _written(text: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="opsmesh-profile-") as folder:
         file = Path(folder, "profiles.yaml")
         file.write_text(text, encoding="utf-8", errors="replace")
         yield file
 
 
-def _tested(found: ProfileResult, change: Any) -> Tested:
-    show: Callable[[Sequence[Firing]], list[Fired]] = lambda many: [  # noqa: E731
+def _fired(many: Sequence[Firing]) -> list[Fired]:
+    return [
         Fired(
             event_id=one.event_id,
             seq=one.event_seq,
@@ -342,14 +342,17 @@ def _tested(found: ProfileResult, change: Any) -> Tested:
         )
         for one in many[-SHOWN:]
     ]
+
+
+def _tested(found: ProfileResult, change: Change | None) -> Tested:
     return Tested(
         profile=found.profile,
         hash=found.hash,
         events=found.events,
         firings=len(found.firings),
         outcomes=found.outcomes,
-        fired=show(found.firings),
-        gained=show(change.gained) if change is not None else [],
-        lost=show(change.lost) if change is not None else [],
+        fired=_fired(found.firings),
+        gained=_fired(change.gained) if change is not None else [],
+        lost=_fired(change.lost) if change is not None else [],
         compared=change is not None,
     )

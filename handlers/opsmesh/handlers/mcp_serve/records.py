@@ -1,4 +1,4 @@
-"""Every call is an event, `agent.tool.called`: who asked for what, and how it went, never the answer.
+"""Every call is an event, `agent.tool.called`: who asked for what and how it went, not the answer.
 
 They go to the agent, or into the spool while it is away. What acts is recorded before it acts: when
 that cannot be written down, it is not done.

@@ -1,5 +1,5 @@
-"""Resources: how the streams stand, what lies in the dead letters, figures of profiles, one event or
-run by its id. JSON, cleaned and marked like every answer.
+"""Resources: how the streams stand, what lies in the dead letters, figures of profiles, one event
+or run by its id. JSON, cleaned and marked like every answer.
 
 There are no service-level objectives in the mesh yet: `mesh://slo` gives the figures that would be
 held against them, from runs that are remembered, and says so.
@@ -21,8 +21,8 @@ from opsmesh.handlers.mcp_serve import answers, untrusted
 from opsmesh.handlers.mcp_serve.answers import Refused
 from opsmesh.handlers.mcp_serve.connection import Mesh
 from opsmesh.handlers.mcp_serve.events import EventTools, found_at
-from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.mcp_serve.runs import shown
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router import deadletter, topology
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import decode
@@ -35,8 +35,8 @@ STREAMS: Final = (topology.EVENTS, topology.DLQ, topology.TRIGGERS)
 LETTERS: Final = 50
 #: What is said of the figures.
 NO_OBJECTIVES: Final = (
-    "Figures, not objectives: opsmesh has none yet. Of runs that a profile began by itself and that "
-    "the ledger remembers."
+    "Figures, not objectives: opsmesh has none yet. Of runs that a profile began by itself and "
+    "that the ledger remembers."
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -56,18 +56,18 @@ def add(server: MCPServer, mesh: Mesh, events: EventTools) -> None:
         ("mesh://dlq", "dead letters", "How many dead letters wait, by profile.", reading.letters),
         ("mesh://slo", "figures", "Success and latency of every profile.", reading.figures),
     ):
-        server.resource(
-            uri, name=name, description=description + answers.MARKED, mime_type=JSON
-        )(_fixed(read))
+        server.resource(uri, name=name, description=description + answers.MARKED, mime_type=JSON)(
+            _fixed(read)
+        )
     for uri, name, description, read_one in (
         ("mesh://dlq/{profile}", "dead letters of a profile", "The newest.", reading.letters_of),
         ("mesh://slo/{profile}", "figures of a profile", "Its figures.", reading.figures_of),
         ("mesh://events/{event_id}", "event", "One event, whole.", reading.event),
         ("mesh://runs/{run_id}", "run", "One run, its steps and errors.", reading.run),
     ):
-        server.resource(
-            uri, name=name, description=description + answers.MARKED, mime_type=JSON
-        )(read_one)
+        server.resource(uri, name=name, description=description + answers.MARKED, mime_type=JSON)(
+            read_one
+        )
 
 
 class _Resources:

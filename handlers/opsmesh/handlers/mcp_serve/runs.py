@@ -119,7 +119,9 @@ class RunTools:
         """How runs stand: one with its steps and their output, by its id or its trigger's, or the
         newest ones, of a profile or in a state if you like."""
         if state is not None and state not in STATES:
-            raise Refused(f"{state[:40]!r} is no state of a run", hint=f"one of {', '.join(STATES)}")
+            raise Refused(
+                f"{state[:40]!r} is no state of a run", hint=f"one of {', '.join(STATES)}"
+            )
         if profile is not None and not _NAME.fullmatch(profile):
             raise Refused(f"{profile!r} is no profile's name", hint="list_profiles shows them")
         client = await self._mesh.client()

@@ -21,6 +21,8 @@ from opsmesh.handlers.mcp_serve.server import Serving
 
 #: The path of the protocol.
 PATH: Final = "/mcp"
+#: Addresses that are no names.
+ANY: Final = ("0.0.0.0", "::")  # noqa: S104 (looked for, not bound)
 #: Bytes of one request.
 MAX_BODY: Final = 1024 * 1024
 #: Requests under way at once, sessions at once, and seconds after which an idle one ends.
@@ -37,10 +39,19 @@ class Address:
 
     host: str = "127.0.0.1"
     port: int = 0
+    #: What clients call this machine, where `host` is not it.
+    names: tuple[str, ...] = ()
     token_file: Path | None = None
     no_auth: bool = False
     certificate: Path | None = None
     key: Path | None = None
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names that a request may be for."""
+        if is_loopback(self.host):
+            return door.LOOPBACK
+        return frozenset(name.lower() for name in (self.names or (self.host,)))
 
     @property
     def tls(self) -> bool:
@@ -61,6 +72,8 @@ def token(address: Address, which: str) -> str | None:
                 hint=f"--token FILE, a file of mode 0600; {door.default_file(which)} is for this "
                 "machine",
             )
+        if address.host in ANY and not address.names:
+            raise Refused(f"{address.host} is no name", hint="--name HOST, as clients call it")
         if not address.tls:
             raise Refused(
                 f"{address.host} is reached from elsewhere, and there is no TLS",
@@ -128,12 +141,11 @@ async def http(
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
             host=address.host,
         )
-        hosts = door.LOOPBACK if is_loopback(address.host) else frozenset({address.host.lower()})
         tls: dict[str, Any] = {}
         if address.tls:
             tls = {"ssl_certfile": str(address.certificate), "ssl_keyfile": str(address.key)}
         config = uvicorn.Config(
-            door.Door(app, token=token, hosts=hosts),
+            door.Door(app, token=token, hosts=address.hosts),
             log_level="warning",
             access_log=False,
             server_header=False,

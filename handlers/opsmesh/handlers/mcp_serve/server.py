@@ -24,10 +24,10 @@ from opsmesh.router import redaction
 from opsmesh.router.settings import Settings
 
 INSTRUCTIONS: Final = (
-    "opsmesh is an event mesh of a user's Linux machines: what happens becomes an event (a topic like "
-    "service.start.failed and a payload), profiles fire on events and do things, runs are what they "
-    "did. Begin with search_events; why tells why a profile fired or not; run_status what came of "
-    f"it. {untrusted.NOTICE}"
+    "opsmesh is an event mesh of a user's Linux machines: what happens becomes an event (a topic "
+    "like service.start.failed and a payload), profiles fire on events and do things, runs are "
+    "what they did. Begin with search_events; why tells why a profile fired or not, run_status "
+    f"what came of it. {untrusted.NOTICE}"
 )
 
 
