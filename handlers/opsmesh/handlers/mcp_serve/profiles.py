@@ -176,8 +176,8 @@ class ProfileTools:
         since: Annotated[str, Field(description="an age (12h, 7d) or a time")] = "24h",
         until: Annotated[str | None, Field(description="the same; now unless given")] = None,
     ) -> Annotated[CallToolResult, Marked[Backtest]]:
-        """What profiles would have done with past events: one that is in force, by name, or
-        those of a file's text, compared with the versions in force. Nothing is run and nothing is sent."""
+        """What profiles would have done with past events: one that is in force, by name, or those
+        of a file's text, compared with what is in force. Nothing is run and nothing is sent."""
         now_us = times.now_us()
         since_us, until_us = when(since, now_us) or 0, when(until, now_us) or now_us
         if since_us >= until_us:
