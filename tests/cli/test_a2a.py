@@ -137,3 +137,11 @@ def test_settings(cli: Cli) -> None:
     assert "a secret is referred to" in result.stderr
     assert "config.yaml:5" in result.stderr
     assert token not in result.stderr
+
+
+def test_settings_are_shown_without_secrets(cli: Cli) -> None:
+    """`config show` tells where agents are, and nothing that is sent to them."""
+    configure(far={"url": "http://a", "headers": {"X-Key": "k3y" + "0" * 9}})
+    shown = cli("config", "show").stdout
+    assert "http://a" in shown
+    assert "k3y000" not in shown

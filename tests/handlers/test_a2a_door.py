@@ -159,7 +159,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, heard: Hook) -> Iterator[Serv
         "secrets": {"order": ["file"]},
         "a2a_serve": {
             "tokens": {name: _reference(name) for name in TOKENS},
-            "push_urls": [f"http://127.0.0.1:{heard.port}/hook"],
+            "push_urls": [f"http://127.0.0.1:{heard.port}/hook", "http://127.0.0.1:9/"],
             "per_minute": 30,
         },
     }
@@ -275,6 +275,22 @@ def test_news_are_not_redirected(mesh: Served, heard: Hook) -> None:
     run(body())
     run(eventually(lambda: heard.heard))
     assert {path for path, *_ in heard.heard} == {"/hook/a"}
+
+
+def test_news_beside_an_address_that_is_away(mesh: Served, heard: Hook) -> None:
+    """An address that does not answer holds up no other; one that comes with a message that is sent
+    again is added to the task's."""
+
+    async def body() -> None:
+        async with client(mesh.address, token=TOKENS["planner"]) as asking:
+            said = message("twice", "say")
+            away = TaskPushNotificationConfig(url="http://127.0.0.1:9/")
+            first = await send(asking, said, task_push_notification_config=away)
+            again = await send(asking, said, task_push_notification_config=_push(heard))
+            assert first.id == again.id
+            await eventually(lambda: [one for *_, one in heard.heard if "task" in one])
+
+    run(body())
 
 
 def test_news_after_a_restart(mesh: Served, heard: Hook, tmp_path: Path) -> None:

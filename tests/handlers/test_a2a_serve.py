@@ -322,6 +322,21 @@ def test_approval(mesh: Served, word: str, outcome: str) -> None:
     run(body())
 
 
+def test_listening_beyond_a_question(mesh: Served) -> None:
+    """Who subscribes to a task that waits for an answer hears of its end, whoever answers."""
+
+    async def body() -> None:
+        async with client(mesh.address) as plain, client(mesh.address, streaming=True) as asking:
+            task = await send(plain, message("nginx", "asks"))
+            subscribed = asking.subscribe(SubscribeToTaskRequest(id=task.id))
+            assert (await anext(subscribed)).task.status.state == INPUT_REQUIRED
+            await send(plain, message("yes", "", task_id=task.id))
+            news = [one async for one in subscribed]
+            assert news[-1].status_update.status.state == COMPLETED
+
+    run(body())
+
+
 def test_answer_with_a_value(mesh: Served) -> None:
     """A question for a value says its schema, takes what fits, and nothing else."""
 

@@ -309,3 +309,20 @@ def test_placeholders_are_those_of_templates() -> None:
         assert [one for _, one in placeholders(text)] == inside
         Template(text)
         assert all(text[at:].startswith(one) for at, one in placeholders(text))
+
+
+def test_loops_through_agents(tmp_path: Path, registry: Registry) -> None:
+    """What an agent's answer becomes can fire the profile that asked it."""
+    text = (
+        "profiles:\n"
+        "  p: {{on: a2a.task.failed, {where}actions: [a2a: {{agent: far, topic: far.said}}]}}\n"
+        "  q: {{on: far.said, actions: [emit: a2a.task.failed]}}\n"
+    )
+    loops = [one for one in said(tmp_path, text.format(where=""), registry) if "loop:" in one]
+    assert loops == [
+        "error: loop: p → a2a.task.failed → p",
+        "error: loop: q → a2a.task.failed → p → far.said → q",
+    ]
+    other = "where: event.payload.agent == 'near', "
+    loops = [one for one in said(tmp_path, text.format(where=other), registry) if "loop:" in one]
+    assert loops == ["error: loop: p → far.said → q → a2a.task.failed → p"]

@@ -24,6 +24,8 @@ from opsmesh.schemas.nearest import did_you_mean
 
 #: What is shown in place of a secret.
 MASK = "********"
+#: Names under which a secret may have been written out, wherever they stand.
+_SECRET_NAMES = frozenset({"bearer", "api_key", "password", "tokens", "headers"})
 _SECRETS = {"nats.password", "notify.targets"}
 
 
@@ -160,6 +162,8 @@ def _shown(key: str, value: Any) -> Any:
         return value
     if isinstance(value, dict) and key in _SECRETS:  # what there is by its names
         return dict.fromkeys(value, MASK)
+    if key == "a2a_agents":  # their headers may hold what nobody should see
+        return {name: mask_url(one.url) for name, one in value.items()}
     if key == "mcp_servers":  # their env and headers may hold what nobody should see
         return {name: one.command or mask_url(one.url) for name, one in value.items()}
     return MASK if key in _SECRETS else mask_url(str(value))
@@ -167,4 +171,6 @@ def _shown(key: str, value: Any) -> Any:
 
 def _secret(path: tuple[str, ...]) -> bool:
     """Whether the setting, or the section that it stands in, is one."""
-    return any(".".join(path[: n + 1]) in _SECRETS for n in range(len(path)))
+    return not _SECRET_NAMES.isdisjoint(path) or any(
+        ".".join(path[: n + 1]) in _SECRETS for n in range(len(path))
+    )

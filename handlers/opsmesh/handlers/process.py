@@ -73,7 +73,7 @@ class ProcessResult:
 def minimal_environment(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a program needs to find its user, session and tools, and nothing that holds a secret."""
     found = {k: v for k, v in env.items() if k in _PASSED or k.startswith("XDG_")}
-    # last: a step can call `opsmesh`, wherever it is installed, and nothing else of ours is preferred
+    # last: a step can call `opsmesh`, wherever it is, and nothing else of ours is preferred
     scripts = sysconfig.get_path("scripts")
     path = found.get("PATH", os.defpath)
     if scripts not in path.split(os.pathsep):

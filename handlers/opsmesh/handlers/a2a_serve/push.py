@@ -105,8 +105,8 @@ class Herald:
         ) as following:
             async for task in following:
                 found = await self._records.get(task_id)
-                for one in found.push if found is not None else ():
-                    await self._tell(record, one, task)
+                if found is not None:  # an address that does not answer holds up no other
+                    await asyncio.gather(*(self._tell(record, one, task) for one in found.push))
 
     async def _tell(self, record: Record, push: PushTo, task: Task) -> None:
         mark = standing.mark(task)

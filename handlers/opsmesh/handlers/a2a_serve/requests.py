@@ -120,7 +120,8 @@ class Requests(RequestHandler):
     ) -> AsyncGenerator[News, None]:
         validate_history_length(params.configuration)
         record = await self._accept(params, context)
-        async with contextlib.aclosing(self._news(record)) as following:
+        until = standing.TERMINAL | standing.WAITING
+        async with contextlib.aclosing(self._news(record, until=until)) as following:
             async for one in following:
                 yield one
 
@@ -132,7 +133,8 @@ class Requests(RequestHandler):
         task = await news.now(self._mesh.ledger, record)
         if task.status.state in standing.TERMINAL:
             raise UnsupportedOperationError("the task is over: get it instead")
-        async with contextlib.aclosing(self._news(record)) as following:
+        # somebody else may answer what it waits for: only its end ends this
+        async with contextlib.aclosing(self._news(record, until=standing.TERMINAL)) as following:
             async for one in following:
                 yield one
 
@@ -163,6 +165,8 @@ class Requests(RequestHandler):
                 push=[push_to] if push_to is not None else [],
             )
         )
+        if push_to is not None and not new:
+            record = await self._mesh.records.set_push(record.task_id, push_to) or record
         await self._begin(record, message)
         if record.push:
             self._mesh.herald.watch(record.task_id)
@@ -383,8 +387,10 @@ class Requests(RequestHandler):
     def _follow(self, record: Record) -> AsyncGenerator[Task, None]:
         return news.follow(self._mesh.client, self._mesh.ledger, record)
 
-    async def _news(self, record: Record) -> AsyncGenerator[News, None]:
-        """The task, then what changes about it, to its end or to a person's turn."""
+    async def _news(
+        self, record: Record, *, until: frozenset[TaskState]
+    ) -> AsyncGenerator[News, None]:
+        """The task, then what changes about it, until it is in one of these states."""
         first = True
         async with contextlib.aclosing(self._follow(record)) as following:
             async for task in following:
@@ -402,5 +408,5 @@ class Requests(RequestHandler):
                         task_id=task.id, context_id=task.context_id, status=task.status
                     )
                 first = False
-                if task.status.state in standing.TERMINAL | standing.WAITING:
+                if task.status.state in until:
                     return

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from opsmesh.handlers.lint import cel, expressions, kinds
 from opsmesh.handlers.lint.finding import Finding, Severity
@@ -21,6 +21,7 @@ from opsmesh.handlers.lint.scenes import Scene
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.router.topic_patterns import listens, topic_matches
+from opsmesh.schemas.payloads.a2a import State
 from opsmesh.schemas.registry import Registry
 
 #: What becomes of every run is an event too.
@@ -34,12 +35,14 @@ RESULTS: Final = (
 @dataclass(frozen=True, kw_only=True)
 class Out:
     """An event that a profile causes; `known` are values of it by their paths. `where` is the step
-    that emits it, None for the result of a run. An event of `opsmesh emit` does not count hops."""
+    that emits it, None for the result of a run. An event of `opsmesh emit` does not count hops. One
+    that is handed `to` a profile is that one's alone."""
 
     topic: str
     known: Mapping[str, Any]
     where: Where | None = None
     counts: bool = True
+    to: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +87,18 @@ def outs(profile: Profile) -> list[Out]:
         if step.action.key == "command" and (topic := _sent(spec["argv"])):
             at: Where = ("actions", number, "command")
             found.append(Out(topic=topic, known={}, where=at, counts=False))
-        if step.action.key == "mcp" and spec["result"]:
-            at = ("actions", number, "mcp", "result")
-            found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
+        if step.action.key == "a2a":
+            found += _answers(spec, number)
+        if step.action.key == "trigger":
+            at = ("actions", number, "trigger")
+            found.append(Out(topic="trigger", known={}, where=at, to=spec["profile"]))
+        if step.action.key == "mcp":
+            at = ("actions", number, "mcp")
+            called = {f"event.payload.{key}": spec[key] for key in ("server", "tool")}
+            failed = {**from_profile, "event.severity": "warn", **called}
+            found.append(Out(topic="mcp.tool.failed", known=failed, where=at))
+            if spec["result"]:
+                found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
         if step.action.key != "emit":
             continue
         payload = spec["payload"] if isinstance(spec["payload"], dict) else {}
@@ -109,6 +121,17 @@ def outs(profile: Profile) -> list[Out]:
     return [*found, *(Out(topic=topic, known=about) for topic in RESULTS)]
 
 
+def _answers(spec: Mapping[str, Any], number: int) -> Iterator[Out]:
+    """What an agent's answer becomes."""
+    where: Where = ("actions", number, "a2a")
+    from_agent = {"event.component": spec["agent"]}
+    for state in get_args(State):
+        known = {"event.payload.agent": spec["agent"], "event.payload.state": state}
+        yield Out(topic=f"a2a.task.{state}", known={**from_agent, **known}, where=where)
+    if spec["topic"]:
+        yield Out(topic=spec["topic"], known=from_agent, where=(*where, "topic"))
+
+
 def _sent(argv: Sequence[str]) -> str | None:
     """The topic of a step that starts `opsmesh emit TOPIC`."""
     sends = len(argv) > 2 and PurePath(argv[0]).name == "opsmesh" and argv[1] == "emit"
@@ -125,6 +148,8 @@ def _heard(found: Sequence[Out], by: Profile, registry: Registry) -> Out | None:
 
 
 def _fires(out: Out, by: Profile, registry: Registry) -> bool:
+    if out.to:
+        return out.to == by.name and by.rule.max_hops > 0
     if not listens(by.on, out.topic) or (out.counts and by.rule.max_hops < 1):
         return False
     tree = cel.parse(by.rule.where.text) if by.rule.where else None
@@ -157,7 +182,10 @@ def _finding(
 ) -> Finding:
     members = [named[edge.source] for edge in loop]
     way = " → ".join([part for e in loop for part in (e.source, e.out.topic)] + [loop[0].source])
-    guarded = all(profile.rule.where is not None for profile in members)
+    # a `where` is not asked about what is handed to its profile
+    guarded = all(profile.rule.where is not None for profile in members) and not all(
+        edge.out.to for edge in loop
+    )
     live = all(profile.state == "enabled" for profile in members)
     severity: Severity = "warning" if guarded or not live else "error"
     limit = min(profile.rule.max_hops for profile in members)
@@ -166,6 +194,8 @@ def _finding(
         hint = "nothing stops it: opsmesh emit begins to count hops anew; use the action emit"
     elif guarded:
         hint += "see that a 'where' on its way refuses such an event"
+    elif all(edge.out.to for edge in loop):
+        hint += "take one of the triggers away"
     elif all(edge.out.where is None for edge in loop):
         hint += f'leave its own runs out: where: event.payload.profile != "{loop[0].source}"'
     else:

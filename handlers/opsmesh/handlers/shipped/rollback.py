@@ -90,7 +90,9 @@ class RollbackConfig:
 
 async def _nothing_in_the_way(repo: Repo, good: str) -> None:
     """A file that git does not track, where the good commit has one, would be lost."""
-    names = await repo.text("diff", "--no-ext-diff", "--name-only", "-z", "--diff-filter=D", good, "--")
+    names = await repo.text(
+        "diff", "--no-ext-diff", "--name-only", "-z", "--diff-filter=D", good, "--"
+    )
     tracked = set((await repo.text("ls-files", "-z", "--full-name", ":/")).split("\0"))
     lost = [name for name in names.split("\0") if name and name not in tracked]
     lost = [name for name in lost if os.path.lexists(repo.root / name)]

@@ -40,22 +40,6 @@ class PackageTxnCompleted(Payload, frozen=True, kw_only=True):
     omitted: Annotated[int | None, doc("packages left out of `packages`, of very many")] = None
 
 
-class MissingLibrary(Payload, frozen=True, kw_only=True):
-    """A shared library that a file needs, and that is not there."""
-
-    file: Annotated[str, doc("the program or library that needs it")]
-    library: Annotated[str, doc("its soname, like libssl.so.3")]
-
-
-class PackageCheckFailed(Payload, frozen=True, kw_only=True):
-    """After a transaction something does not load, or a unit failed."""
-
-    manager: Annotated[str, doc("package manager: pacman, apt")]
-    missing_libraries: Annotated[list[MissingLibrary] | None, doc("what is not there")] = None
-    failed_units: Annotated[list[str] | None, doc("units that failed since")] = None
-    packages: Annotated[list[str] | None, doc("packages of the transaction")] = None
-
-
 class PackageVulnDetected(Payload, frozen=True, kw_only=True):
     """An installed package has a known vulnerability."""
 
@@ -116,19 +100,6 @@ TOPICS: Final = (
                     "old_version": "1.0-1",
                 }
             ],
-        },
-    ),
-    Topic(
-        "package.check.failed",
-        payload=PackageCheckFailed,
-        owner="handlers",
-        severity="warn",
-        description="After a transaction something does not load, or a unit failed.",
-        example={
-            "manager": "pacman",
-            "missing_libraries": [{"file": "/usr/bin/hello", "library": "libgreet.so.1"}],
-            "failed_units": ["greeter.service"],
-            "packages": ["greet"],
         },
     ),
     Topic(
