@@ -199,10 +199,10 @@ class Reporter:
 
 def _environment(root: str) -> dict[str, Any]:
     """What a test may depend on beside its code; nothing is started to find out."""
-    packages = {}
+    packages: dict[str, str] = {}
     for folder in sys.path:
         with contextlib.suppress(OSError):
-            for entry in os.listdir(folder or "."):
+            for entry in os.listdir(folder or "."):  # noqa: PTH208 (a third of iterdir's time)
                 name, dash, version = entry.removesuffix(".dist-info").partition("-")
                 if dash and entry.endswith(".dist-info"):
                     packages.setdefault(name.lower().replace("_", "-"), version)

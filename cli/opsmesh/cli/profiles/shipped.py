@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
 from opsmesh.cli import output
-from opsmesh.handlers.lint.check import lint
+from opsmesh.handlers.process import minimal_environment
 from opsmesh.handlers.profiles import overrides
-from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_file
 from opsmesh.handlers.shipped import catalogue
 from opsmesh.handlers.shipped.catalogue import Shipped, Standing
 from opsmesh.producers import registry as producers
 from opsmesh.router import paths
-from opsmesh.router.settings import Settings
-from opsmesh.schemas.registry import load_registry
 
 #: What a person reads of a copy's standing.
 WORDS: dict[Standing, str] = {
     "absent": "not enabled",
     "current": "enabled",
-    "older": "enabled; there is a newer text",
-    "edited": "enabled; yours, edited",
+    "older": "enabled, a newer text is here",
+    "edited": "enabled, edited by you",
 }
 
 
@@ -35,10 +34,8 @@ def ls(as_json: bool) -> None:
     if as_json:
         output.as_json(rows)
         return
-    table = [
-        {**row, "on": " ".join(row["on"]), "wants": "; ".join(row["wants"]) or None} for row in rows
-    ]
-    output.table(table, ["profile", "state", "on", "description", "wants"], empty="none")
+    table = [{**row, "lacks": "; ".join(row["lacks"]) or None} for row in rows]
+    output.table(table, ["profile", "state", "title", "lacks"], empty="none")
     output.note(
         "read one: opsmesh profile show --shipped PROFILE\n"
         "have it:  opsmesh profile enable --shipped PROFILE"
@@ -59,56 +56,66 @@ def enable(name: str, given: list[str], *, as_json: bool) -> None:
     one, config = _find(name), Path(paths.config_dir())
     values = dict(_value(text) for text in given)
     before = catalogue.standing(config, one)
-    if (other := catalogue.elsewhere(config, one.name)) is not None:
+    if (other := catalogue.elsewhere(config, one)) is not None:
+        names = " and ".join(one.profiles)
         output.fail(
-            f"a profile {one.name} stands in {other} already",
-            hint="give it another name there, or remove it",
+            f"{other} defines {names} already", hint="give it another name there, or remove it"
         )
-    if before == "edited":
-        _edited(config, one, values)
-        return
-    try:
-        path = catalogue.copy(config, one, values)
-    except catalogue.ShippedError as error:
-        output.fail(str(error), hint=error.hint, code=output.USAGE)
-    if overrides.read().get(one.name) == "disabled":
-        overrides.write(one.name, None)
-    wants = _wants(one.profile, path)
+    path = catalogue.path_of(config, one.name)
+    difference = ""
+    if before != "edited":
+        try:
+            catalogue.copy(config, one, values)
+        except catalogue.ShippedError as error:
+            output.fail(str(error), hint=error.hint, code=output.USAGE)
+    elif values:
+        output.fail(f"{path} is yours: change its vars there", code=output.USAGE)
+    else:
+        difference = catalogue.difference(config, one)
+    for profile in one.profiles:
+        if overrides.read().get(profile) == "disabled":
+            overrides.write(profile, None)
     if as_json:
-        output.as_json({"profile": one.name, "file": str(path), "before": before, "wants": wants})
+        facts = {"profile": one.name, "file": str(path), "before": before}
+        output.as_json({**facts, "lacks": _lacks(one), "difference": difference})
         return
-    console = output.console()
-    console.print(escape(one.about))
-    output.note(f"wrote {path}; it is yours to change")
-    for want in wants:
-        output.note(f"! {want}")
-    output.note(
-        f"see it: opsmesh profile ls · try it: opsmesh profile trigger {one.name} --event ID · "
-        f"stop it: opsmesh profile disable {one.name}"
-    )
+    _told(one, path, before, difference)
 
 
 def not_enabled() -> list[str]:
-    """Shipped profiles that have all they want here, and are not in force."""
+    """Shipped sets that have all they need here, and are not in force."""
     config = Path(paths.config_dir())
     return [
         one.name
         for one in catalogue.all_()
-        if catalogue.standing(config, one) == "absent" and not _wants(one.profile, None)
+        if catalogue.standing(config, one) == "absent" and not _lacks(one)
     ]
 
 
-def _edited(config: Path, one: Shipped, values: dict[str, Any]) -> None:
-    path = catalogue.path_of(config, one.name)
-    if values:
-        output.fail(f"{path} is yours: change its vars there", code=output.USAGE)
-    if overrides.read().get(one.name) == "disabled":
-        overrides.write(one.name, None)
-    difference = catalogue.difference(config, one)
-    output.note(f"{path} is yours, and stays as it is; it is enabled")
-    if difference:
-        output.note("the text that comes with this version differs:")
-        output.console().print(escape(difference.rstrip("\n")))
+def _told(one: Shipped, path: Path, before: Standing, difference: str) -> None:
+    if before == "edited":
+        output.note(f"{path} is yours, and stays as it is; it is enabled")
+        if difference:
+            output.note("the text that comes with this version differs:")
+            output.console().print(escape(difference.rstrip("\n")))
+        return
+    console = output.console()
+    console.print(f"[bold]{escape(one.about.title)}[/]")
+    for line in one.about.changes:
+        console.print(f"  · {escape(line)}")
+    for lack in _lacks(one):
+        console.print(f"  [yellow]![/] {escape(lack)}")
+    for program, what in one.about.optional.items():
+        if not _there(program):
+            console.print(f"  [dim]without {escape(program)}: no {escape(what)}[/]")
+    for need in one.about.needs:
+        console.print(f"  [dim]it needs {escape(need)}[/]")
+    first = next(iter(one.profiles))
+    output.note(
+        f"wrote {path}; it is yours to change, and taken up at once\n"
+        f"look: opsmesh profile ls · try it: opsmesh profile trigger {first} --event ID · "
+        f"stop it: opsmesh profile disable {first}"
+    )
 
 
 def _find(name: str) -> Shipped:
@@ -120,44 +127,37 @@ def _find(name: str) -> Shipped:
 
 def _row(config: Path, one: Shipped) -> dict[str, Any]:
     standing = catalogue.standing(config, one)
+    chosen = overrides.read()
+    off = [name for name in one.profiles if chosen.get(name) in ("disabled", "shadow")]
     state = WORDS[standing]
-    if standing != "absent" and (chosen := overrides.read().get(one.name)) in (
-        "disabled",
-        "shadow",
-    ):
-        state = f"{chosen}; {state.partition('; ')[2]}".rstrip("; ")
+    if standing != "absent" and off:
+        state = ", ".join(f"{name} {chosen[name]}" for name in off)
     return {
         "profile": one.name,
         "state": state,
-        "on": list(one.profile.on),
-        "description": one.profile.description,
-        "variables": dict(one.profile.vars),
-        "wants": _wants(one.profile, None),
+        "title": one.about.title,
+        "profiles": list(one.profiles),
+        "on": list(one.topics),
+        "variables": one.variables,
+        "changes": list(one.about.changes),
+        "lacks": _lacks(one),
     }
 
 
-def _wants(profile: Profile, path: Path | None) -> list[str]:
-    """What this machine lacks for it: programs, and producers of what it listens to."""
-    settings = Settings()
-    registry = load_registry(Path(paths.config_dir(), "topics.yaml"))
-    found = ProfileSet(profiles={profile.name: profile})
-    if path is not None:
-        found = load_file(path)
-    wants = []
-    if path is not None:
-        wants = [
-            finding.message
-            for finding in lint(found, registry, folder=path.parent, host=settings.host, servers={})
-            if finding.severity != "note"
-        ]
-    there = producers.discover().producers
-    for topic in profile.on:
-        known = registry.get(topic)
-        owner = there.get(known.owner) if known is not None else None
-        reason = owner.available() if owner is not None else None
+def _lacks(one: Shipped) -> list[str]:
+    """What this machine has not that it is no use without."""
+    lacks = [f"{name} is not installed" for name in one.about.programs if not _there(name)]
+    found = producers.discover()
+    for name in one.about.producers:
+        producer = found.producers.get(name)
+        reason = found.problems.get(name) if producer is None else producer.available()
         if reason is not None:
-            wants.append(f"nothing says {topic} here: {reason}")
-    return wants
+            lacks.append(f"producer {name}: {reason}")
+    return lacks
+
+
+def _there(program: str) -> bool:
+    return shutil.which(program, path=minimal_environment().get("PATH", os.defpath)) is not None
 
 
 def _value(text: str) -> tuple[str, Any]:

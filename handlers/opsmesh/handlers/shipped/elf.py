@@ -77,9 +77,10 @@ def _read(file: BinaryIO, head: bytes) -> Elf:
             break
         entries.append((tag, value))
     known = dict(entries)
-    address, length = known.get(_STRTAB, 0), min(known.get(_STRSZ, 0), MAX_STRINGS)
-    place = next((s + address - a for a, n, s in loads if a <= address < a + n), None)
-    strings = b"" if place is None else _at(file, place, length)
+    names_at, length = known.get(_STRTAB, 0), min(known.get(_STRSZ, 0), MAX_STRINGS)
+    found = (s + names_at - a for a, n, s in loads if a <= names_at < a + n)
+    start = next(found, None)
+    strings = b"" if start is None else _at(file, start, length)
 
     def texts(*tags: int) -> tuple[str, ...]:
         return tuple(_string(strings, value) for tag, value in entries if tag in tags)

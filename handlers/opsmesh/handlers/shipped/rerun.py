@@ -59,8 +59,8 @@ class TestRerun:
         env = {**request.env, "OPSMESH_PYTEST": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             ended = await request.run(argv, env=env, cwd=folder)
-        except Unstartable as error:
-            raise Unavailable(error.reason) from None
+        except Unstartable as missing:
+            raise Unavailable(missing.reason) from None
         text = said(ended)
         how = "stopped" if ended.timed_out else _ENDS.get(ended.exit_code or 0, "not run")
         facts: dict[str, Any] = {
