@@ -52,9 +52,9 @@ class Agent:
         usable = [one for one in card.supported_interfaces if one.protocol_binding in BINDINGS]
         allowed = [one for one in usable if self.may(one.url)]
         if allowed:
-            return next(
-                (one for one in allowed if one.protocol_version.startswith("1.")), allowed[0]
-            )
+            newest = (one for one in allowed if one.protocol_version.startswith("1."))
+            chosen: AgentInterface = next(newest, allowed[0])
+            return chosen
         if usable:
             raise AgentFault(
                 self.name,
