@@ -99,6 +99,20 @@ def test_show(cli: Cli, make: Make) -> None:
     assert token not in shown
 
 
+def test_show_what_lies(cli: Cli, make: Make) -> None:
+    """A manifest that another host made of anything is shown, and drives no terminal."""
+    made = make()
+    manifest = json.loads((made.folder / "manifest.json").read_text())
+    odd = {"size": "many", "removed": {"x": []}, "redacted": True, "error": {"a": "\x1b[2J"}}
+    manifest |= {"host": "\x1b]0;evil\x07", "removed": None, "duration_ms": "long", "run_id": 3}
+    manifest |= {"created_utc": [], "files": [*manifest["files"], {"name": "x", **odd}, "y"]}
+    (made.folder / "manifest.json").write_text(json.dumps(manifest))
+    shown = cli("evidence", "bundle", "show", str(made.folder))
+    assert shown.exit_code == 0
+    assert "\x1b" not in shown.stdout
+    assert cli("evidence", "bundle", "ls", "--local").exit_code == 0
+
+
 def test_show_by_run(cli: Cli, make: Make) -> None:
     """A bundle is found by its run, as `run show` names it, and by its folder."""
     made = make(run_id="0198c0de-run")

@@ -34,7 +34,7 @@ class Made:
 
     def text(self, key: str) -> str:
         """A piece's text."""
-        return (self.folder / self.entry(key)["name"]).read_text()
+        return Path(self.folder, str(self.entry(key)["name"])).read_text()
 
     def error(self, key: str) -> str:
         """Why there is no piece."""

@@ -16,7 +16,7 @@ from tests.conftest import eventually, mesh_client, restart, run
 from tests.handlers.collecting import Context, collect
 from tests.handlers.mesh import mesh
 
-from opsmesh.handlers.bundles import archive, catalog, sharing
+from opsmesh.handlers.bundles import archive, catalog, sharing, store
 from opsmesh.handlers.bundles.archive import BadBundle
 from opsmesh.handlers.bundles.sharing import Sharing
 from opsmesh.handlers.bundles.store import CHUNK, NotShared, Object, Store
@@ -65,14 +65,14 @@ def test_of_a_run(nats_server: EmbeddedServer, tmp_path: Path) -> None:
             await one.publish("package.txn.completed", payload=package)
             await one.publish()
             [told] = await one.wait("automation.run.succeeded")
-            store = Store(one.client)
-            [shared] = await eventually(store.list)
+            theirs = Store(one.client)
+            [shared] = await eventually(theirs.list)
             assert told.payload["bundles"] == [shared.bundle_id]
             assert shared.told["profile"] == "triage"
             assert shared.told["run_id"] == told.run_id
             known = catalog.merged([], [shared])
             there = tmp_path / "another-host"
-            folder = await catalog.fetch(known[0], there, store)
+            folder = await catalog.fetch(known[0], there, theirs)
             assert verify(folder).intact
             assert "upgrade hello" in (folder / "package_history.txt").read_text()
             assert "package.txn.completed" in (folder / "events.txt").read_text()
@@ -120,7 +120,7 @@ def test_once(nats_server: EmbeddedServer, context: Context) -> None:
 
 def test_interrupted(nats_server: EmbeddedServer, context: Context) -> None:
     """An upload that is cut leaves nothing to be seen, and the next one nothing of it behind."""
-    bundle(context, size=6 * CHUNK)
+    bundle(context, size=64 * CHUNK)
 
     async def body() -> None:
         async with mesh_client() as client:
@@ -146,18 +146,24 @@ def test_interrupted(nats_server: EmbeddedServer, context: Context) -> None:
 def test_broker_is_away(
     nats_server: EmbeddedServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not be shared while the broker was away is shared when it is back."""
+    """What could not be shared, or not all of it, is shared when the broker is back, once."""
     monkeypatch.setattr(sharing, "RETRY_S", 0.05)
+    monkeypatch.setattr(store, "TIMEOUT", 1.0)
+    bundle(context, size=200 * CHUNK)
 
     async def body() -> None:
         async with mesh_client() as client:
-            one = sharer(client, context)
-            nats_server.kill()
-            await asyncio.to_thread(bundle, context)
-            task = asyncio.create_task(one.run())
-            await restart(client, nats_server, end=lambda: None)
+            task = asyncio.create_task(sharer(client, context).run())
+
+            async def begun() -> bool:
+                return await chunks(client) >= 2
+
+            await eventually(begun)
+            await restart(client, nats_server)
+            assert await chunks(client) < 200
             [shared] = await eventually(Store(client).list)
             await Store(client).fetch(shared, io.BytesIO())
+            assert await chunks(client) == -(-shared.size // CHUNK)
             task.cancel()
 
     run(body())
@@ -243,10 +249,10 @@ def test_lies(nats_server: EmbeddedServer, tmp_path: Path, lies: Any, said: str)
     async def body() -> None:
         async with mesh_client() as client:
             await lie(client, b"no archive at all", **lies)
-            store = Store(client)
-            [one] = catalog.merged([], await store.list())
+            theirs = Store(client)
+            [one] = catalog.merged([], await theirs.list())
             with pytest.raises(BadBundle, match=said):
-                await catalog.fetch(one, tmp_path, store)
+                await catalog.fetch(one, tmp_path, theirs)
 
     run(body())
     assert list(tmp_path.rglob("*ab*")) == []
@@ -262,10 +268,10 @@ def test_bundle_of_another_name(
     async def body() -> None:
         async with mesh_client() as client:
             await lie(client, target.getvalue())
-            store = Store(client)
-            [one] = catalog.merged([], await store.list())
+            theirs = Store(client)
+            [one] = catalog.merged([], await theirs.list())
             with pytest.raises(BadBundle, match="and not abab"):
-                await catalog.fetch(one, tmp_path / "host", store)
+                await catalog.fetch(one, tmp_path / "host", theirs)
 
     run(body())
 

@@ -155,6 +155,16 @@ def test_bare_repository_inside(context: Context, repo: Path, tmp_path: Path) ->
     assert not trace.exists()
 
 
+def test_files_elsewhere(context: Context, repo: Path, tmp_path: Path) -> None:
+    """A repository that names another folder as its own does not tell what is in there."""
+    private = tmp_path / "home"
+    private.mkdir()
+    (private / "private.txt").write_text("x\n")
+    git(repo, "config", "core.worktree", str(private))
+    made = collect(context, ["git_state"], {"rootdir": str(repo)})
+    assert made.error("git_state") == f"the repository of {repo} has its files elsewhere"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a repository to another user")
 def test_of_another_user(context: Context, repo: Path) -> None:
     """A repository of another user's is refused, as git refuses it."""

@@ -195,8 +195,8 @@ profiles:
           items: [journal, {name: failed, command: [no-such-tool]}]
           report: |
             ${{ pieces.journal.matching("x").tail(3) }} ${{ event.payload.nope }}
-      - command: ["true", "${{ steps.evidence.report }}", "${{ steps.evidence.facts.failed.n }}"]
-      - command: ["true", "${{ tail(event.payload.unit, 1) }}", "${{ steps.evidence.bundel }}"]
+      - command: ["true", --, "${{ steps.evidence.report }}", "${{ steps.evidence.facts.x }}"]
+      - command: ["true", --, "${{ tail(event.payload.unit, 1) }}", "${{ steps.evidence.bundel }}"]
 """
 
 

@@ -38,6 +38,14 @@ def test_report_in_the_bundle(context: Context) -> None:
     assert made.manifest["files"][1]["name"] == "report.md"
 
 
+def test_secret_that_is_cut(context: Context) -> None:
+    """Of a secret in the event, nothing is in the report, however short the template cuts it."""
+    token = "ghp_" + "a1B2" * 9
+    payload = {"unit": "x" * 280 + " " + token}
+    made = collect(context, {"items": ["disk"], "report": "a ${{ event.payload.unit }}"}, payload)
+    assert "ghp_" not in made.text("report")
+
+
 def test_report_of_everything(context: Context) -> None:
     """`report: true` has a section for each piece, also for one that is not there."""
     items = [{"name": "good", "command": ["echo", "x"]}, {"name": "bad", "file": "/no/such"}]

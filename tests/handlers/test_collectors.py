@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.handlers.collecting import Context, collect
 
-from opsmesh.handlers.collectors import packages, recent
+from opsmesh.handlers.collectors import packages, processes, recent
 from opsmesh.schemas import times
 
 
@@ -61,6 +61,30 @@ def test_package_of_a_stranger(context: Context, name: str) -> None:
     item = {"package_versions": {"names": ["${{ event.payload.name }}"]}}
     made = collect(context, [item], {"name": name})
     assert made.error("package_versions").endswith("is not the name of a package")
+
+
+@pytest.mark.skipif(shutil.which("pacman") is None, reason="pacman is missing")
+def test_packages_of_pacman(
+    context: Context, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real pacman is asked for the owner of a file, and for versions."""
+    entry = tmp_path / "db" / "local" / "hello-2.1-3"
+    entry.mkdir(parents=True)
+    (tmp_path / "db" / "local" / "ALPM_DB_VERSION").write_text("9\n")
+    (entry / "desc").write_text("%NAME%\nhello\n\n%VERSION%\n2.1-3\n\n")
+    (entry / "files").write_text("%FILES%\nusr/\nusr/bin/\nusr/bin/env\n\n")
+    real = f"exec {shutil.which('pacman')} --dbpath {tmp_path}/db"
+    (tmp_path / "pacman.conf").write_text("[options]\n")
+    tool(tools, "pacman", f'{real} --config {tmp_path}/pacman.conf "$@"')
+    monkeypatch.setattr(packages, "PACMAN_LOCAL", tmp_path / "db" / "local")
+    monkeypatch.setattr(packages, "DPKG_STATUS", tmp_path / "none")
+    item = {"package_versions": {"names": ["hello", "nope"], "files": ["/usr/bin/env"]}}
+    made = collect(context, [item], {})
+    assert made.facts("package_versions") == {
+        "packages": {"hello": "2.1-3"},
+        "missing": ["nope"],
+        "unowned": [],
+    }
 
 
 def test_history_of_the_log(
@@ -155,6 +179,17 @@ def test_cache_of_a_stranger(context: Context, tmp_path: Path) -> None:
     assert made.error("pytest_last_failed").endswith("is no JSON")
 
 
+def test_cache_that_is_a_link(context: Context, tmp_path: Path) -> None:
+    """A cache that leads out of the project is not followed."""
+    private = tmp_path / "private.json"
+    private.write_text('{"a-private-key": true}')
+    cache = tmp_path / "project" / ".pytest_cache" / "v" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "lastfailed").symlink_to(private)
+    made = collect(context, ["pytest_last_failed"], {"rootdir": str(tmp_path / "project")})
+    assert "is not within" in made.error("pytest_last_failed")
+
+
 def test_environment(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen variables are told, those with a secret's name are not."""
     monkeypatch.setenv("APP_MODE", "fast")
@@ -208,6 +243,19 @@ def test_processes(context: Context) -> None:
     assert "sleep 60" in text
     assert str(os.getpid()) in text
     assert "hunter2hunter2" not in text
+
+
+def test_processes_of_a_unit(
+    context: Context, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a pid it is all of the unit's control group, the groups below it too."""
+    tool(tools, "systemctl", "echo /app.slice/backup.service")
+    group = tmp_path / "cgroup" / "app.slice" / "backup.service" / "child"
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr(processes, "CGROUPS", (tmp_path / "cgroup",))
+    made = collect(context, ["process_tree"])
+    assert made.facts("process_tree") == {"count": 1, "pids": [os.getpid()]}
 
 
 def test_process_is_gone(context: Context) -> None:
@@ -269,3 +317,32 @@ def test_facts_are_the_steps(context: Context, tmp_path: Path) -> None:
     made = collect(context, [{"name": "space", "disk": {"paths": [str(tmp_path)]}}], {})
     assert made.result.output["facts"]["space"]["full"] == []
     json.dumps(made.result.output)
+
+
+#: What is no unit, process, path or reference, and would be something else to a tool.
+STRANGE = (
+    *("-x", "--help", "--output=/tmp/x", "-C/tmp", "--git-dir=/x", "-iex", "--eval-command=shell"),
+    *("$(touch ran)", "`touch ran`", "; touch ran", "| touch ran", "&& touch ran", "> ran"),
+    *("../../etc/passwd", "a\nb", "a\0b", "*", "a*", "[a-z]", "%n", "%s%s", "{{7*7}}"),
+    *("${{ 1 }}", "@file", "!touch ran", "'; touch ran; '", '"', "\\", "\x1b]0;x\x07", "\u202e"),
+)
+
+
+#: Strange, and a unit's name all the same (systemd.unit(5)): one argument, behind `--`.
+UNITS = ["@file", "\\"]
+
+
+def test_strangers_reach_no_tool(context: Context, tools: Path, tmp_path: Path) -> None:
+    """Nothing of a payload that is not what it should be becomes an argument of any tool."""
+    log = tmp_path / "argv.log"
+    for name in ("systemctl", "journalctl", "gdb", "git", "dpkg-query", "pacman"):
+        tool(tools, name, f'for a in "$@"; do printf "%s\\0" "$a" >> {log}; done; exit 1')
+    words = ["unit_status", "unit_file", "journal", "coredump", "package_versions", "git_state"]
+    words += ["process_tree", "pytest_last_failed", "package_history", "env_summary", "disk"]
+    for number, text in enumerate(STRANGE):
+        payload = dict.fromkeys(("unit", "pid", "exe", "rootdir", "cwd", "manager"), text)
+        collect(context, words, payload, run_id=f"run{number}")
+    log.touch()
+    seen = log.read_text().split("\0")
+    assert [text for text in STRANGE if any(text in argument for argument in seen)] == UNITS
+    assert not list(tmp_path.rglob("ran"))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import run
 from tests.handlers.conftest import EVENT
+from tests.handlers.mesh import mesh
 
 from opsmesh.handlers.actions.contract import Action, StepContext
 from opsmesh.handlers.actions.emit import Emit
+from opsmesh.handlers.testing import Profiles
+from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.testing import MemoryMesh
 from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import Event, decode, encode
 
@@ -70,6 +75,52 @@ def test_hopeless(context: Context, published: list[Event], value: Any, said: st
     assert (result.ok, result.retryable, published) == (False, False, [])
     assert result.error is not None
     assert result.error.startswith(said)
+
+
+TOPICS = """
+profiles:
+  p:
+    on: room.got_hot
+    actions: [emit: {{topic: {topic}, payload: {payload}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "strict", "said"),
+    [
+        ("config.drift.detected", "{tool: 3}", False, "payload of config.drift.detected: "),
+        ("config.drift.detected", "{tool: stow, paths: []}", True, None),
+        ("room.cooled", "{}", False, None),
+        ("room.cooled", "{}", True, "topic room.cooled is not registered, and strict_topics"),
+    ],
+)
+def test_a_payload_that_does_not_fit(
+    tmp_path: Path, topic: str, payload: str, strict: bool, said: str | None
+) -> None:
+    """A step cannot publish what the mesh would take from nobody else."""
+    (tmp_path / "p.yaml").write_text(TOPICS.format(topic=topic, payload=payload))
+    memory = MemoryMesh()
+    profiles = Profiles.load(tmp_path / "p.yaml", memory)
+    memory.emit("room.got_hot")
+    memory.strict_topics = strict
+    ran = profiles.act(profiles.fired()[0])
+    assert (ran.steps[0].state == "done") is (said is None)
+    assert (ran.steps[0].error or "").startswith(said or "")
+    assert len(memory.events(topic)) == (said is None)
+
+
+def test_live_payloads_are_checked(nats_server: EmbeddedServer) -> None:
+    """In a running mesh such a step is not tried again, and its run is a dead letter."""
+
+    async def body() -> None:
+        text = TOPICS.format(topic="config.drift.detected", payload="{tool: 3}")
+        async with mesh(text) as m:
+            await m.publish("room.got_hot")
+            [dead] = await m.wait("automation.run.deadlettered")
+            assert dead.payload["attempts"] == 1
+            assert "config.drift.detected" in dead.payload["error"]
+
+    run(body())
 
 
 @pytest.mark.parametrize(

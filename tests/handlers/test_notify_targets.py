@@ -73,7 +73,7 @@ def serving(server: socketserver.TCPServer) -> Iterator[int]:
     """Its port while it serves."""
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
-        yield server.server_address[1]  # type: ignore[misc]
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()

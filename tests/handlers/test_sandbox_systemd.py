@@ -317,6 +317,13 @@ def test_variables_that_would_get_lost(value: str) -> None:
         systemd.variables({"A": value})
 
 
+@pytest.mark.parametrize("value", ["\uffff", "a\U0001fffe", "\ufdd0", "\ud800"])
+def test_what_is_no_character_to_systemd(value: str) -> None:
+    """A variable that systemd would drop, and an argument that it would refuse, is named."""
+    with pytest.raises(Unstartable, match="the variable A holds what is no character"):
+        systemd.variables({"A": value})
+
+
 @pytest.mark.parametrize("path", ["/a%h", '/a"b', "/a\\b", "/a:b", "/a\nb"])
 def test_paths_that_systemd_would_read(path: str) -> None:
     """A path with a character that means something to systemd is refused."""

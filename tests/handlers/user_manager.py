@@ -53,11 +53,12 @@ def user_manager(runtime: Path) -> Iterator[None]:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         raise CannotStart("a manager of a test's own needs root")
     group = f"opsmesh-test-{os.getpid()}"
-    within = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    within = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c"]
     runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     env = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("DBUS_", "NOTIFY_"))},
         "XDG_RUNTIME_DIR": str(runtime),
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",  # a test's own may hold tripwires
     }
     manager = subprocess.Popen(
         [*within, _BEGIN, "sh", group, str(SYSTEMD)],
@@ -83,7 +84,7 @@ def user_manager(runtime: Path) -> Iterator[None]:
             manager.wait(5)
         manager.kill()
         manager.wait()
-        subprocess.run([*within, _END, "sh", group], check=False, capture_output=True)
+        subprocess.run([*within, _END, "sh", group], env=env, check=False, capture_output=True)
 
 
 def _answers(env: dict[str, str]) -> bool:

@@ -71,7 +71,7 @@ def show(console: Console, bundle_id: str, folder: Path, manifest: dict[str, Any
     made = told.get("created_utc", "")
     took = manifest.get("duration_ms")
     errors = sum(1 for one in files if one.get("error"))
-    size = sum(one.get("size") or 0 for one in files)
+    size = sum(_number(one.get("size")) for one in files)
     made_of = f"{len(files)} pieces, {sizes.text(size)}"
     if errors:
         made_of += f", {errors} with an error"
@@ -108,7 +108,7 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
         notes.append("not all of it")
     if one.get("redacted"):
         removed = one.get("removed")
-        count = sum(removed.values()) if isinstance(removed, dict) else 1
+        count = sum(map(_number, removed.values())) if isinstance(removed, dict) else 1
         notes.append(f"{count} taken out")
     return (
         str(one.get("name")),
@@ -123,9 +123,15 @@ def _removed(files: list[dict[str, Any]]) -> dict[str, int]:
     """Of a manifest of before, which has no sum."""
     total: dict[str, int] = {}
     for one in files:
-        for rule, count in (one.get("removed") or {}).items():
-            total[rule] = total.get(rule, 0) + count
+        removed = one.get("removed")
+        for rule, count in removed.items() if isinstance(removed, dict) else ():
+            total[rule] = total.get(rule, 0) + _number(count)
     return total
+
+
+def _number(value: Any) -> int:
+    """A count of a manifest, which another host may have made of anything."""
+    return value if isinstance(value, int) else 0
 
 
 def _local(ts_utc: str) -> str:

@@ -313,7 +313,8 @@ def _folder(ref: str) -> Path:
         known = _known(ref)
         if known.folder is not None:
             return known.folder
-        output.note(f"fetching {known.bundle_id[:12]} of {known.told.get('host')} …")
+        host = text.harmless(str(known.told.get("host")))
+        output.note(f"fetching {known.bundle_id[:12]} of {host} …")
 
         async def body(client: Client, settings: Settings) -> Path:
             return await catalog.fetch(known, _bundles(), Store(client))

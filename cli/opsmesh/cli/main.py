@@ -59,6 +59,7 @@ COMMANDS = {
     "redact": Lazy("opsmesh.cli.redact:app", "What is taken out of events.", _EVIDENCE),
     "install": Lazy("opsmesh.cli.install:install", "Wire a tool: show, ask, write its half."),
     "uninstall": Lazy("opsmesh.cli.install:uninstall", "Undo what `install` wrote."),
+    "action": Lazy("opsmesh.cli.actions.commands:app", "What a step can do.", _DEVELOPERS),
     "producer": Lazy("opsmesh.cli.producer:app", "What watches which tool.", _DEVELOPERS),
     "dotfiles": Lazy("opsmesh.cli.dotfiles:app", "Apply dotfiles behind checks.", _DEVELOPERS),
     "agent": Lazy("opsmesh.router.agent:main", "Run the agent.", hidden=True, raw=True),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from opsmesh.cli import mcp_import, output
+from opsmesh.cli import mcp_import, mcp_serve, output
 from opsmesh.router import logs
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import durations
@@ -32,6 +32,9 @@ app = typer.Typer(
     Example: opsmesh mcp import ~/.config/Claude/claude_desktop_config.json
     """,
 )
+
+app.command("serve")(mcp_serve.serve)
+app.command("config")(mcp_serve.config)
 
 
 @app.command("ls")

@@ -18,6 +18,7 @@ from rich.markup import escape
 from opsmesh.cli import output
 from opsmesh.cli.events import Stored, moment, stored
 from opsmesh.cli.session import with_client
+from opsmesh.handlers.live.recent import reader
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.profiles.profile import Profile, load_profiles
 from opsmesh.handlers.rehearse import Rehearsal, act
@@ -197,6 +198,7 @@ async def _act(
             workdir=Path(folder, event.id),
             bundles=Path(paths.bundles_dir()),
             publish=publish,
+            recent=reader(client),
         )
         if failure is None:
             await publish(results.succeeded(done, event, now_us=times.now_us()))

@@ -247,6 +247,8 @@ def _print(console: Console, run: Run) -> None:
         for name, value in step.output.items():
             if isinstance(value, str) and value.strip():
                 console.print(f"    [dim]{escape(name)}:[/] {escape(value.rstrip())}")
+        if text := _progress(step):
+            console.print(f"    [dim]progress:[/] {escape(text)}")
         for text in _unknown(step):
             console.print(f"    {escape(text)}")
         if step.error:
@@ -276,6 +278,16 @@ def _print(console: Console, run: Run) -> None:
         console.print(
             f"  [dim]next: opsmesh approve {question.id}, or opsmesh deny {question.id}[/]"
         )
+
+
+def _progress(step: StepRecord) -> str:
+    """How far a step said it was; told while it is under way, and of one that did not end well."""
+    done = step.saved.get("progress")
+    if step.state == "done" or not isinstance(done, int | float):
+        return ""
+    total, said = step.saved.get("total"), step.saved.get("message")
+    of = f" of {total:g}" if isinstance(total, int | float) else ""
+    return f"{done:g}{of}" + (f": {said}" if said else "")
 
 
 def _unknown(step: StepRecord) -> Iterator[str]:

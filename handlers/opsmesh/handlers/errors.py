@@ -5,11 +5,13 @@ HandlersError
 ├── TemplateError   a `${{ … }}` placeholder cannot be read or answered
 ├── Unstartable     a program cannot be started at all
 ├── Retry           an action asks for another attempt of its run
+├── NotRunnable     a profile that a step wants to run is not there
 ├── Ask             an action asks a person, and is run again with the answer
 ├── DesktopAway     nothing can be shown to a person here
 ├── SecretMissing   a secret that is referred to is nowhere
 ├── AgentFault      an agent beyond the mesh cannot be used, or does not keep to the protocol
 ├── CallFailed      a tool of an MCP server was not called, or not well
+├── InputWanted     a tool of an MCP server asks a person
 ├── TakenOver       another handler has gone on with this step
 ├── ArchiveDamaged  the evidence archive cannot be continued where it ends
 ├── SegmentDamaged  a compressed file of the archive cannot be read
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opsmesh.handlers.actions.contract import Question
     from opsmesh.handlers.mcp.answer import Answer
+    from opsmesh.handlers.mcp.elicit import Wanted
 
 
 class HandlersError(Exception):
@@ -71,6 +74,14 @@ class Retry(HandlersError):
     def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
         super().__init__(reason or "the action asked for another attempt")
         self.delay_s = delay_s
+
+
+class NotRunnable(HandlersError):
+    """The profile cannot be run from a step."""
+
+    def __init__(self, profile: str, reason: str) -> None:
+        super().__init__(f"profile {profile!r} cannot be run: {reason}")
+        self.profile = profile
 
 
 class Ask(HandlersError):
@@ -121,6 +132,14 @@ class CallFailed(HandlersError):
         super().__init__(reason)
         self.kind = kind
         self.answer = answer
+
+
+class InputWanted(HandlersError):
+    """A tool of an MCP server cannot go on without a person; `wanted` is what it asks."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(wanted.questions[0][1])
+        self.wanted = wanted
 
 
 class TakenOver(HandlersError):

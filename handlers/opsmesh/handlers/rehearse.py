@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
-from opsmesh.handlers.actions.contract import Question, Reply
+from opsmesh.handlers.actions.contract import Mesh, NoMesh, Question, Recent, Reply, no_stream
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import asking
 from opsmesh.handlers.runs.ledger import Held, Replied, Run
@@ -81,9 +81,13 @@ async def act(
     bundles: Path,
     publish: Callable[[Event], Awaitable[None]],
     replies: Replies = nobody,
+    recent: Recent = no_stream,
+    mesh: Mesh | None = None,
+    stored_us: int = 0,
 ) -> tuple[Run, Failure | None]:
     """Run the profile's steps once for past events, the run's own the last of them, with its bytes
-    in `data`; no retries, no ledger, no dead letter. `replies` answers what its steps ask."""
+    in `data`; no retries, no ledger, no dead letter. `replies` answers what its steps ask, and
+    `mesh` is what they reach of it."""
     event = events[-1]
     now_us = times.now_us()
     run = Run(
@@ -110,7 +114,10 @@ async def act(
         folder=workdir,
         bundles=bundles,
         publish=publish,
+        recent=recent,
         workdirs=workdir.parent,
+        mesh=mesh or NoMesh(),
+        stored_us=stored_us,
     )
     began = time.monotonic()
     held, key = _Unrecorded(run), secrets.token_bytes()

@@ -117,6 +117,7 @@ class Server:
             publish=self.publish,
             redactor=redaction.load(settings, known=known),
             secrets=store.load(settings.secrets, known),
+            strict_topics=settings.strict_topics,
         )
         self._sharing = Sharing(
             client, settings.bundles, self._services.bundles, self._services.bundled

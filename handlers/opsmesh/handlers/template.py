@@ -29,6 +29,9 @@ from opsmesh.schemas.nearest import did_you_mean
 #: holds the results of earlier steps by their ids.
 NAMES: Final = ("event", "events", "host", "run", "steps", "vars")
 
+#: Those of them whose values come from outside: an event's, and what programs said of it.
+OUTSIDE: Final = frozenset({"event", "events", "steps"})
+
 _OPEN: Final = "${{"
 _CLOSE: Final = "}}"
 # CEL's strings may hold `}}` and are skipped; nested maps, which end in it, need a space: `} }`.
@@ -78,6 +81,11 @@ class Template:
     def names(self) -> frozenset[str]:
         """Top-level names that the placeholders read."""
         return frozenset().union(*(p.names for p in self._parts if isinstance(p, Expression)))
+
+    @property
+    def lead(self) -> str:
+        """The text before the first placeholder."""
+        return self._parts[0] if self._parts and isinstance(self._parts[0], str) else ""
 
     @property
     def leads(self) -> frozenset[str]:

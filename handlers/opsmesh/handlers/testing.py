@@ -8,18 +8,53 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from opsmesh.handlers import rehearse
-from opsmesh.handlers.actions.contract import Reply
+from opsmesh.handlers.actions.contract import Followed, Reply
+from opsmesh.handlers.live.recent import of_events
 from opsmesh.handlers.profiles.profile import Profile, load_file
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.decide import Decision, EventRef
 from opsmesh.router.testing import MemoryMesh, Stored
+from opsmesh.router.topic_patterns import listens
+from opsmesh.router.topology import EVENTS
+from opsmesh.router.trigger import Trigger
 from opsmesh.schemas.envelope import Event, encode, subject
+from opsmesh.schemas.errors import SchemaError
 from opsmesh.schemas.redact import built_in
+
+
+class _Reach:
+    """What steps reach of a mesh in memory. While a step runs nobody else says anything: what is
+    there is all that comes."""
+
+    def __init__(self, mesh: MemoryMesh) -> None:
+        self._mesh = mesh
+
+    def check(self, event: Event) -> None:
+        known = self._mesh.registry.check(event.topic, event.payload)
+        if known is None and self._mesh.strict_topics:
+            raise SchemaError(f"topic {event.topic} is not registered, and strict_topics is set")
+
+    async def trigger(self, profile: str, event: Event, *, id: str) -> None:
+        data, _ = built_in().event(encode(event))
+        headers = Trigger(kind="step", id=id).headers()
+        headers.pop("Nats-Msg-Id")
+        self._mesh.publish(f"trg.{profile}", data, msg_id=id, headers=headers)
+
+    async def follow(
+        self, topics: Sequence[str], *, since_us: int | None = None, after_seq: int | None = None
+    ) -> AsyncIterator[Followed]:
+        for stored in self._mesh.events():
+            late = stored.seq > (after_seq or 0) and stored.stored_us >= (since_us or 0)
+            if late and listens(topics, stored.event.topic):
+                yield Followed(seq=stored.seq, stored_us=stored.stored_us, event=stored.event)
+
+    async def newest(self) -> int:
+        return max((message.seq for message in self._mesh.messages(EVENTS)), default=0)
 
 
 class Profiles:
@@ -62,10 +97,17 @@ class Profiles:
         refs = decision.events or (EventRef(decision.event_id, decision.event_seq),)
         return [self._seen[ref.seq] for ref in refs]
 
-    def act(self, decision: Decision, *, replies: Mapping[str, Reply] | None = None) -> Run:
+    def act(
+        self,
+        decision: Decision,
+        *,
+        replies: Mapping[str, Reply] | None = None,
+        bundles: Path | None = None,
+    ) -> Run:
         """Run the steps of the profile that decided, once; the run tells how each of them went.
 
         `replies` says by a step's id how what it asks ends; nobody answers any other in time.
+        Evidence bundles are made in the folder `bundles`; without one they go when this returns.
         Not to be called where an event loop runs.
         """
         said = replies or {}
@@ -80,8 +122,11 @@ class Profiles:
                     host=self._mesh.host,
                     rehearsal_id=f"test-{self._acted}",
                     workdir=Path(folder, "work"),
-                    bundles=Path(folder, "bundles"),
+                    bundles=bundles or Path(folder, "bundles"),
                     publish=self._publish,
+                    recent=of_events(lambda: [one.event for one in self._mesh.events()]),
+                    mesh=_Reach(self._mesh),
+                    stored_us=stored[-1].stored_us,
                     replies=lambda step, asked: said.get(step) or rehearse.nobody(step, asked),
                 )
             )

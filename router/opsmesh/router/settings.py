@@ -24,6 +24,7 @@ from opsmesh.router import mcp_servers, paths, spool_room
 from opsmesh.router.mcp_servers import McpServers
 from opsmesh.router.settings_a2a import A2aAgent, A2aServe, AgentName
 from opsmesh.router.settings_notify import Notify
+from opsmesh.router.settings_serving import Checks, McpServe
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
@@ -219,6 +220,8 @@ class Settings(BaseSettings):
     mcp_servers: McpServers = Field(
         default={}, description="MCP servers by name, for the action mcp"
     )
+    mcp_serve: McpServe = McpServe()
+    checks: Checks = Checks()
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

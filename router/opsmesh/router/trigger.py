@@ -1,4 +1,4 @@
-"""Events sent to one profile by hand: a trigger, a redriven dead letter, a live replay.
+"""Events sent to one profile: by hand, by another's step, a redriven dead letter, a live replay.
 
 They travel on the work queue TRIGGERS (`trg.<profile>`), so that no other profile sees them and the
 event is not stored twice in EVENTS.
@@ -7,7 +7,7 @@ event is not stored twice in EVENTS.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 from nats.aio.client import Client
@@ -15,7 +15,8 @@ from nats.aio.client import Client
 from opsmesh.router.decide import EventRef
 from opsmesh.router.publish import Publisher
 
-Kind = Literal["manual", "redrive", "replay"]
+Kind = Literal["manual", "redrive", "replay", "step"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 KIND: Final = "Opsmesh-Trigger"
 ID: Final = "Opsmesh-Trigger-Id"
@@ -27,8 +28,9 @@ TIMEOUT: Final = 5.0
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     """Why one profile is handed one event. A manual trigger and a redrive always run; a replay is
-    decided like the event itself was. `origin` is the (stream, sequence, microseconds) it had, and
-    `events` are all of a firing that was about several."""
+    decided like the event itself was, and what a step of another profile asks for runs unless the
+    profile is disabled or in shadow, or the event is too many hops away. `origin` is the (stream,
+    sequence, microseconds) it had, and `events` are all of a firing that was about several."""
 
     kind: Kind
     id: str
@@ -44,10 +46,9 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(headers: Mapping[str, str]) -> Trigger:
     """The trigger that a message of TRIGGERS carries."""
-    kind = headers.get(KIND, "manual")
     stream, seq, us = ([*headers.get(ORIGIN, "").split(","), "", ""])[:3]
     origin = (stream, int(seq), int(us)) if seq.isdigit() and us.isdigit() else None
-    known: Kind = "redrive" if kind == "redrive" else "replay" if kind == "replay" else "manual"
+    known: Kind = next((kind for kind in KINDS if kind == headers.get(KIND)), "manual")
     events = msgspec.json.decode(headers.get(REFS, "[]"), type=tuple[EventRef, ...])
     return Trigger(kind=known, id=headers.get(ID, ""), origin=origin, events=events)
 

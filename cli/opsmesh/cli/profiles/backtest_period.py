@@ -6,26 +6,19 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from nats.aio.client import Client
 
 from opsmesh.cli import output
 from opsmesh.cli.session import with_client
+from opsmesh.handlers.backtest import from_stream
 from opsmesh.handlers.evidence import segments
-from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.router import paths
-from opsmesh.router.pull import delivery
-from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
-from opsmesh.router.topic_patterns import disjoint
-from opsmesh.router.topology import EVENTS
 
 Kind = Literal["evidence", "stream"]
-
-#: Messages of the stream that are written down at once.
-COMMIT: Final = 10_000
 
 
 @contextlib.contextmanager
@@ -55,24 +48,7 @@ def archive(
 
 
 def _copy(folder: Path, profiles: Sequence[Profile], since_us: int, until_us: int) -> None:
-    """What the profiles listen to, out of the stream, as the sink would write it."""
-    patterns = disjoint(pattern for profile in profiles for pattern in profile.rule.listens)
-    subjects = [f"evt.*.{pattern}" for pattern in patterns]
-
     async def body(client: Client, _: Settings) -> None:
-        messages = scan(client, EVENTS, subjects=subjects, since_us=since_us)
-        with Archive(folder, stream=EVENTS, segment_bytes=64 * 2**20) as written:
-            async with contextlib.aclosing(messages):  # type: ignore[type-var]
-                count = 0
-                async for msg in messages:
-                    where = delivery(msg.reply)
-                    stored_us = where.timestamp_ns // 1000
-                    if stored_us >= until_us:
-                        break
-                    written.event(where.stream_seq, stored_us, msg.data)
-                    count += 1
-                    if count % COMMIT == 0:
-                        written.commit()
-            written.commit()
+        await from_stream.copy(client, folder, profiles, since_us=since_us, until_us=until_us)
 
     with_client(body)

@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from opsmesh.handlers.errors import Unstartable
-from opsmesh.handlers.template import Template
+from opsmesh.handlers.template import OUTSIDE, Template
 
-#: Names whose values come from outside: an event's, and what programs said of it.
-OUTSIDE: Final = frozenset({"event", "events", "steps"})
 #: Characters of a value that an error shows.
 _SHOWN: Final = 60
 #: POSIX, Utility Syntax Guideline 10.

@@ -204,7 +204,7 @@ class Collect:
             started_us = times.now_us()
             env = step_environment(ctx, write_event(ctx))
             pieces = await self._collect(ctx, env)
-            report = self._report
+            reporter = None if self._report is None else _reporter(self._report, ctx)
             await asyncio.to_thread(
                 write.write,
                 folder,
@@ -213,9 +213,7 @@ class Collect:
                 started_us=started_us,
                 total_bytes=self._spec.total_bytes,
                 share=self._spec.share,
-                reporter=None
-                if report is None
-                else lambda clean: report.render(clean, ctx.variables),
+                reporter=reporter,
             )
         output = await asyncio.to_thread(_output, folder)
         return StepResult(ok=True, output=output, evidence_path=str(folder))
@@ -239,6 +237,17 @@ class Collect:
             else:
                 found += task.result()
         return found
+
+
+def _reporter(report: ReportTemplate, ctx: StepContext) -> write.Reporter:
+    """Makes the report of clean pieces and clean variables: of a secret that a template cuts in two
+    nobody would know the rest."""
+
+    def render(pieces: Sequence[Piece]) -> tuple[str, list[str]]:
+        variables, _ = ctx.redactor.redact(dict(ctx.variables), context=f"{ctx.place}:report")
+        return report.render(pieces, variables)
+
+    return render
 
 
 def _limit(ctx: StepContext) -> float:

@@ -12,14 +12,13 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from opsmesh.handlers import process
-from opsmesh.handlers.actions.arguments import OUTSIDE
 from opsmesh.handlers.actions.contract import StepContext
 from opsmesh.handlers.actions.environment import PREFIX, step_environment
 from opsmesh.handlers.actions.spec import Spec, Text
 from opsmesh.handlers.process import ProcessResult
 from opsmesh.handlers.sandbox.confinement import Confinement, Kind
 from opsmesh.handlers.sandbox.prepare import Step, prepared
-from opsmesh.handlers.template import Template
+from opsmesh.handlers.template import OUTSIDE, Template
 
 #: Bytes of memory with which a program can still say what is wrong.
 MIN_MEMORY: Final = 4 * 2**20

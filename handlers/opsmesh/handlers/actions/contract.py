@@ -7,13 +7,13 @@ runs. It never sees NATS, and says how it went by what it returns, or by raising
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args, runtime_checkable
 
 from opsmesh.handlers.actions.shared import Shared
-from opsmesh.handlers.errors import SecretMissing
+from opsmesh.handlers.errors import NotRunnable, SecretMissing
 from opsmesh.handlers.template import Template
 from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.redact import Redactor, built_in
@@ -114,6 +114,57 @@ async def no_stream(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Followed:
+    """An event that came by: where and when it was stored."""
+
+    seq: int
+    stored_us: int
+    event: Event
+
+
+class Mesh(Protocol):
+    """What a step may do in the mesh beside publishing."""
+
+    def check(self, event: Event) -> None:
+        """SchemaError for an event that the mesh does not take from anybody: of a topic whose
+        payload is another one, or, with `strict_topics`, of one that is not registered."""
+
+    async def trigger(self, profile: str, event: Event, *, id: str) -> None:
+        """Have a profile run with this event, whatever it listens to; the event is no other
+        profile's. Stored durably when it returns; asking again with the same id is harmless.
+        NotRunnable when there is no such profile."""
+
+    def follow(
+        self, topics: Sequence[str], *, since_us: int | None = None, after_seq: int | None = None
+    ) -> AsyncIterator[Followed]:
+        """Every event of these topic patterns that was stored since then, and every one that will
+        be, in their order. It ends where nothing more can come: in a test, or a rehearsal."""
+
+    async def newest(self) -> int:
+        """The sequence of the newest event that is stored; 0 for none."""
+
+
+class NoMesh:
+    """For a step outside of a mesh: nothing comes by, and there is nobody to run."""
+
+    def check(self, event: Event) -> None:
+        """Nobody knows."""
+
+    async def trigger(self, profile: str, event: Event, *, id: str) -> None:
+        raise NotRunnable(profile, "there is no mesh here")
+
+    async def follow(
+        self, topics: Sequence[str], *, since_us: int | None = None, after_seq: int | None = None
+    ) -> AsyncIterator[Followed]:
+        nothing: tuple[Followed, ...] = ()
+        for found in nothing:
+            yield found
+
+    async def newest(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepContext:
     """What a step knows of its event and its run."""
 
@@ -151,6 +202,9 @@ class StepContext:
     secrets: Secrets = field(default_factory=NoSecrets)
     #: Stored events of before.
     recent: Recent = no_stream
+    mesh: Mesh = field(default_factory=NoMesh)
+    #: When the event was stored, in microseconds since the epoch; 0 where it is not known.
+    stored_us: int = 0
     #: What outlives a step: sessions, connections.
     shared: Shared = field(default_factory=Shared)
     #: Takes secrets out; what a step returns goes through it in any case.
@@ -192,7 +246,8 @@ class Action(Protocol):
     A class may also have `spec`, the pydantic model of its value: errors then name the nearest
     valid key, and editors complete it. With `on_unknown` (one of ON_UNKNOWN) it says what becomes
     of a step whose profile does not say it; without, that is `retry`. `resume` is an action's to
-    say: it is run again within the attempt, with what it saved, and goes on from there.
+    say: it is run again within the attempt, with what it saved, and goes on from there. `takes_s`
+    of an action that waits says how long it may: a profile's time limit has to be longer.
     """
 
     #: The key that names it in a step.

@@ -85,7 +85,8 @@ class Emit:
         """Publish; returns when the event is stored."""
         try:
             event = self._event(ctx)
-        except ValueError as error:  # a template, the severity or the payload's size
+            ctx.mesh.check(event)
+        except ValueError as error:  # a template, the severity or the payload
             return StepResult(ok=False, output={}, error=str(error), retryable=False)
         await ctx.publish(event)
         return StepResult(ok=True, output={"id": event.id, "topic": event.topic})

@@ -21,8 +21,15 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.emit import SOURCE
-from opsmesh.handlers.actions.spec import Spec
-from opsmesh.handlers.errors import CallFailed, ExtraMissing, SecretMissing, TemplateError
+from opsmesh.handlers.actions.spec import Duration, Spec
+from opsmesh.handlers.errors import (
+    Ask,
+    CallFailed,
+    ExtraMissing,
+    InputWanted,
+    SecretMissing,
+    TemplateError,
+)
 from opsmesh.handlers.template import Rendered, Template, compile_value
 from opsmesh.router.mcp_servers import NAME
 from opsmesh.schemas import ids, times
@@ -36,11 +43,15 @@ from opsmesh.schemas.envelope import (
 
 if TYPE_CHECKING:
     from opsmesh.handlers.mcp.answer import Answer
+    from opsmesh.handlers.mcp.elicit import Wanted
     from opsmesh.handlers.mcp.pool import Pool
+    from opsmesh.handlers.mcp.session import Asked
 
 #: The events that tell how a call went, unless `result` names another for the good ones.
 COMPLETED: Final = "mcp.tool.completed"
 FAILED: Final = "mcp.tool.failed"
+#: Under which a step keeps what its tool has asked.
+INPUT: Final = "input"
 #: Seconds between two notes of a call's progress in the ledger.
 PROGRESS_S: Final = 1.0
 #: Characters of what a server says of its progress.
@@ -97,6 +108,23 @@ def _result(value: Any) -> Any:
     return check_topic(value) if isinstance(value, str) else value
 
 
+class AskSpec(Spec):
+    """A tool's questions to a person are asked, as approvals are."""
+
+    expires: Annotated[
+        Duration | None,
+        Field(gt=0, description="How long is asked; unset: until somebody answers."),
+    ] = None
+    by: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(description="Names of those who may answer; unset: whoever may use this mesh."),
+    ] = Field(default_factory=list)
+
+
+def _ask(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
 class McpSpec(Spec):
     """The value of `mcp`."""
 
@@ -111,6 +139,11 @@ class McpSpec(Spec):
             f"content. Unset: {COMPLETED}, which tells of the call too; false: no event."
         ),
     ] = COMPLETED
+    ask: Annotated[
+        AskSpec | None,
+        BeforeValidator(_ask),
+        Field(description="true, or a mapping: the tool may ask a person. Unset: it is declined."),
+    ] = None
     on: OnSpec = OnSpec()
 
 
@@ -150,6 +183,9 @@ class Mcp:
             event = self._completed(answer, ctx)
         except CallFailed as failure:
             return await self._failed(failure, began, ctx)
+        except InputWanted as wanted:
+            await ctx.save({INPUT: wanted.wanted.saved() | {"before": len(ctx.replies)}})
+            raise self._question(wanted.wanted, 0, len(ctx.replies) + 1) from None
         except (SecretMissing, ExtraMissing) as error:
             return StepResult(ok=False, output={}, error=str(error), retryable=False)
         if event is not None:
@@ -165,17 +201,55 @@ class Mcp:
         return arguments
 
     async def _call(self, pool: Pool, arguments: Mapping[str, Any], ctx: StepContext) -> Answer:
+        asked = self._asked(ctx)
         limit = ctx.timeout or pool.spec(self.server).timeout
         try:
             async with asyncio.timeout(ctx.timeout):  # the opening is a part of the step
                 session = await pool.session(self.server, ctx.secrets.fill)
                 return await session.call(
-                    self.tool, arguments, timeout=limit, progress=_Shown(self, ctx).note
+                    self.tool,
+                    arguments,
+                    timeout=limit,
+                    progress=_Shown(self, ctx).note,
+                    ask=self._spec.ask is not None,
+                    asked=asked,
                 )
         except TimeoutError:
             raise CallFailed(
                 "timeout", f"{self.server}/{self.tool}: not done in {limit:g} s"
             ) from None
+
+    def _asked(self, ctx: StepContext) -> Asked | None:
+        """What people have said to the tool's questions; the next question is raised."""
+        if INPUT not in ctx.saved:
+            return None
+        from opsmesh.handlers.mcp import elicit
+
+        before = int(ctx.saved[INPUT]["before"])
+        wanted = elicit.Wanted.of(ctx.saved[INPUT])
+        replies = {}
+        for index, (key, _, _) in enumerate(wanted.questions):
+            reply = ctx.replies.get(f"input-{before + index + 1}")
+            if reply is None:
+                raise self._question(wanted, index, before + index + 1)
+            replies[key] = elicit.response(reply)
+        return wanted.state, replies
+
+    def _question(self, wanted: Wanted, index: int, number: int) -> Ask:
+        from opsmesh.handlers.mcp import elicit
+
+        _, text, form = wanted.questions[index]
+        spec = self._spec.ask or AskSpec()
+        return Ask(
+            elicit.question(
+                self.calls,
+                text,
+                form,
+                name=f"input-{number}",
+                expires_s=spec.expires,
+                by=spec.by,
+            )
+        )
 
     async def _failed(self, failure: CallFailed, began: float, ctx: StepContext) -> StepResult:
         then: Then = getattr(self._spec.on, failure.kind)
@@ -241,6 +315,7 @@ class _Shown:
         )
         log.info(
             "mcp.progress",
+            run_id=self._ctx.run_id,
             server=self._action.server,
             tool=self._action.tool,
             progress=progress,

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from opsmesh.handlers.actions.arguments import OUTSIDE, script_of
-from opsmesh.handlers.template import Template
+from opsmesh.handlers.actions.arguments import script_of
+from opsmesh.handlers.template import OUTSIDE, Template
 from opsmesh.schemas import durations
 
 

@@ -85,7 +85,9 @@ def choose(known: Iterable[Known], text: str) -> Known:
         few = "" if len(text) >= LEAST else f"; write {LEAST} characters of the id at least"
         raise NoSuchBundle(f"no bundle {text!r} is known{few}")
     if len(found) > 1:
-        ids = ", ".join(f"{one.bundle_id[:12]} ({one.told.get('step')})" for one in found.values())
+        ids = ", ".join(
+            f"{one.bundle_id[:12]} ({one.told.get('step')!r})" for one in found.values()
+        )
         raise NoSuchBundle(f"{len(found)} bundles are named {text!r}: {ids}")
     return next(iter(found.values()))
 

@@ -34,6 +34,9 @@ CHUNK: Final = 128 * 1024
 MAX_ARCHIVE: Final = 256 * 2**20
 #: Seconds to wait for one answer of the broker: an fsync may take its time.
 TIMEOUT: Final = 10.0
+#: Seconds that a list, and a whole bundle, may take to come.
+LIST_S: Final = 30.0
+FETCH_S: Final = 300.0
 #: Characters of each thing that is told of an object.
 LONGEST: Final = 200
 SUFFIX: Final = ".tar.zst"
@@ -100,19 +103,27 @@ class Store:
     async def list(self) -> list[Object]:
         """Every bundle that is there, in the order in which they were stored."""
         try:
-            return [
-                one
-                async for message in scan(
-                    self._client, BUNDLES_STREAM, subjects=[f"{_META}.>"], newest_per_subject=True
-                )
-                if (one := _read(message.data)) is not None
-            ]
+            async with asyncio.timeout(LIST_S):
+                return [
+                    one
+                    async for message in scan(
+                        self._client,
+                        BUNDLES_STREAM,
+                        subjects=[f"{_META}.>"],
+                        newest_per_subject=True,
+                    )
+                    if (one := _read(message.data)) is not None
+                ]
         except NotFoundError:
             return []  # an agent of an older version has made the streams
 
     async def fetch(self, one: Object, target: BinaryIO) -> None:
         """Write an object's archive; BadBundle when it is not what its message says, NotShared when
-        parts of it have gone."""
+        parts of it have gone, TimeoutError when it does not come."""
+        async with asyncio.timeout(FETCH_S):
+            await self._fetch(one, target)
+
+    async def _fetch(self, one: Object, target: BinaryIO) -> None:
         if one.size > MAX_ARCHIVE:
             raise BadBundle(f"its archive has {one.size} bytes, more than {MAX_ARCHIVE}")
         digest, size = hashlib.sha256(), 0

@@ -151,7 +151,7 @@ def _without_secrets(piece: Piece, name: str, ctx: StepContext) -> Piece:
     `removed` is what was taken out of the text."""
     data, report = piece.data, Report()
     if data is not None:
-        data, report = ctx.redactor.file(data, context=ctx.place, path=name)
+        data, report = ctx.redactor.file(data, context=ctx.place, path=name, cut=piece.truncated)
     about = (piece.source, piece.command, piece.error, piece.path)
     (source, command, error, path), _ = ctx.redactor.redact(about, context=f"{ctx.place}:{name}")
     facts, _ = ctx.redactor.redact(dict(piece.facts), context=f"{ctx.place}:{name}:facts")

@@ -169,7 +169,7 @@ def readable_core(path: Any) -> Path:
     if not stat.S_ISREG(facts.st_mode):
         raise Unavailable(f"{core}: not a regular file")
     if not os.access(core, os.R_OK):
-        raise Unavailable(f"{core}: the core may not be read by {os.geteuid()} (uid)")
+        raise Unavailable(f"{core}: the core may not be read by the user of the handlers")
     return core
 
 
@@ -179,9 +179,21 @@ def _believed(data: bytes) -> Iterator[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:  # the first line of an output that was cut
             continue
+        if not isinstance(entry, dict):
+            continue
+        entry = {field: _plain(value) for field, value in entry.items()}
         unit = str(entry.get("_SYSTEMD_UNIT") or "")
         if entry.get("_UID") == "0" or unit.startswith("systemd-coredump@"):
             yield entry
+
+
+def _plain(value: Any) -> Any:
+    """A field as text: journald gives bytes for what is no UTF-8, and a list for a repeated one."""
+    if not isinstance(value, list) or not value:
+        return value
+    if all(isinstance(item, int) and 0 <= item < 256 for item in value):
+        return bytes(value).decode(errors="replace")
+    return value[0]
 
 
 def _facts(entry: Mapping[str, Any], request: Request) -> dict[str, Any]:

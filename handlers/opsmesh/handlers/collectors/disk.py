@@ -49,13 +49,18 @@ class Disk:
         full = [one["target"] for one in file_systems if max(one["used"], one["inodes"]) >= FULL]
         return [
             request.piece(
-                said(ended),
+                _once(said(ended)),
                 command=tuple(argv),
                 exit_code=ended.exit_code,
                 error=why(ended, request.timeout_s),
                 facts={"file_systems": file_systems, "full": full},
             )
         ]
+
+
+def _once(data: bytes) -> bytes:
+    """Each line once: two paths may be on one file system."""
+    return b"".join(dict.fromkeys(data.splitlines(keepends=True)))
 
 
 def _read(text: str) -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from pydantic import RootModel
 
+from opsmesh.handlers import beneath
 from opsmesh.handlers.actions.spec import Text
 from opsmesh.handlers.collectors.contract import Piece, Request
+from opsmesh.handlers.template import Template
 
 
 class FileSpec(RootModel[Text]):
@@ -32,6 +34,7 @@ class FileCopy:
         text = request.render(self._path)
         try:
             path = Path(request.ctx.event.workspace or "/", Path(text).expanduser())
+            beneath.checked(path, Template(self._path))
             name = request.name or path.name or "file"
             data, size = await asyncio.to_thread(read_end, path, request.max_bytes)
         except (OSError, ValueError, RuntimeError) as error:

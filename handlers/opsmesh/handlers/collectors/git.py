@@ -125,6 +125,8 @@ class Git:
         """The repository that the folder is in; Unavailable when it is in none."""
         bare = cls(request, folder, ())
         top = (await bare.text("rev-parse", "--show-toplevel")).removesuffix("\n")
+        if not Path(top, ".git").exists():  # core.worktree can name any folder of this machine
+            raise Unavailable(f"the repository of {folder} has its files elsewhere")
         # reading configuration starts nothing
         names = (await bare.text("config", "--list", "--name-only", "-z")).split("\0")
         filters = {found[1] for name in names if (found := _FILTER.fullmatch(name))}

@@ -49,7 +49,9 @@ class PackageVersions:
         if not names and not files:
             files = await files_of_event(request)
         if not names and not files:
-            raise Unavailable("the event names no program and no unit; write names or files")
+            raise Unavailable(
+                "neither a program nor a unit's file is known from the event; write names or files"
+            )
         managers = [kind(request) for kind in (Dpkg, Pacman) if kind.here()]
         if not managers:
             raise Unavailable("neither dpkg nor pacman has a database here")

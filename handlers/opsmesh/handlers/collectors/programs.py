@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import RootModel
 
+from opsmesh.handlers.actions.arguments import Arguments
 from opsmesh.handlers.actions.spec import Argv
 from opsmesh.handlers.collectors.contract import Piece, Request
 
@@ -23,8 +24,10 @@ class CommandOutput:
     spec: ClassVar[type[CommandSpec]] = CommandSpec
 
     def __init__(self, spec: CommandSpec) -> None:
-        self._argv = spec.root
+        self._program = spec.root[0]
+        self._arguments = Arguments(spec.root)
 
     async def collect(self, request: Request) -> Sequence[Piece]:
-        name = request.name or f"{Path(self._argv[0]).name}.txt"
-        return [await request.output([request.render(part) for part in self._argv], name=name)]
+        name = request.name or f"{Path(self._program).name}.txt"
+        argv = self._arguments.render(request.ctx.variables)
+        return [await request.output(argv, name=name)]

@@ -53,6 +53,8 @@ class PytestLastFailed:
 
 def _read(request: Request, cache: Path) -> Piece:
     file = cache / LAST_FAILED
+    if not file.resolve().is_relative_to(cache.parent.resolve()):  # a link to what is no cache
+        raise Unavailable(f"{file} is not within {cache.parent}")
     try:
         when = round(cache.joinpath("v/cache").stat().st_mtime * 1e6)
     except OSError as error:

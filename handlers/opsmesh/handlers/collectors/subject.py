@@ -19,6 +19,8 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,254}")
 def unit_of(request: Request, chosen: str | None) -> str:
     """The unit that is chosen, or the event's own; empty when there is none."""
     text = request.render(chosen) if chosen is not None else _said(request, "unit")
+    if chosen is not None and not text:  # an event's empty text must not mean all units
+        raise Unavailable("the unit that the profile asks for is empty")
     if text and not _UNIT.fullmatch(text):
         raise Unavailable(f"{text[:80]!r} is not the name of a unit")
     return text

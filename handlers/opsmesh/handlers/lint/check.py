@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from opsmesh.handlers.lint import commands, confined, expressions, loops, reach, topics, unknown
+from opsmesh.handlers.lint import (
+    commands,
+    confined,
+    expressions,
+    loops,
+    reach,
+    topics,
+    triggers,
+    unknown,
+)
 from opsmesh.handlers.lint import servers as servers_
 from opsmesh.handlers.lint.finding import SEVERITIES, Finding
 from opsmesh.handlers.lint.places import Places, Source
@@ -52,6 +61,7 @@ def lint(
         result += reach.lint(profile, place, registry, host=host)
         result += commands.lint(profile, place, path=path, strict=strict)
         result += confined.lint(profile, place, strict=strict)
+        result += triggers.lint(profile, place, list(places))
         result += unknown.lint(profile, place)
         if servers is not None:
             result += servers_.lint(profile, place, servers, strict=strict)

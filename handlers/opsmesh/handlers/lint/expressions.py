@@ -62,6 +62,7 @@ _OUTPUTS: Final[dict[str, dict[str, Type]]] = {
         "event": kinds.of(str | None),
         "kind": kinds.TEXT,
     },
+    "trigger": {"profile": kinds.TEXT, "event_id": kinds.TEXT, "trigger_id": kinds.TEXT},
 }
 #: What is said of the functions that a report has beside CEL's own.
 _OF_REPORTS: Final = frozenset(f"CEL has no function {name}()" for name in report.FUNCTIONS)

@@ -35,12 +35,14 @@ RESULTS: Final = (
 @dataclass(frozen=True, kw_only=True)
 class Out:
     """An event that a profile causes; `known` are values of it by their paths. `where` is the step
-    that emits it, None for the result of a run. An event of `opsmesh emit` does not count hops."""
+    that emits it, None for the result of a run. An event of `opsmesh emit` does not count hops. One
+    that is handed `to` a profile is that one's alone."""
 
     topic: str
     known: Mapping[str, Any]
     where: Where | None = None
     counts: bool = True
+    to: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +89,16 @@ def outs(profile: Profile) -> list[Out]:
             found.append(Out(topic=topic, known={}, where=at, counts=False))
         if step.action.key == "a2a":
             found += _answers(spec, number)
-        if step.action.key == "mcp" and spec["result"]:
-            at = ("actions", number, "mcp", "result")
-            found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
+        if step.action.key == "trigger":
+            at = ("actions", number, "trigger")
+            found.append(Out(topic="trigger", known={}, where=at, to=spec["profile"]))
+        if step.action.key == "mcp":
+            at = ("actions", number, "mcp")
+            called = {f"event.payload.{key}": spec[key] for key in ("server", "tool")}
+            failed = {**from_profile, "event.severity": "warn", **called}
+            found.append(Out(topic="mcp.tool.failed", known=failed, where=at))
+            if spec["result"]:
+                found.append(Out(topic=spec["result"], known=dict(from_profile), where=at))
         if step.action.key != "emit":
             continue
         payload = spec["payload"] if isinstance(spec["payload"], dict) else {}
@@ -139,6 +148,8 @@ def _heard(found: Sequence[Out], by: Profile, registry: Registry) -> Out | None:
 
 
 def _fires(out: Out, by: Profile, registry: Registry) -> bool:
+    if out.to:
+        return out.to == by.name and by.rule.max_hops > 0
     if not listens(by.on, out.topic) or (out.counts and by.rule.max_hops < 1):
         return False
     tree = cel.parse(by.rule.where.text) if by.rule.where else None
@@ -171,7 +182,10 @@ def _finding(
 ) -> Finding:
     members = [named[edge.source] for edge in loop]
     way = " → ".join([part for e in loop for part in (e.source, e.out.topic)] + [loop[0].source])
-    guarded = all(profile.rule.where is not None for profile in members)
+    # a `where` is not asked about what is handed to its profile
+    guarded = all(profile.rule.where is not None for profile in members) and not all(
+        edge.out.to for edge in loop
+    )
     live = all(profile.state == "enabled" for profile in members)
     severity: Severity = "warning" if guarded or not live else "error"
     limit = min(profile.rule.max_hops for profile in members)
@@ -180,6 +194,8 @@ def _finding(
         hint = "nothing stops it: opsmesh emit begins to count hops anew; use the action emit"
     elif guarded:
         hint += "see that a 'where' on its way refuses such an event"
+    elif all(edge.out.to for edge in loop):
+        hint += "take one of the triggers away"
     elif all(edge.out.where is None for edge in loop):
         hint += f'leave its own runs out: where: event.payload.profile != "{loop[0].source}"'
     else:

@@ -1,4 +1,4 @@
-"""Topics that nobody knows, in `on`, `unless`, `last(…)` and `emit`.
+"""Topics that nobody knows, in `on`, `unless`, `last(…)`, `emit` and `wait`.
 
 As with `emit`, a topic that is not registered is no error in itself: anybody may send one. One
 that is almost a registered one is misspelt.
@@ -89,6 +89,12 @@ def _listened(profile: Profile, places: Places) -> Iterator[tuple[Where, str]]:
     if profile.rule.unless is not None:
         for number, pattern in enumerate(profile.rule.unless.on):
             yield places.listed(("unless", "on"), number), pattern
+    for number, step in enumerate(profile.steps):
+        if step.action.key == "wait":
+            at: Where = ("actions", number, "wait")
+            at = (*at, "on") if places.exists((*at, "on")) else at
+            for index, pattern in enumerate(step.action.describe()["on"]):
+                yield places.listed(at, index), pattern
 
 
 def _emits(profile: Profile) -> Iterator[tuple[Where, str]]:

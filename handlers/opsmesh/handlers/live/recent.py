@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from nats.aio.client import Client
 
 from opsmesh.handlers.actions.contract import Recent
-from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.topic_patterns import disjoint, listens
 from opsmesh.router.topology import EVENTS
@@ -19,10 +18,9 @@ from opsmesh.schemas.errors import SchemaError
 
 #: Seconds that a reading may take.
 TIMEOUT: Final = 8.0
-#: An event may be stored so long after it happened and still be found: microseconds.
-LATE_US: Final = 60_000_000
-#: Messages that are looked at.
-MOST: Final = 100_000
+#: Messages that are looked at. An event may be stored long after it happened, out of a spool: where
+#: it was stored says nothing about its end.
+MOST: Final = 200_000
 
 
 def reader(client: Client) -> Recent:
@@ -46,18 +44,43 @@ def reader(client: Client) -> Recent:
                 looked += 1
                 if looked > MOST:
                     break
-                if delivery(message.reply).timestamp_ns // 1000 > until_us + LATE_US:
-                    break
                 try:
                     event = decode(message.data)
                 except SchemaError:
                     continue
-                if not since_us <= event.ts_us <= until_us or not listens(topics, event.topic):
-                    continue
-                if host is not None and event.host != host:
-                    continue
-                if story is None or event.correlation_id == story:
+                if since_us <= event.ts_us <= until_us and wanted(event, topics, host, story):
                     kept.append(event)
         return sorted(kept, key=lambda event: event.ts_us)
 
     return recent
+
+
+def of_events(events: Callable[[], Iterable[Event]]) -> Recent:
+    """Reads among these events: of a mesh in memory."""
+
+    async def recent(
+        topics: Sequence[str],
+        *,
+        since_us: int,
+        until_us: int,
+        limit: int,
+        host: str | None = None,
+        story: str | None = None,
+    ) -> list[Event]:
+        found = [
+            event
+            for event in events()
+            if since_us <= event.ts_us <= until_us and wanted(event, topics, host, story)
+        ]
+        return sorted(found, key=lambda event: event.ts_us)[-limit:]
+
+    return recent
+
+
+def wanted(event: Event, topics: Sequence[str], host: str | None, story: str | None) -> bool:
+    """Whether the event is of these topics, and of this host and story where they are given."""
+    return (
+        listens(topics, event.topic)
+        and (host is None or event.host == host)
+        and (story is None or event.correlation_id == story)
+    )

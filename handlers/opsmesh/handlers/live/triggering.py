@@ -97,12 +97,16 @@ async def refuse(services: Services, message: Message, profile: str, reason: str
 def _decision(
     rule: Rule, event: Event, asked: Trigger, stored: tuple[str, int, int], *, host: str
 ) -> Decision:
-    """A replay is decided by event and rule alone, without windows; a person's own always fires."""
-    decision, _ = decide(
-        rule.without_memory(), event, {}, now_us=stored[2], host=host, seq=stored[1]
-    )
+    """A replay is decided by event and rule alone, without windows; a person's own always fires,
+    and a step's unless the profile's state or the event's hops are against it."""
+    rule = rule.without_memory()
+    if asked.kind == "step":
+        rule = msgspec.structs.replace(rule, on=(event.topic,), where=None, run_on="any")
+    decision, _ = decide(rule, event, {}, now_us=stored[2], host=host, seq=stored[1])
     if asked.kind == "replay":
         return decision
+    if asked.kind == "step" and decision.outcome != "fire":
+        return msgspec.structs.replace(decision, timer=f"trigger.{asked.id}")
     return msgspec.structs.replace(
         decision,
         outcome="fire",

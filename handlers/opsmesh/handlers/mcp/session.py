@@ -9,8 +9,10 @@ cancelled at the server too, and the session goes on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +24,17 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
+    ElicitResult,
     ErrorData,
     Implementation,
+    InputRequiredResult,
     Tool,
     ToolListChangedNotification,
 )
 from pydantic import ValidationError
 
-from opsmesh.handlers.errors import CallFailed, Unstartable
-from opsmesh.handlers.mcp import answer, schema
+from opsmesh.handlers.errors import CallFailed, InputWanted, Unstartable
+from opsmesh.handlers.mcp import answer, elicit, schema
 from opsmesh.handlers.mcp.answer import Answer
 from opsmesh.handlers.mcp.http import http_transport
 from opsmesh.handlers.mcp.program import Program
@@ -48,6 +52,8 @@ CLOSE_S: Final = 4.0
 #: Pages, and tools, of a list that are read.
 MAX_PAGES: Final = 50
 MAX_TOOLS: Final = 1000
+#: Characters of what a server says in an error.
+MAX_SAID: Final = 300
 #: Requests of ours to which a server asks something of us, and their names for people.
 ASKED: Final = {
     "sampling/createMessage": "sampling",
@@ -57,8 +63,14 @@ ASKED: Final = {
 
 #: Progress of a call: how far, of how much, and what the server says.
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
+#: The server's state of a call that waited for a person, and the replies by its keys.
+Asked = tuple[str | None, Mapping[str, Mapping[str, Any]]]
 
 log = structlog.get_logger()
+
+# The SDK logs what a server sends, past our redactor; our errors tell what matters of it.
+for _chatty in ("mcp.client", "mcp.shared", "httpx2"):
+    logging.getLogger(_chatty).setLevel(logging.CRITICAL + 1)
 
 
 class Session:
@@ -89,8 +101,9 @@ class Session:
         session = cls(name, spec)
         env, headers = await asyncio.to_thread(_filled, spec, fill)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # In a context of its own: it is no part of the step that was the first to ask.
         session._owner = asyncio.create_task(
-            session._own(ready, env, headers), name=f"mcp session {name}"
+            session._own(ready, env, headers), name=f"mcp session {name}", context=Context()
         )
         try:
             async with asyncio.timeout(spec.timeout):
@@ -134,9 +147,12 @@ class Session:
         *,
         timeout: float,  # noqa: ASYNC109 (the limit is the tool's)
         progress: Progress | None = None,
+        ask: bool = False,
+        asked: Asked | None = None,
     ) -> Answer:
         """What the tool answers; CallFailed says how it failed. Nothing that does not fit the
-        tool's schemas is sent, or given back."""
+        tool's schemas is sent, or given back. With `ask`, a tool that wants something of a person
+        raises InputWanted; `asked` is what came of that, to go on from."""
         self._under_way += 1
         self._quiet.clear()
         began = time.monotonic()
@@ -145,9 +161,7 @@ class Session:
             async with asyncio.timeout(timeout):
                 found = await self._tool(tool)
                 _check_arguments(found, arguments)
-                result = await self._open().call_tool(
-                    tool, dict(arguments), progress_callback=progress
-                )
+                result = await self._send(tool, dict(arguments), progress, ask, asked)
         except TimeoutError:
             self._look()
             raise CallFailed(
@@ -173,6 +187,39 @@ class Session:
         given = answer.of(result, duration_ms=took, refused=tuple(self._refused[refused:]))
         self._check_result(found, given)
         return given
+
+    async def _send(
+        self,
+        tool: str,
+        arguments: dict[str, Any],
+        progress: Progress | None,
+        ask: bool,
+        asked: Asked | None,
+    ) -> Any:
+        client = self._open()
+        state, responses = (None, None) if asked is None else asked
+        given = None if responses is None else {k: _response(v) for k, v in responses.items()}
+        if not ask:
+            return await client.call_tool(
+                tool,
+                arguments,
+                progress_callback=progress,
+                input_responses=given,
+                request_state=state,
+            )
+        result = await client.session.call_tool(
+            tool,
+            arguments,
+            progress_callback=progress,
+            input_responses=given,
+            request_state=state,
+            allow_input_required=True,
+        )
+        if not isinstance(result, InputRequiredResult):
+            return result
+        if (wanted := elicit.wanted(result)) is not None:
+            raise InputWanted(wanted)
+        raise CallFailed("tool_error", f"{self._which(tool)}: it asks what no person can answer")
 
     async def aclose(self) -> None:
         """End the session and its server, within seconds."""
@@ -201,6 +248,7 @@ class Session:
                 self._connect(env, headers),
                 client_info=Implementation(name="opsmesh", version=version("opsmesh")),
                 message_handler=self._heard,
+                elicitation_callback=_never,  # that there is one is told to the server
                 cache=None,
             ) as client:
                 # Both by our own hand: the SDK would check an answer with patterns that may never
@@ -292,7 +340,7 @@ class Session:
         if given.is_error:
             said = given.text.strip().splitlines()
             raise CallFailed(
-                "tool_error", f"{which}: {said[0][:500] if said else 'an error'}", answer=given
+                "tool_error", f"{which}: {_short(said[0]) if said else 'an error'}", answer=given
             )
         if given.size > answer.MAX_STRUCTURED:
             raise CallFailed(
@@ -321,15 +369,18 @@ class Session:
             return await self._gone()
         if error.code == INVALID_REQUEST and "session" in error.message.lower():
             self._closing.set()  # 404: the server has forgotten us; the next call opens anew
-            return CallFailed("dead_server", f"server {self.name!r}: {error.message[:300]}")
-        return CallFailed("tool_error", f"{self._which(tool)}: {error.message[:500]}")
+            return CallFailed("dead_server", f"server {self.name!r}: {_short(error.message)}")
+        return CallFailed("tool_error", f"{self._which(tool)}: {_short(error.message)}")
 
     async def _gone(self) -> CallFailed:
         """The server is not there any more, or was given up."""
         transport, alone = self._transport, self._under_way == 1
         self._closing.set()
         if transport is None:
-            return CallFailed("dead_server", f"server {self.name!r} {self._reason or 'is gone'}")
+            return CallFailed(
+                "dead_server",
+                f"server {self.name!r} {self._reason or 'cannot be reached any more'}",
+            )
         # whose answer it was is known when nobody else waited
         kind = "bad_result" if transport.too_large and alone else "dead_server"
         return CallFailed(kind, f"server {self.name!r} {transport.fault or 'was closed'}")
@@ -356,12 +407,14 @@ class Session:
             self._stale = True
 
     async def _asked(self, context: Any, request: Any) -> Any:
-        """What a server asks of us is refused: there is no model here, no folder for it, and no
-        person."""
+        """What a server asks of us in the middle of a call is refused: there is no model here, no
+        folder for it, and no person who could answer while a step holds its place."""
         what = ASKED.get(request.method, str(request.method)[:40])
         if len(self._refused) < 100:
             self._refused.append(what)
         log.warning("mcp.refused", server=self.name, what=what)
+        if what == "elicitation":  # a tool may go on without
+            return ElicitResult(action="decline")
         return ErrorData(code=INVALID_REQUEST, message=f"opsmesh declines {what}")
 
     def _open(self) -> Client:
@@ -384,8 +437,13 @@ class Session:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             return f"breaks the protocol: {error.title} {where}"[:300]
         if isinstance(error, MCPError):
-            return f"does not come up: {error.message[:300]}"
-        return f"cannot be reached: {type(error).__name__}: {str(error)[:300]}"
+            return f"does not come up: {_short(error.message)}"
+        return f"cannot be reached: {type(error).__name__}: {_short(str(error))}"
+
+
+def _short(text: str) -> str:
+    """A stranger's text as a part of an error: one line, cut off."""
+    return " ".join(text[: 2 * MAX_SAID].split())[:MAX_SAID]
 
 
 def allowed(patterns: list[str] | None, tool: str) -> bool:
@@ -405,6 +463,15 @@ def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
         raise CallFailed("bad_result", f"tool {tool.name!r}: input: {error}") from error
     if fault:
         raise CallFailed("bad_arguments", f"tool {tool.name!r}: {fault}")
+
+
+async def _never(context: Any, params: Any) -> ElicitResult:
+    """`Session._asked` stands before it."""
+    return ElicitResult(action="decline")
+
+
+def _response(reply: Mapping[str, Any]) -> ElicitResult:
+    return ElicitResult.model_validate(dict(reply))
 
 
 async def _not_by_the_sdk(name: str, result: Any) -> None:

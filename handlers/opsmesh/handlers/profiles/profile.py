@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,6 +36,7 @@ from opsmesh.handlers.profiles.yamlfile import Document
 from opsmesh.handlers.runs.concurrency import Concurrency
 from opsmesh.router.retry import Retry
 from opsmesh.router.rule import ProfileState, Rule
+from opsmesh.schemas import durations
 from opsmesh.schemas.nearest import did_you_mean
 
 #: The file, and the folder of further ones, in the configuration folder.
@@ -259,6 +260,8 @@ def _load_profile(
     steps = _load_steps(base, value.get("actions"), found, reporter)
     if spec is not None and spec.tools is not None and len(reporter.errors) == before:
         _check_tools(base, spec.tools, steps, reporter)
+    if spec is not None:
+        spec = _with_time(spec, steps, base, reporter)
     if spec is None or len(reporter.errors) > before:
         return None
     return _profile(str(name), spec, steps, document)
@@ -275,6 +278,27 @@ def _check_tools(
         where = (*base, "actions", index, step.action.key, "tool")
         hint = did_you_mean(called, tools) or f"; add it to 'tools': {called}"
         reporter.add(where, f"{called} is not among the 'tools' of the profile{hint}")
+
+
+def _with_time(
+    spec: ProfileSpec, steps: Sequence[Step], base: yamlfile.Where, reporter: Reporter
+) -> ProfileSpec:
+    """The profile with time for what its steps wait (`takes_s` of an action): its own `timeout` has
+    to be longer, and the default grows by it."""
+    waits = sum(_takes_s(step.action) for step in steps)
+    if not waits:
+        return spec
+    if "timeout" not in spec.model_fields_set:
+        return spec.model_copy(update={"timeout": spec.timeout + waits})
+    if spec.timeout <= waits:
+        limit, waited = durations.text(spec.timeout), durations.text(waits)
+        why = f"a run of {limit} has no time for the {waited} that its steps may wait"
+        reporter.add((*base, "timeout"), why)
+    return spec
+
+
+def _takes_s(action: Action) -> float:
+    return float(getattr(action, "takes_s", 0.0))
 
 
 def _load_steps(
@@ -336,6 +360,9 @@ def _load_step(
         reporter.add((*where, key), f"{key}: its on_unknown is {on_unknown!r}, which is no choice")
     if on_unknown == "resume" != by_kind:
         reporter.add((*where, "on_unknown"), f"{key} cannot resume: it keeps nothing to go on from")
+    if action is not None and spec.timeout is not None and spec.timeout < _takes_s(action):
+        limit, waited = durations.text(spec.timeout), durations.text(_takes_s(action))
+        reporter.add((*where, "timeout"), f"{limit} is no time for the {waited} that it may wait")
     if action is None or len(reporter.errors) > before:
         return None
     return Step(

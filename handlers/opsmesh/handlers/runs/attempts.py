@@ -25,6 +25,7 @@ from nats.aio.client import Client
 from opsmesh.handlers.actions.contract import NoSecrets, OnUnknown, Recent, Secrets
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.live.firing import Gone, Stored, fetch
+from opsmesh.handlers.live.mesh import LiveMesh
 from opsmesh.handlers.live.recent import reader
 from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.profiles.profile import Profile
@@ -68,6 +69,7 @@ class Services:
     redactor: Redactor = field(default_factory=built_in)
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
+    strict_topics: bool = False
 
     #: Set when there is a new bundle.
     bundled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,6 +78,11 @@ class Services:
     def recent(self) -> Recent:
         """Reads what the stream holds."""
         return reader(self.client)
+
+    @cached_property
+    def mesh(self) -> LiveMesh:
+        """What steps may do in the mesh."""
+        return LiveMesh(self.client, self.registry, strict=self.strict_topics)
 
     @cached_property
     def vigil(self) -> Vigil:
@@ -310,6 +317,8 @@ class Attempts:
             folder=self._services.workdirs / held.run.run_id,
             bundles=self._services.bundles,
             recent=self._services.recent,
+            mesh=self._services.mesh,
+            stored_us=main.stored_us,
             bundled=self._services.bundled.set,
             publish=self._services.publish,
             workdirs=self._services.workdirs,

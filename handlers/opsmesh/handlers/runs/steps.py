@@ -20,6 +20,8 @@ import msgspec
 from opsmesh.handlers import leash
 from opsmesh.handlers.actions.contract import (
     MAX_SAVED,
+    Mesh,
+    NoMesh,
     NoSecrets,
     Question,
     Recent,
@@ -90,6 +92,9 @@ class Surroundings:
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
     recent: Recent = no_stream
+    mesh: Mesh = field(default_factory=NoMesh)
+    #: When the run's own event was stored.
+    stored_us: int = 0
     #: Called when a step has made a bundle.
     bundled: Callable[[], None] = _nothing
 
@@ -256,6 +261,8 @@ def _context(
         secrets=around.secrets,
         shared=around.shared,
         recent=around.recent,
+        mesh=around.mesh,
+        stored_us=around.stored_us or around.event.ts_us,
     )
 
 

@@ -62,6 +62,8 @@ def service(
 ) -> list[str]:
     """The command line that runs `argv` as a confined service and waits for it. `environment` is
     the file of its variables, `unset` the manager's own."""
+    for place, argument in enumerate(argv):
+        _text(argument, f"argument {place}")
     line = ["systemd-run", unit.manager, "--quiet", "--pipe", "--wait", "--collect"]
     line += ["--service-type=exec", f"--unit={unit.name}", f"--working-directory={cwd}"]
     properties = [*PROPERTIES, *_limits(confinement)]
@@ -101,17 +103,24 @@ def variables(env: Mapping[str, str]) -> bytes:
         if _CONTROL.search(value):
             raise Unstartable(
                 (),
-                f"the variable {name} holds a control character, which systemd "
-                "does not hand on; give it in stdin, or use the sandbox bwrap",
+                f"the variable {name} holds a control character, which systemd does not hand on; "
+                "give it in stdin, or use the sandbox bwrap",
             )
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise Unstartable(
-                (), f"the variable {name} is not UTF-8, and systemd takes nothing else"
-            ) from None
-        lines.append(f'{name}="{_QUOTED.sub(BACK, value)}"\n')
+        lines.append(f'{name}="{_QUOTED.sub(BACK, _text(value, f"the variable {name}"))}"\n')
     return "".join(lines).encode()
+
+
+def _text(value: str, what: str) -> str:
+    """A text that systemd takes; it drops a variable, and refuses an argument, that is none."""
+    if any(_is_none(character) for character in value):
+        raise Unstartable((), f"{what} holds what is no character to systemd")
+    return value
+
+
+def _is_none(character: str) -> bool:
+    # unichar_is_valid() of systemd: no surrogates, and none of Unicode's noncharacters
+    code = ord(character)
+    return 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
 
 
 def _limits(confinement: Confinement) -> list[str]:

@@ -67,6 +67,7 @@ class MemoryMesh:
         # not Settings(): that reads this machine's config file and environment
         settings = Settings.model_construct(host=host, strict_topics=strict_topics)
         self._host = host
+        self.strict_topics = strict_topics
         self._intake = Intake(settings, self.registry)
         self._streams: dict[str, MemoryStream] = {}
         self._consumers: dict[tuple[str, str], MemoryConsumer] = {}

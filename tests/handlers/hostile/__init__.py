@@ -1,0 +1,1 @@
+"""Hostile payloads, what they would do, and how each kind of action is shown them."""
