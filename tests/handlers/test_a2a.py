@@ -354,7 +354,7 @@ def test_canceled_with_its_run(context: Context, agent: Peer, tmp_path: Path) ->
         ({}, "the task was not done within the time limit of the step or its profile"),
     ],
 )
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stream", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_slow(
     context: Context,
     agent: Peer,
