@@ -434,6 +434,8 @@ def test_token(context: Context, tmp_path: Path) -> None:
         assert (wrong.ok, wrong.retryable) == (False, False)
         assert wrong.error is not None
         assert "401" in wrong.error
+        broken = do(ask("say hi"), context(secrets=Vault(locked=f"{token}\nX-Evil: 1")))
+        assert broken.error == "agent scripted: what bearer refers to cannot stand in a header"
         missing = do(ask("say hi"), context(secrets=Vault()))
         assert missing.error == "there is no secret 'locked'"
         configure(scripted={"url": locked.address})
