@@ -13,7 +13,7 @@ from tests.cli.conftest import Cli
 from tests.handlers.a2a_liar import Liar, liar
 from tests.handlers.a2a_peers import Peer, configure, peer
 
-from opsmesh.router import paths
+from opsmesh.router import logs, paths
 from opsmesh.router.settings import Settings
 
 
@@ -118,8 +118,11 @@ def test_send_without_patience(cli: Cli, agent: Peer, tmp_path: Path) -> None:
         (["serve", "--no-auth", "--port", "0"], 69, ""),
     ],
 )
-def test_mistakes(cli: Cli, argv: list[str], code: int, said: str) -> None:
+def test_mistakes(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, argv: list[str], code: int, said: str
+) -> None:
     """A mistake is a message, not a traceback."""
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)  # this process's stay
     result = cli("a2a", *argv)
     assert result.exit_code == code
     assert said in result.stderr

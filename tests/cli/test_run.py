@@ -157,3 +157,48 @@ def test_no_such_state(cli: Cli, home: Path) -> None:
     result: Any = cli("run", "ls", "--state", "wating")
     assert result.exit_code == 2
     assert "did you mean 'waiting'?" in result.stderr
+
+
+def test_cancel(cli: Cli, nats_server: EmbeddedServer) -> None:
+    """A run is ended by whoever does not want it: one that waits, one that is at work, and none
+    that is over."""
+    text = PROFILES.replace("service.start.failed", "a.b").replace(
+        "  deploy:",
+        "  slow: {on: service.start.failed, actions: [command: [sleep, '60']]}\n  deploy:",
+    )
+
+    async def body() -> None:
+        async with mesh(text) as m:
+            await m.publish()
+
+            async def begun() -> Run | None:
+                return next((r for r in await m.runs() if r.state == "running"), None)
+
+            found = await eventually(begun)
+            done = await call(cli, "run", "cancel", found.run_id, "--reason", "not now")
+            assert f"run {found.run_id} of slow is cancelled" in done.stderr
+            ended = await state(m, "cancelled", found.run_id)
+            assert ended.reason.startswith("cancelled by ")
+            assert ended.reason.endswith(": not now")
+            again = await call(cli, "run", "cancel", found.run_id)
+            assert (again.exit_code, "is over" in again.stderr) == (1, True)
+        async with waiting() as (m, waits):
+            assert (await call(cli, "run", "cancel", waits.run_id)).exit_code == 0
+            await state(m, "cancelled", waits.run_id)
+
+    run(body())
+
+
+def test_cancel_without_handlers(cli: Cli, nats_server: EmbeddedServer) -> None:
+    """Without handlers nobody has the run, and it says so."""
+
+    async def body() -> None:
+        settings = Settings()
+        write_profiles(PROFILES)
+        async with mesh_client(settings) as client:
+            held = await left_behind(client, settings, "deploy", dead())
+            result = await call(cli, "run", "cancel", held.run.run_id)
+            assert result.exit_code == 1
+            assert "no handlers have run" in result.stderr
+
+    run(body())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_story(two: Two, tmp_path: Path) -> None:
     )
     story = made["correlation_id"]
     for mesh, profiles in (("desk", {"planner", "checker"}), ("workshop", {"implementer"})):
-        runs = _waits(lambda mesh=mesh, profiles=profiles: two.ended(mesh, profiles))
+        runs = _waits(partial(two.ended, mesh, profiles))
         assert {run["correlation_id"] for run in runs} == {story}
     [accepted] = two.events("desk", "a2a.task.accepted")
     # wanted: 0, its message: 1, the workshop's: 2

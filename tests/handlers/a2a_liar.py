@@ -100,7 +100,8 @@ class Liar:
         context = body.get("params", {}).get("message", {}).get("contextId", "")
         answer: Callable[[dict[str, Any], str], Any] = getattr(self, f"_{kind}", self._done)
         found = answer(body, context)
-        return await found if asyncio.iscoroutine(found) else found
+        done: Response = await found if asyncio.iscoroutine(found) else found
+        return done
 
     def _result(self, body: dict[str, Any], result: Any) -> Response:
         return JSONResponse({"jsonrpc": "2.0", "id": body["id"], "result": result})

@@ -354,7 +354,7 @@ def test_canceled_with_its_run(context: Context, agent: Peer, tmp_path: Path) ->
         ({}, "the task was not done within the time limit of the step or its profile"),
     ],
 )
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stream", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_slow(
     context: Context,
     agent: Peer,
@@ -434,6 +434,8 @@ def test_token(context: Context, tmp_path: Path) -> None:
         assert (wrong.ok, wrong.retryable) == (False, False)
         assert wrong.error is not None
         assert "401" in wrong.error
+        broken = do(ask("say hi"), context(secrets=Vault(locked=f"{token}\nX-Evil: 1")))
+        assert broken.error == "agent scripted: what bearer refers to cannot stand in a header"
         missing = do(ask("say hi"), context(secrets=Vault()))
         assert missing.error == "there is no secret 'locked'"
         configure(scripted={"url": locked.address})

@@ -90,6 +90,9 @@ def test_loopback() -> None:
         ("http://127.0.0.1:9/hook/a", True),
         ("http://127.0.0.1:9/hooked", False),
         ("http://127.0.0.1:9/hook/../admin", False),
+        ("http://127.0.0.1:9/hook/%2e%2E/admin", False),
+        ("http://127.0.0.1:9/hook/..%2fadmin", False),
+        ("http://127.0.0.1:9/hook/a\\b", False),
         ("http://127.0.0.1:9/", False),
         ("http://127.0.0.1:10/hook", False),
         ("https://127.0.0.1:9/hook", False),
@@ -277,6 +280,7 @@ def test_news_are_not_redirected(mesh: Served, heard: Hook) -> None:
     assert {path for path, *_ in heard.heard} == {"/hook/a"}
 
 
+@pytest.mark.slow
 def test_news_beside_an_address_that_is_away(mesh: Served, heard: Hook) -> None:
     """An address that does not answer holds up no other; one that comes with a message that is sent
     again is added to the task's."""
@@ -293,6 +297,7 @@ def test_news_beside_an_address_that_is_away(mesh: Served, heard: Hook) -> None:
     run(body())
 
 
+@pytest.mark.slow
 def test_news_after_a_restart(mesh: Served, heard: Hook, tmp_path: Path) -> None:
     """What ended while no server was there is told by the next one, once."""
 
@@ -352,6 +357,7 @@ def test_too_many(mesh: Served) -> None:
     run(body())
 
 
+@pytest.mark.slow
 def test_without_handlers(tmp_path: Path) -> None:
     """Without handlers nothing is accepted: it would run whenever they come back. Nor are news
     promised that nobody would send."""

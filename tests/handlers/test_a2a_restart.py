@@ -112,6 +112,7 @@ def test_long_task(nats_server: EmbeddedServer, tmp_path: Path, kill: bool, more
         assert agent.heard("cancel") == []
 
 
+@pytest.mark.slow
 def test_killed_while_sending(nats_server: EmbeddedServer, tmp_path: Path) -> None:
     """Killed after the agent has heard, and before its answer came: the successor finds the task by
     its message, and does not ask twice."""

@@ -437,8 +437,13 @@ def test_long_request_without_a_length(mesh: Served) -> None:
 
 def test_old_clients(mesh: Served) -> None:
     """With the flag a client of protocol 0.3 is answered."""
-    said = {"kind": "message", "messageId": "old-1", "role": "user", "metadata": {"skill": "say"}}
-    said["parts"] = [{"kind": "text", "text": "hello"}]  # type: ignore[assignment]
+    said = {
+        "kind": "message",
+        "messageId": "old-1",
+        "role": "user",
+        "metadata": {"skill": "say"},
+        "parts": [{"kind": "text", "text": "hello"}],
+    }
     body = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": said}}
     answer = httpx.post(f"{mesh.address}/a2a/v1/rpc", json=body, timeout=20).json()
     assert answer["result"]["status"]["state"] == "completed"

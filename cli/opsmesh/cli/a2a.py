@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 #: How an agent is called that has no name in the settings.
 UNNAMED = "unnamed"
+#: Seconds before `send` looks at a task for the first time; then less and less often.
+FIRST_LOOK_S = 0.05
 
 As_json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
@@ -196,14 +198,15 @@ async def _send(
         if isinstance(answer, answers.Standing):
             return answer
         answers.check(agent.name, answer, context_id=message.context_id, task_id=None)
-        standing, last = answers.standing(answer), ""
+        standing, last, delay = answers.standing(answer), "", FIRST_LOOK_S
         try:
             async with asyncio.timeout(timeout_s):
                 while not standing.over:
                     if standing.state != last and not quiet:
                         output.note(f"{standing.state} (task {standing.task_id})")
                     last = standing.state
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, 1.0)
                     found = await opened.get(answer.id)
                     answers.check(
                         agent.name, found, context_id=message.context_id, task_id=answer.id

@@ -15,7 +15,7 @@ from rich.markup import escape
 from opsmesh.cli import output
 from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
-from opsmesh.handlers.runs import answers, asking
+from opsmesh.handlers.runs import answers, asking, cancelling
 from opsmesh.handlers.runs.holder import Holder
 from opsmesh.handlers.runs.ledger import Answer, Ledger, Run, RunState, StepRecord
 from opsmesh.router.settings import Settings
@@ -164,6 +164,37 @@ def answer(
         return
     what = {"retry": "is run again", "skip": "is skipped", "fail": "fails, and its run is given up"}
     output.note(f"{step} {what[given.choice]}, as soon as its handler hears of it\n{_see(run)}")
+
+
+@app.command("cancel")
+def cancel(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its start.")],
+    reason: Annotated[str, typer.Option(help="Why; it goes into the record.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """End a run that is not wanted any more: its step is stopped, and nothing follows.
+
+    Example: opsmesh run cancel 01a205fc --reason "the wrong branch"
+    """
+
+    async def body(client: Client, settings: Settings) -> Run:
+        ledger = Ledger(client)
+        run = _find([run async for run in ledger.runs()], run_id)
+        if run.finished:
+            output.fail(f"run {run.run_id} is over: it is {run.state}", hint=_see(run))
+        by = person() or "somebody"
+        why = f"cancelled by {by}" + (f": {reason}" if reason else "")
+        if not await cancelling.ask(client, run.run_id, why):
+            output.fail(f"no handlers have run {run.run_id}", hint="are they up? opsmesh status")
+        return await cancelling.over(ledger, run)
+
+    run = with_client(body)
+    if as_json:
+        output.as_json({"run": run.run_id, "profile": run.profile, "state": run.state})
+    elif run.finished:
+        output.note(f"run {run.run_id} of {run.profile} is {run.state}")
+    else:
+        output.note(f"run {run.run_id} of {run.profile} is told to end; {_see(run)}")
 
 
 def _find(runs: list[Run], run_id: str) -> Run:

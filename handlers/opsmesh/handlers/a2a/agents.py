@@ -6,6 +6,7 @@ The one rule: a credential goes to the host that a person wrote down, and nowher
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -20,6 +21,10 @@ from opsmesh.schemas.nearest import did_you_mean
 
 #: How A2A's requests are sent over HTTP; gRPC is not ours.
 BINDINGS: Final = ("JSONRPC", "HTTP+JSON")
+#: What may lead out of a folder: whoever reads the path later may take it so.
+_WINDING: Final = re.compile(r"\.\.|\\|%(2e|2f|5c)", re.IGNORECASE)
+#: What can stand in a header's value.
+_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff]*")
 
 
 class Fills(Protocol):
@@ -52,9 +57,9 @@ class Agent:
         usable = [one for one in card.supported_interfaces if one.protocol_binding in BINDINGS]
         allowed = [one for one in usable if self.may(one.url)]
         if allowed:
-            return next(
-                (one for one in allowed if one.protocol_version.startswith("1.")), allowed[0]
-            )
+            newest = (one for one in allowed if one.protocol_version.startswith("1."))
+            chosen: AgentInterface = next(newest, allowed[0])
+            return chosen
         if usable:
             raise AgentFault(
                 self.name,
@@ -70,9 +75,9 @@ class Agent:
         """What each request carries; AgentFault when the card asks for what the settings have
         not. Without a card: what can be sent to ask for it."""
         about = self.about
-        found = {name: secrets.fill(text) for name, text in about.headers.items()}
+        found = {name: self._filled(name, text, secrets) for name, text in about.headers.items()}
         if about.bearer is not None:
-            found["Authorization"] = f"Bearer {secrets.fill(about.bearer)}"
+            found["Authorization"] = f"Bearer {self._filled('bearer', about.bearer, secrets)}"
         elif about.basic is not None:
             pair = f"{about.basic.user}:{secrets.fill(about.basic.password)}"
             found["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -91,8 +96,14 @@ class Agent:
                 hint=f"write it to a2a_agents.{self.name} in config.yaml",
             )
         if about.api_key is not None:
-            found[self._key_header(card)] = secrets.fill(about.api_key)
+            found[self._key_header(card)] = self._filled("api_key", about.api_key, secrets)
         return found
+
+    def _filled(self, what: str, text: str, secrets: Fills) -> str:
+        value = secrets.fill(text)
+        if not _VALUE.fullmatch(value):  # said here: HTTP's own error would show it
+            raise AgentFault(self.name, f"what {what} refers to cannot stand in a header")
+        return value
 
     def _has(self, scheme: SecurityScheme) -> bool:
         about = self.about
@@ -130,7 +141,7 @@ def find(settings: Settings, name: str) -> Agent:
 
 def within(address: str, allowed: str) -> bool:
     """Whether an address is the allowed one, or below it."""
-    if _origin(address) != _origin(allowed) or ".." in address:
+    if _origin(address) != _origin(allowed) or _WINDING.search(address):
         return False
     path, base = urlsplit(address).path or "/", urlsplit(allowed).path or "/"
     return path == base or path.startswith(base if base.endswith("/") else base + "/")

@@ -4,6 +4,8 @@ environment, and an answer that ends.
 
 from __future__ import annotations
 
+import functools
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
@@ -15,6 +17,12 @@ from opsmesh.handlers.errors import AgentFault
 MAX_ANSWER: Final = 16 * 1024 * 1024
 #: Seconds to reach an agent.
 CONNECT_S: Final = 10.0
+
+
+@functools.lru_cache(1)
+def _trusted() -> ssl.SSLContext:
+    """Reading the authorities takes longer than most requests: once is enough."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class _Counted(httpx.AsyncByteStream):
@@ -41,7 +49,7 @@ class Bounded(httpx.AsyncBaseTransport):
     def __init__(self, agent: str, *, limit: int | None = None) -> None:
         self._agent = agent
         self._limit = limit or MAX_ANSWER
-        self._inner = httpx.AsyncHTTPTransport(trust_env=False)
+        self._inner = httpx.AsyncHTTPTransport(verify=_trusted(), trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         request.headers["Accept-Encoding"] = "identity"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from types import TracebackType
 from typing import Final, Self
 
@@ -112,7 +112,7 @@ class Remote:
                     return answers.direct(answer.message)
         raise AgentFault(self.name, "its answer is neither a task nor a message")
 
-    async def stream(self, message: Message) -> AsyncIterator[StreamResponse]:
+    async def stream(self, message: Message) -> AsyncGenerator[StreamResponse, None]:
         """Send, and everything that the agent tells until it ends the stream; AgentFault when it
         does not stop telling."""
         count = 0
@@ -152,7 +152,8 @@ class Remote:
                 for task in page.tasks:
                     said = (message.message_id for message in task.history)
                     if task.context_id == context_id and message_id in said:
-                        return task
+                        found: Task = task
+                        return found
                 token = page.next_page_token
                 if not token:
                     return None

@@ -157,12 +157,13 @@ def kept(message: Message, redactor: Redactor, context: str) -> dict[str, Any]:
         if left < 0 or part.HasField("raw"):
             continue
         short.parts.append(part)
-    clean, _ = redactor.redact(MessageToDict(short), context=context)
+    plain: dict[str, Any] = MessageToDict(short)
+    clean, _ = redactor.redact(plain, context=context)
     return clean
 
 
 def _is_envelope(part: Part) -> bool:
-    return part.HasField("data") and MessageToDict(part.metadata).get(KIND) == ENVELOPE
+    return part.HasField("data") and bool(MessageToDict(part.metadata).get(KIND) == ENVELOPE)
 
 
 def _plain(part: Part) -> tuple[dict[str, Any], bool]:

@@ -24,6 +24,17 @@ KEYED: Final = ("debounce", "collect", "throttle", "concurrency", "correlate", "
 
 #: What steps of our own actions give, beside what every step gives.
 _OUTPUTS: Final[dict[str, dict[str, Type]]] = {
+    "a2a": {
+        "task_id": kinds.of(str | None),
+        "state": kinds.TEXT,
+        "status_message": kinds.TEXT,
+        "text": kinds.TEXT,
+        "data": kinds.ANY,
+        "artifacts": replace(kinds.LIST, item=kinds.MAP),
+        "truncated": kinds.BOOL,
+        "updates": kinds.INT,
+        "duration_ms": kinds.FLOAT,
+    },
     "collect": {
         "path": kinds.TEXT,
         "files": replace(kinds.LIST, item=kinds.TEXT),

@@ -4,6 +4,7 @@ has the run. Being told is no promise: the ledger says when it is over.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Final
@@ -16,10 +17,13 @@ from nats.aio.subscription import Subscription
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.router.errands import CANCEL
 
 #: Seconds that whoever has the run has to say so.
 PATIENCE: Final = 3.0
+#: Seconds between looks for its end.
+LOOK_S: Final = 0.05
 #: Characters of a reason.
 MAX_REASON: Final = 500
 
@@ -70,3 +74,15 @@ async def ask(client: Client, run_id: str, reason: str) -> bool:
     except (NoRespondersError, NatsTimeout):
         return False
     return bool(answer.data == b'{"ok":true}')
+
+
+async def over(ledger: Ledger, run: Run) -> Run:
+    """The run's record once it is over, or as it is after PATIENCE."""
+    found = run
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while not found.finished:
+                await asyncio.sleep(LOOK_S)
+                held = await ledger.get(run.key)
+                found = held.run if held is not None else found
+    return found
