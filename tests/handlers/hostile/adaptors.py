@@ -317,7 +317,7 @@ async def mcp(stage: Stage) -> AsyncIterator[Show]:
         stage.published.clear()
         ctx = stage.context(text)
         result = await action.run(ctx)
-        calls = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+        calls = [json.loads(line) for line in log.read_text().split("\n") if line.strip()]
         calls = [call for call in calls if call.get("method") == "tools/call"]
         for call in calls:
             assert call["params"]["name"] == "echo"
