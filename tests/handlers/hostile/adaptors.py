@@ -426,7 +426,7 @@ async def trigger(stage: Stage) -> AsyncIterator[Show]:
 
 @asynccontextmanager
 async def wait(stage: Stage) -> AsyncIterator[Show]:
-    """Both sides of a condition: what is awaited holds the payload, and so does what came before."""
+    """Both sides of a condition: what is awaited, and what came before, hold the payload."""
     where = "event.payload.x == trigger.payload.x && event.payload.x != vars.private"
     action = Wait.parse(
         {"on": "service.started", "where": where, "key": "payload.unit", "timeout": "10s"}
@@ -458,6 +458,8 @@ def _settings(**sections: Any) -> None:
 
 ADAPTORS: Final = (
     Adaptor("emit", "emit", 500, emit),
+    Adaptor("trigger", "trigger", 500, trigger),
+    Adaptor("wait", "wait", 500, wait),
     Adaptor(
         "command", "command", 40, functools.partial(command, sandbox="none", refused=no_argument)
     ),
