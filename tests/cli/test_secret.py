@@ -179,7 +179,7 @@ def test_asked_on_a_terminal(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
         asked.append((text, hide_input))
         return VALUE
 
-    monkeypatch.setattr(secret.typer, "prompt", prompt)
+    monkeypatch.setattr("typer.prompt", prompt)
     monkeypatch.setattr(secret, "_on_a_terminal", lambda: True)
     assert cli("secret", "set", "lamp").exit_code == 0
     assert asked == [("lamp", True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,9 @@ from opsmesh.handlers.sandbox import host
 from opsmesh.router import paths
 
 Context = Callable[..., StepContext]
+
+#: Root's home.
+ROOT = pwd.getpwuid(0).pw_dir
 
 
 def _why_not() -> str:
@@ -60,7 +64,7 @@ def test_its_own_folder(context: Context) -> None:
 def test_sees_no_home_and_no_other_file(context: Context, tmp_path: Path) -> None:
     """Homes, the runtime folder and what lies beside its own folder are not there."""
     (tmp_path / "other").write_text("x")
-    script = f"ls -A /home /root /run {tmp_path}; cat {tmp_path}/other; cat ~/.profile; true"
+    script = f"ls -A /home {ROOT} /run {tmp_path}; cat {tmp_path}/other; cat ~/.profile; true"
     result = do(boxed(script), context())
     assert said(result) == ["/run:", "", f"{tmp_path}:", "work"]
 
@@ -218,7 +222,7 @@ def test_ends_with_its_handler() -> None:
         ({"write": ["/"]}, "write: '/' is too much"),
         ({"read": ["~"]}, "is too much"),
         ({"read": ["relative"]}, "read: 'relative' is not an absolute path"),
-        ({"cwd": "/root"}, "the working directory '/root' is not in the sandbox"),
+        ({"cwd": ROOT}, f"the working directory {ROOT!r} is not in the sandbox"),
     ],
 )
 def test_refused(context: Context, more: dict[str, Any], said: str) -> None:
