@@ -196,18 +196,33 @@ def test_nothing_outlives_a_program_that_ended(context: Context) -> None:
     run(eventually(gone))
 
 
-def test_ends_with_its_handler() -> None:
-    """What runs inside ends when the process that started it is killed."""
+HANDLER = """
+import asyncio, os, sys
+from pathlib import Path
+from opsmesh.handlers import process
+from opsmesh.handlers.sandbox.confinement import Confinement
+from opsmesh.handlers.sandbox.prepare import Step, prepared
+workdir = Path(sys.argv[1])
+step = Step(run_id="r", step_id="s", workdir=workdir)
+argv = ["sh", "-c", f"setsid sleep {sys.argv[2]} & sleep {sys.argv[2]}"]
+with prepared(argv, Confinement(kind="bwrap"), step, env=os.environ, cwd=workdir) as ready:
+    asyncio.run(process.run(ready.argv, env=ready.env, cwd=workdir))
+"""
+
+
+def test_ends_with_its_handler(tmp_path: Path) -> None:
+    """What runs inside ends when the process that started it is killed, in any session."""
     mark = f"3{os.getpid()}6"
-    line = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    argv = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"]
-    parent = subprocess.Popen([sys.executable, "-c", line, *argv, "sleep", mark])
+    parent = subprocess.Popen([sys.executable, "-c", HANDLER, str(tmp_path), mark])
+
+    def sleeping() -> int:
+        return sum(line.startswith("sleep") for line in _found(mark))
 
     async def there() -> bool:
-        return any(line.startswith("sleep") for line in _found(mark))
+        return sleeping() == 2
 
     async def gone() -> bool:
-        return not _found(mark)
+        return not sleeping()
 
     run(eventually(there))
     parent.kill()

@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @app.command("set")
 def set_(
     name: Name,
-    value: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    value: Annotated[str | None, typer.Argument(hidden=True, metavar="")] = None,
     place: Place = "file",
 ) -> None:
     """Keep a secret: from standard input, or asked for where that is a terminal.
