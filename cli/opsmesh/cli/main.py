@@ -29,6 +29,7 @@ COMMANDS = {
     "doctor": Lazy("opsmesh.cli.doctor:doctor", "Check the installation and this machine."),
     "env": Lazy("opsmesh.cli.env:env", "Shell assignments for any other NATS client."),
     "config": Lazy("opsmesh.cli.config:app", "Settings: their values and where each came from."),
+    "secret": Lazy("opsmesh.cli.secret:app", "Secrets that profiles refer to by name."),
     "emit": Lazy("opsmesh.cli.emit:main", "Send one event.", _EVENTS, raw=True),
     "exec": Lazy(
         "opsmesh.cli.execute:exec_command",
