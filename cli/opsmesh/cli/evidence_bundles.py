@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,9 @@ from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import durations
 
+#: Bundles, the newest first, among which a shell completes: it does not wait for all.
+COMPLETED = 200
+
 app = typer.Typer(
     no_args_is_help=True, help="What `collect` has written: bundles of this host and of others."
 )
@@ -39,7 +43,7 @@ app = typer.Typer(
 
 def complete(incomplete: str) -> Iterator[tuple[str, str]]:
     """Ids of bundles on this host, for a shell."""
-    for known in catalog.local(_bundles()):
+    for known in islice(catalog.local(_bundles()), COMPLETED):
         for name in (known.bundle_id[:12], str(known.told.get("run_id") or "")):
             if (incomplete and name.startswith(incomplete)) or name == known.bundle_id[:12]:
                 yield name, f"{known.told.get('profile')} {known.told.get('topic')}"
