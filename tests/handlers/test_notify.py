@@ -19,9 +19,11 @@ from tests.handlers.session_bus import Desktop
 from opsmesh.handlers.actions.contract import Action, StepContext, StepResult
 from opsmesh.handlers.actions.notify import SHARED, Notify
 from opsmesh.handlers.actions.shared import Shared
+from opsmesh.handlers.cases.arguments import arguments
 from opsmesh.handlers.desktop import notify_send
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.desktop.notice import Button, Notice
+from opsmesh.handlers.profiles.profile import Step
 from opsmesh.schemas.envelope import Event
 
 Context = Callable[..., StepContext]
@@ -404,6 +406,25 @@ def test_notify_send(context: Context, home: Path, monkeypatch: pytest.MonkeyPat
         *("--app-name=opsmesh", "--urgency=normal", "--icon=dialog-information"),
         *("--expire-time=0", "--", "--hint=string:x:y", "&lt;b&gt; \\\\n"),
     ]
+
+
+def test_told_not_to_disturb(home: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the daemon says that it is told not to disturb, the step knows."""
+    session_bus.required()
+    with session_bus.running(home) as desktop:
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", desktop.address)
+        desktop.start_daemon()
+        facts = (session_bus.SERVICE, "Inhibited", ("b", True))
+        desktop.call(session_bus.PATH, session_bus.MOCK, "AddProperty", "ssv", *facts)
+        result = show(context, "x")
+    assert (result.output["shown"], result.output["inhibited"]) == (True, True)
+
+
+def test_in_a_case() -> None:
+    """A case of `profile test` sees what would be shown, as text."""
+    step = Step(id="tell", action=Notify.parse({"title": "t", "body": "${{ event.payload.n }}"}))
+    value, problems = arguments(step, {"event": {"payload": {"n": 3}}})
+    assert (value["body"], problems) == ("3", [])
 
 
 @pytest.mark.parametrize(
