@@ -41,7 +41,7 @@ def test_settings(home: Path) -> None:
     file = Path(paths.config_dir(), "config.yaml")
     file.parent.mkdir(parents=True)
     file.write_text(block)
-    assert set(Settings().notify.targets) == {"phone", "mail"}
+    assert set(Settings().notify.targets) == {"phone", "chat", "mail"}
 
 
 def test_an_action_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

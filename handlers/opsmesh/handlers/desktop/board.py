@@ -188,15 +188,21 @@ class Board:
     async def _hear(self) -> None:
         while True:
             signal = await self._signals.get()
-            async with self._showing:
-                match signal:
-                    case Pressed(id, key):
-                        self._pressed(id, key)
-                    case Closed(id):
-                        if self._shown.pop(id, None) is not None:
-                            self._save()
-                    case Changed(owner):
-                        await self._changed(owner)
+            try:
+                async with self._showing:
+                    await self._take(signal)
+            except Exception:  # the next one is heard all the same
+                log.exception("desktop.signal_failed", signal=str(signal))
+
+    async def _take(self, signal: Signal) -> None:
+        match signal:
+            case Pressed(id, key):
+                self._pressed(id, key)
+            case Closed(id):
+                if self._shown.pop(id, None) is not None:
+                    self._save()
+            case Changed(owner):
+                await self._changed(owner)
 
     def _pressed(self, id: int, key: str) -> None:
         shown = self._shown.get(id)
@@ -288,12 +294,15 @@ class Board:
     def _save(self) -> None:
         if self.file is None:
             return
-        paths.private_dir(str(self.file.parent))
         fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(list(self._shown.values())))
-        fresh.replace(self.file)
+        try:
+            paths.private_dir(str(self.file.parent))
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(list(self._shown.values())))
+            fresh.replace(self.file)
+        except OSError as error:  # what is shown is shown; a successor will not know its buttons
+            log.warning("desktop.not_kept", error=str(error))
 
 
 def worded(notice: Notice, count: int, held: int) -> tuple[str, str]:
