@@ -32,6 +32,8 @@ _NOBODY: Final = (
 #: Daemons that tell buttons only to the connection that asked, and take its notifications away with
 #: it (gnome-shell, js/dbusServices/notifications/notificationDaemon.js). Others tell everybody.
 SENDER_BOUND: Final = ("gnome-shell",)
+#: Why a notification was closed: its time was over.
+_EXPIRED: Final = 1
 #: Where daemons say that they are told not to disturb: the name of the daemon, then service, path
 #: and property. The first one is Plasma's, and may become the specification's.
 _INHIBITED: Final = (
@@ -50,9 +52,10 @@ class Pressed:
 
 @dataclass(frozen=True)
 class Closed:
-    """A notification is gone."""
+    """A notification is gone; `expired`: by itself."""
 
     id: int
+    expired: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,8 +208,8 @@ class Daemon:
         match name, body:
             case "ActionInvoked", (int(id), str(key)):
                 self._tell(Pressed(id, key))
-            case "NotificationClosed", (int(id), int(_)):
-                self._tell(Closed(id))
+            case "NotificationClosed", (int(id), int(reason)):
+                self._tell(Closed(id, expired=reason == _EXPIRED))
 
     def _ended(self) -> None:
         self._bus, self._about, self.owner = None, None, ""

@@ -131,6 +131,7 @@ class Questions:
         try:
             await self._board.show(notice, held=held)
         except DesktopAway as away:
+            self._board.take_back(notice, held)
             log.info("desktop.away", reason=str(away), question=notice.question)
 
     def _do(self, work: Coroutine[None, None, None]) -> None:
