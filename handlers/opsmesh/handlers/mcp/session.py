@@ -198,19 +198,22 @@ class Session:
     ) -> Any:
         client = self._open()
         state, responses = (None, None) if asked is None else asked
-        given = None if responses is None else {k: _response(v) for k, v in responses.items()}
+        given: Any = None
+        if responses is not None:
+            given = {key: _response(reply) for key, reply in responses.items()}
+        callback: Any = progress
         if not ask:
             return await client.call_tool(
                 tool,
                 arguments,
-                progress_callback=progress,
+                progress_callback=callback,
                 input_responses=given,
                 request_state=state,
             )
         result = await client.session.call_tool(
             tool,
             arguments,
-            progress_callback=progress,
+            progress_callback=callback,
             input_responses=given,
             request_state=state,
             allow_input_required=True,
@@ -254,7 +257,7 @@ class Session:
                 # Both by our own hand: the SDK would check an answer with patterns that may never
                 # end, and it names in errors alone what it refuses.
                 client.session.validate_tool_result = _not_by_the_sdk  # type: ignore[method-assign]
-                client.session.dispatch_input_request = self._asked  # type: ignore[method-assign]
+                client.session.dispatch_input_request = self._asked  # type: ignore[assignment, method-assign]
                 self._client = client
                 await self._list()
                 self._used = time.monotonic()
