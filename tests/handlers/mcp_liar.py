@@ -242,7 +242,9 @@ def main() -> None:
         sys.stdin.close()
         time.sleep(600)
     if MODE == "parent":  # leaves a child in its group that hears of no end
-        os.fork() or (sys.stdin.close(), time.sleep(600))
+        if os.fork() == 0:
+            sys.stdin.close()
+            time.sleep(600)
     log = os.environ.get("LIAR_LOG")
     for line in sys.stdin:
         if log:
