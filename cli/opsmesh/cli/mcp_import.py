@@ -84,8 +84,8 @@ def _show(found: Import, states: dict[str, str]) -> None:
         output.note(printable(text))
     for secret in found.moved:
         output.note(
-            f"{secret.server}: {secret.where} is a secret and was not copied; store it, its whole value: "
-            f"opsmesh secret set {secret.secret}"
+            f"{secret.server}: {secret.where} is a secret and was not copied; store it, its whole "
+            f"value: opsmesh secret set {secret.secret}"
         )
 
 
