@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: What `--allow` takes.
 ALLOWANCES: Final = ("trigger", "approve", "approve-alone")
 
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Http = Annotated[bool, typer.Option("--http", help="Streamable HTTP, not standard input.")]
 Host = Annotated[str, typer.Option(help="With --http: the address to serve on.")]
 Port = Annotated[int | None, typer.Option(help="With --http: the port; 0 is a free one.")]
