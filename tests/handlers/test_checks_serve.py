@@ -188,6 +188,14 @@ def test_schema(mesh: Served, checks: str) -> None:
             )
             assert wrong["ok"] is False
             assert "jobs" in wrong["problem"]
+            bomb = "a0: &a0 [x, x]\n" + "".join(
+                f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
+            )
+            (project / "bomb.yaml").write_text(bomb)
+            grown = await ask(
+                client, "validate_schema", schema="ci", file=str(project / "bomb.yaml")
+            )
+            assert "anchors" in grown["problem"]
 
     run(body())
 

@@ -5,7 +5,9 @@ started is made here of fixed words and of what came out of it.
 from __future__ import annotations
 
 import asyncio
-import json
+import os
+import stat
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -19,6 +21,7 @@ from opsmesh.handlers.checks import allowed, junit, program
 from opsmesh.handlers.checks.outcome import Ended, facts, started, text, told
 from opsmesh.handlers.mcp_serve.answers import Marked, Refused
 from opsmesh.handlers.process import ProcessResult
+from opsmesh.handlers.profiles import yamlfile
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.redact import Redactor
 
@@ -251,33 +254,28 @@ def _findings(ended: ProcessResult) -> list[Finding] | None:
     ]
 
 
-def _read(path: Path, limit: int) -> bytes | None:
-    """What a program wrote, unless it is too much or no plain file; nothing is followed."""
-    import os
+def _document(path: Path) -> Any:
+    """A file's value; ValueError when it cannot be read as what its name says."""
+    if path.suffix in (".yaml", ".yml"):
+        return yamlfile.load(path, name=path.name).data  # bounded, also what its anchors expand to
+    data = _read(path.resolve(), MAX_DOCUMENT)
+    if data is None:
+        raise ValueError(f"{path.name} is not there, or has more than {MAX_DOCUMENT} bytes")
+    if path.suffix == ".toml":
+        # TOML's times are not JSON's
+        return msgspec.to_builtins(tomllib.loads(data.decode()), enc_hook=str)
+    return msgspec.json.decode(data)
 
+
+def _read(path: Path, limit: int) -> bytes | None:
+    """What a program wrote, unless it is too much or no plain file; a link is not followed, and a
+    pipe not waited for."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
         data = file.read(limit + 1)
     return data if len(data) <= limit else None
-
-
-def _document(path: Path) -> Any:
-    """A file's value; ValueError when it cannot be read as what its name says."""
-    data = _read(path.resolve(), MAX_DOCUMENT)
-    if data is None:
-        raise ValueError(f"{path} is not there, or has more than {MAX_DOCUMENT} bytes")
-    if path.suffix == ".toml":
-        import tomllib
-
-        return tomllib.loads(data.decode())
-    if path.suffix in (".yaml", ".yml"):
-        import yaml
-
-        try:
-            return json.loads(json.dumps(yaml.safe_load(data), default=str))
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ValueError(f"no YAML: {' '.join(str(error).split())[:300]}") from None
-    return msgspec.json.decode(data)
