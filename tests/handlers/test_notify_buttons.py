@@ -15,9 +15,9 @@ from tests.handlers.mesh import Mesh, mesh
 from tests.handlers.session_bus import Desktop, Seen
 
 from opsmesh.handlers.desktop import notify_send
-from opsmesh.handlers.desktop.buttons import user
 from opsmesh.handlers.runs import approvals
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.user import name as user
 
 ASKS = """
 profiles:

@@ -37,6 +37,7 @@ ENDED: Final = (
     "automation.approval.granted",
     "automation.approval.denied",
     "automation.approval.expired",
+    "automation.approval.withdrawn",
 )
 
 log = structlog.get_logger()
