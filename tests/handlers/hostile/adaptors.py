@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ from opsmesh.handlers.actions.trigger import Trigger
 from opsmesh.handlers.actions.wait import Wait
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.sandbox import host, prepare
+from opsmesh.handlers.shipped.restart import RestartUnit
+from opsmesh.handlers.shipped.rollback import RollbackConfig
 from opsmesh.router import paths
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import MAX_PAYLOAD, Event, decode, encode
@@ -450,6 +453,47 @@ async def wait(stage: Stage) -> AsyncIterator[Show]:
     yield show
 
 
+@asynccontextmanager
+async def restart_unit(stage: Stage) -> AsyncIterator[Show]:
+    """The unit of the event: systemctl, a stand-in, is asked about what is the name of a unit."""
+    asked = stage.folder / "asked-units"
+    write_tool(
+        stage.canary.tools / "systemctl",
+        f'{{ printf "%s\\0" "$@"; printf "\\n\\0"; }} >>"{asked}"; echo ActiveState=failed',
+    )
+    action = RestartUnit.parse({"flapping": "0s", "settle": "0s"})
+
+    async def show(text: str) -> StepResult:
+        asked.unlink(missing_ok=True)
+        result = await action.run(stage.context(text))
+        assert not result.ok
+        seen = asked.read_bytes().split(b"\n\0") if asked.exists() else []
+        commands = [line.split(b"\0")[:-1] for line in seen if line]
+        for command in commands:
+            assert command[-2:] == [b"--", text.encode()], command
+            assert command[-3] in (b"restart",) or command[-3].startswith(b"--property=")
+        assert _UNIT.fullmatch(text) or not commands
+        return result
+
+    yield show
+
+
+@asynccontextmanager
+async def rollback_config(stage: Stage) -> AsyncIterator[Show]:
+    """The tool of the event: what is none of the four starts nothing."""
+    action = RollbackConfig.parse({"source": "/nowhere"})
+
+    async def show(text: str) -> StepResult:
+        ctx = stage.context(text)
+        event = msgspec.structs.replace(ctx.event, payload={"tool": text, "revision": text})
+        result = await action.run(replace(ctx, event=event))
+        assert not result.ok
+        assert not result.retryable
+        return result
+
+    yield show
+
+
 def _settings(**sections: Any) -> None:
     file = Path(paths.config_dir(), "config.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -469,4 +513,6 @@ ADAPTORS: Final = (
     Adaptor("notify", "notify", 60, notify),
     Adaptor("mcp", "mcp", 40, mcp),
     Adaptor("a2a", "a2a", 8, a2a),
+    Adaptor("restart_unit", "restart_unit", 40, restart_unit),
+    Adaptor("rollback_config", "rollback_config", 500, rollback_config),
 )
