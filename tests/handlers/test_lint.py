@@ -326,3 +326,21 @@ def test_loops_through_agents(tmp_path: Path, registry: Registry) -> None:
     other = "where: event.payload.agent == 'near', "
     loops = [one for one in said(tmp_path, text.format(where=other), registry) if "loop:" in one]
     assert loops == ["error: loop: p → far.said → q → a2a.task.failed → p"]
+
+
+def test_agents(tmp_path: Path, registry: Registry) -> None:
+    """An agent that the settings do not have, and a run that ends before its task may, are told."""
+    text = profile("timeout: 1h", on="service.start.failed", actions="[a2a: revewer]")
+    (tmp_path / "profiles.yaml").write_text(text)
+    found_in = load_profiles(tmp_path)
+    findings = lint(found_in, registry, folder=tmp_path, host="dev", agents={"reviewer": 1})
+    [finding] = findings
+    assert (finding.severity, finding.message) == (
+        "warning",
+        "agent 'revewer' is not in a2a_agents",
+    )
+    assert "'reviewer'" in finding.hint
+    short = profile("timeout: 1m", on="service.start.failed", actions="[a2a: reviewer]")
+    assert said(tmp_path, short, registry) == [
+        "warning: the task may take 10m, and the profile is stopped after 1m: it is canceled then"
+    ]

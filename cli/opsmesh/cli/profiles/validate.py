@@ -63,6 +63,7 @@ def validate(
         strict=strict,
         strict_topics=settings.strict_topics,
         servers=settings.mcp_servers,
+        agents=settings.a2a_agents,
     )
     problems = [*found.problems, *registry.problems]
     if as_json:

@@ -5,9 +5,10 @@ The files' own errors come first; a profile that has one is not looked at any fu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from opsmesh.handlers.lint import agents as agents_
 from opsmesh.handlers.lint import (
     commands,
     confined,
@@ -36,13 +37,14 @@ def lint(
     strict: bool = False,
     strict_topics: bool = False,
     servers: Mapping[str, McpServer] | None = None,
+    agents: Collection[str] | None = None,
 ) -> list[Finding]:
     """Errors, then warnings, then notes, each in the order of files and lines.
 
     `folder` is the one that the profiles' files are named from. `path` is where programs are looked
     for, the PATH of actions unless given. With `strict` a program that is not here is an error,
     with `strict_topics` a topic that is not registered. `servers` are the MCP servers of the
-    settings; without them nothing is said of servers.
+    settings, `agents` the names of its agents; without them nothing is said of either.
     """
     profiles = list(found.profiles.values())
     sources = {
@@ -65,6 +67,7 @@ def lint(
         result += unknown.lint(profile, place)
         if servers is not None:
             result += servers_.lint(profile, place, servers, strict=strict)
+        result += agents_.lint(profile, place, agents, strict=strict)
     result += loops.lint(profiles, places, registry)
     unique = dict.fromkeys(result)  # profiles may share a text by a YAML anchor
     return sorted(unique, key=_order)
