@@ -28,12 +28,9 @@ Place = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-@app.command("set")
-def set_(
-    name: Name,
-    value: Annotated[str | None, typer.Argument(hidden=True, metavar="")] = None,
-    place: Place = "file",
-) -> None:
+# what stands behind the name is refused with its reason, not as a slip
+@app.command("set", context_settings={"allow_extra_args": True})
+def set_(context: typer.Context, name: Name, place: Place = "file") -> None:
     """Keep a secret: from standard input, or asked for where that is a terminal.
 
     The line break at its end does not count. One that was kept under the name is replaced.
@@ -41,7 +38,7 @@ def set_(
     Example: pass show forge/token | opsmesh secret set forge_token
     """
     name = _name(name)
-    if value is not None:
+    if context.args:
         output.fail(
             "a secret is no argument: it would be in your shell's history, and every process "
             "could read it",
