@@ -31,12 +31,12 @@ from opsmesh.handlers.actions.contract import Followed, NoMesh, StepResult
 from opsmesh.handlers.actions.emit import Emit
 from opsmesh.handlers.actions.mcp import Mcp
 from opsmesh.handlers.actions.notify import SHARED, Notify
+from opsmesh.handlers.actions.restart import RestartUnit
+from opsmesh.handlers.actions.rollback import RollbackConfig
 from opsmesh.handlers.actions.trigger import Trigger
 from opsmesh.handlers.actions.wait import Wait
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.sandbox import host, prepare
-from opsmesh.handlers.shipped.restart import RestartUnit
-from opsmesh.handlers.shipped.rollback import RollbackConfig
 from opsmesh.router import paths
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import MAX_PAYLOAD, Event, decode, encode

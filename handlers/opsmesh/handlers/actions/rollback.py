@@ -18,10 +18,10 @@ from pydantic import Field
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.environment import step_environment, write_event
 from opsmesh.handlers.actions.spec import Argv, Spec, Text
+from opsmesh.handlers.collectors import dotfiles_repo
 from opsmesh.handlers.collectors.contract import Request, Unavailable
+from opsmesh.handlers.collectors.dotfiles_repo import Repo, first_line
 from opsmesh.handlers.errors import HandlersError, Unstartable
-from opsmesh.handlers.shipped import dotfiles_repo
-from opsmesh.handlers.shipped.dotfiles_repo import Repo, first_line
 
 #: Seconds that one program may take.
 PROGRAM_S: Final = 60.0
