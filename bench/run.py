@@ -47,6 +47,7 @@ FIGURES: Final = {
     "shell_prompt": "prompting:prompts",
     "replay": "archiving:replay",
     "backtest": "backtesting:backtest",
+    "mcp": "calling:calls",
     "idle": "idling:idle",
 }
 #: Rounds of a figure, and the share of the full amounts: by default, and with --quick.

@@ -17,6 +17,7 @@ import json
 import os
 import select
 import socket
+import sys
 import time
 import zlib
 from datetime import datetime, timezone
@@ -37,6 +38,16 @@ PAUSE = 1.0
 BLOCK = 4096
 #: Bytes of answers read at once.
 CHUNK = 64 * 1024
+#: In pytest's cache: where this session runs, and where each test passed last. Who diagnoses a
+#: failure compares the two (the collector `since_passed`).
+SESSION, PASSED = "opsmesh/session", "opsmesh/passed"
+#: Tests whose last good environment is remembered.
+MAX_PASSED = 50_000
+#: Variables that change how tests behave, and hold no secret.
+VARIABLES = (
+    *("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "PYTHONHASHSEED"),
+    *("PYTEST_ADDOPTS", "DJANGO_SETTINGS_MODULE"),
+)
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -75,6 +86,16 @@ class Reporter:
         self._outbox = Outbox()
         self._boot_id, self._seq = _uuid7(), 0
         self._mark = _Mark(environ.get("OPSMESH_PYTEST_MARKS", ""))
+        self._cache = getattr(config, "cache", None)
+        self._here: dict[str, Any] = {}
+        self._passed: list[str] = []
+
+    def pytest_sessionstart(self) -> None:
+        """Note where the tests run, before one fails."""
+        with contextlib.suppress(Exception):
+            self._here = _environment(self._root)
+            if self._cache is not None:
+                self._cache.set(SESSION, self._here)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Note which test runs, for `opsmesh exec`, should this process vanish."""
@@ -91,6 +112,7 @@ class Reporter:
             self._totals["skipped"] += 1
         elif report.when == "call":
             self._totals["passed"] += 1
+            self._passed.append(report.nodeid)
 
     def pytest_collectreport(self, report: Any) -> None:
         """A file or folder was collected."""
@@ -103,6 +125,23 @@ class Reporter:
         with contextlib.suppress(Exception):
             self._outbox.finish()
         self._mark.remove()
+        with contextlib.suppress(Exception):
+            self._note_passed()
+
+    def _note_passed(self) -> None:
+        if self._cache is None or not self._passed or not self._here:
+            return
+        known = self._cache.get(PASSED, {})
+        tests, places = dict(known.get("tests", {})), dict(known.get("environments", {}))
+        name = str(zlib.crc32(json.dumps(self._here, sort_keys=True).encode()))
+        places[name] = {**self._here, "time": _now()}
+        for nodeid in self._passed:
+            tests.pop(nodeid, None)  # the newest last: what is forgotten is the oldest
+            tests[nodeid] = name
+        tests = dict(list(tests.items())[-MAX_PASSED:])
+        used = set(tests.values())
+        places = {key: value for key, value in places.items() if key in used}
+        self._cache.set(PASSED, {"environments": places, "tests": tests})
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say what was sent, when asked to."""
@@ -156,6 +195,51 @@ class Reporter:
         known = {name: value for name, value in event.items() if value is not None}
         line = json.dumps(known).encode()  # ASCII: lone surrogates stay escapes
         return event_id, line
+
+
+def _environment(root: str) -> dict[str, Any]:
+    """What a test may depend on beside its code; nothing is started to find out."""
+    packages: dict[str, str] = {}
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(folder or "."):  # noqa: PTH208 (a third of iterdir's time)
+                name, dash, version = entry.removesuffix(".dist-info").partition("-")
+                if dash and entry.endswith(".dist-info"):
+                    packages.setdefault(name.lower().replace("_", "-"), version)
+    return {
+        "head": _head(Path(root)),
+        "python": sys.version.split()[0],
+        "executable": sys.executable,
+        "platform": f"{os.uname().sysname} {os.uname().release} {os.uname().machine}",
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "packages": packages,
+    }
+
+
+def _head(folder: Path) -> str | None:
+    """The commit that is checked out, from git's own files (gitrepository-layout(5))."""
+    with contextlib.suppress(OSError, IndexError):
+        for top in (folder, *folder.parents):
+            git = top / ".git"
+            if git.is_file():  # a worktree's
+                git = top / git.read_text().removeprefix("gitdir:").strip()
+            if not (git / "HEAD").exists():
+                continue
+            head = (git / "HEAD").read_text().strip()
+            if not head.startswith("ref: "):
+                return head
+            common = git
+            if (git / "commondir").exists():
+                common = git / (git / "commondir").read_text().strip()
+            ref = head[5:]
+            if (common / ref).exists():
+                return (common / ref).read_text().strip()
+            for line in (common / "packed-refs").read_text().splitlines():
+                commit, _, name = line.partition(" ")
+                if name == ref:
+                    return commit
+            return None
+    return None
 
 
 def _facts(report: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from typer.testing import Result
 
 from opsmesh.cli import health
 from opsmesh.handlers.runs.approvals import Open
+from opsmesh.router import user
 from opsmesh.router.server import EmbeddedServer
 
 TEXT = """
@@ -57,7 +57,7 @@ def test_listed_and_approved(nats_server: EmbeddedServer, cli: Cli) -> None:
             assert f"opsmesh run show {one.run.run_id}" in done.stderr
             await ended(m, "succeeded")
             [granted] = await m.wait("automation.approval.granted")
-            assert granted.payload["by"] == getpass.getuser()
+            assert granted.payload["by"] == user.name()
             assert granted.payload["comment"] == "go on"
             again = await call(cli, "approve", one.asked.id)
             assert (again.exit_code, "nothing changes" in again.stderr) == (0, True)

@@ -304,13 +304,14 @@ def test_of_another_host(cli: Cli, nats_server: EmbeddedServer, tmp_path: Path) 
             ref = one.bundle_id[:12]
             listed = json.loads((await call(cli, "evidence", "bundle", "ls", "--json")).stdout)
             assert [(it["bundle"], it["where"]) for it in listed] == [(one.bundle_id, "shared")]
+            sizes = [it["bytes"] for it in listed]
             shown = await call(cli, "evidence", "bundle", "show", ref)
             assert "report.md" in shown.stdout
             out = tmp_path / "out.tar.zst"
             assert (await call(cli, "evidence", "bundle", "export", ref, str(out))).exit_code == 0
             assert (await call(cli, "evidence", "bundle", "verify", str(out))).exit_code == 0
             listed = json.loads((await call(cli, "evidence", "bundle", "ls", "--json")).stdout)
-            assert [it["where"] for it in listed] == ["fetched"]
+            assert [(it["where"], it["bytes"]) for it in listed] == [("fetched", *sizes)]
 
     run(body())
 

@@ -187,6 +187,8 @@ def test_config_show(cli: Cli) -> None:
         ({"command": "x", "env": {"A B": "b"}}, "'A B' is no name of an environment variable"),
         ({"url": "http://x", "headers": {"A": "b\nC: d"}}, "holds a control character"),
         ({"command": "x", "timeout": "0s"}, "timeout"),
+        ({"command": "x", "env": {"A": "${{ event.x }}"}}, "'A': a secret is the whole value"),
+        ({"url": "http://x", "headers": {"A": 'B ${{ secret("c") }}'}}, "'A': a secret is the"),
     ],
 )
 def test_wrong_settings(cli: Cli, server: dict[str, Any], said: str) -> None:

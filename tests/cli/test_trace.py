@@ -150,3 +150,30 @@ profiles:
     assert "for 2 events" in text
     assert text.count("opsmesh run show") == 1
     assert depth(text, "run succeeded") == 4
+
+
+def test_triggered_runs(nats_server: EmbeddedServer, cli: Cli) -> None:
+    """A run that another one's step has triggered is told under the event that led to it, also over
+    several steps, with what came of it."""
+    profiles = """
+profiles:
+  first: {on: service.start.failed, actions: [trigger: second]}
+  second: {on: never.happens, actions: [trigger: third]}
+  third: {on: never.happens, actions: [emit: third.done]}
+"""
+
+    async def body() -> None:
+        async with mesh(profiles) as m:
+            event = await m.publish()
+            await m.wait("automation.run.succeeded", 3)
+            shown = (await asyncio.to_thread(cli, "trace", event.id)).stdout
+            assert "5 events, 3 runs" in shown
+            for name in ("second", "third"):
+                assert depth(shown, f"▸ {name} step") == 2
+            assert depth(shown, "third.done") == 4
+            assert depth(shown, "automation.run.succeeded") == 4
+            told = await asyncio.to_thread(cli, "trace", event.id, "--json")
+            [first, *_] = json.loads(told.stdout)
+            assert {one["profile"] for one in first["triggered"]} == {"second", "third"}
+
+    run(body())

@@ -43,7 +43,7 @@ async def count(n: int, ctx: Context) -> str:
 @server.tool()
 def greet(ctx: Context) -> Any:
     """Ask for a name, then greet."""
-    given = (ctx.input_responses or {}).get("who")
+    given: Any = (ctx.input_responses or {}).get("who")
     if given is None:
         return InputRequiredResult(
             request_state="remember me",

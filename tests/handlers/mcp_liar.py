@@ -241,8 +241,9 @@ def main() -> None:
     if MODE == "deaf":
         sys.stdin.close()
         time.sleep(600)
-    if MODE == "parent":  # leaves a child in its group that hears of no end
-        os.fork() or (sys.stdin.close(), time.sleep(600))
+    if MODE == "parent" and os.fork() == 0:  # a child in its group that hears of no end
+        sys.stdin.close()
+        time.sleep(600)
     log = os.environ.get("LIAR_LOG")
     for line in sys.stdin:
         if log:

@@ -141,6 +141,10 @@ class Desktop:
         """A person waves a notification away."""
         self._emit("NotificationClosed", "uu", ("u", id), ("u", 2))
 
+    def expire(self, id: int) -> None:
+        """A notification's time is over."""
+        self._emit("NotificationClosed", "uu", ("u", id), ("u", 1))
+
     def forge(self, id: int, key: str) -> None:
         """A stranger on the bus says that a button was pressed."""
         from jeepney import new_signal

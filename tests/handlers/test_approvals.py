@@ -23,6 +23,9 @@ from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.router.testing import MemoryMesh
 
+#: A configuration folder of each test's own.
+pytestmark = pytest.mark.usefixtures("home")
+
 TEXT = """
 profiles:
   restart:

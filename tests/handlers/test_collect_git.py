@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,11 @@ def test_diff_is_cut(context: Context, repo: Path) -> None:
     assert made.entry("git_state_diff")["size"] == 2000
 
 
-def _program(tmp_path: Path, name: str) -> tuple[str, Path]:
+def _program(tmp_path: Path, name: str, *, then: str = "cat") -> tuple[str, Path]:
     """A program that leaves a trace when it is run."""
     trace = tmp_path / f"ran-{name}"
     program = tmp_path / f"evil-{name}"
-    program.write_text(f"#!/bin/sh\ntouch {trace}\ncat\n")
+    program.write_text(f"#!/bin/sh\ntouch {trace}\n{then}\n")
     program.chmod(0o755)
     return str(program), trace
 
@@ -129,6 +130,28 @@ def test_the_hostile_programs_would_run(repo: Path, tmp_path: Path) -> None:
     os.utime(repo / "a.txt", (1, 1))
     git(repo, "status")
     assert trace.exists()
+
+
+def test_nothing_is_fetched(context: Context, repo: Path, tmp_path: Path) -> None:
+    """A clone without all of its objects does not fetch them by a program of the repository's."""
+    program, trace = _program(tmp_path, "fetch", then="exit 1")
+    blob = git(repo, "rev-parse", "HEAD:a.txt")
+    (repo / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    for name, value in (
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", f"ext::{program} %S"),
+        ("protocol.ext.allow", "always"),
+    ):
+        git(repo, "config", name, value)
+    (repo / "a.txt").write_text("two\n")
+    made = collect(context, ["git_state"], {"rootdir": str(repo)})
+    assert not trace.exists()
+    assert "git: " in made.error("git_state")
+    command = ["git", "-C", str(repo), "diff"]
+    subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=20, check=False)
+    assert trace.exists()  # where nothing is closed
 
 
 def test_hostile_submodule(context: Context, repo: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from tests.handlers.collecting import Context, collect
 
 from opsmesh.handlers.actions import collect as action
 from opsmesh.handlers.actions.collect import Collect
+from opsmesh.handlers.bundles import write
 from opsmesh.handlers.lint.check import lint
 from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.schemas.registry import load_registry
@@ -61,6 +63,22 @@ def test_bundle_is_full(context: Context) -> None:
     made = collect(context, {"items": items, "total_bytes": 5000})
     assert made.error("large").startswith("left out: 9000 bytes")
     assert made.text("small") == "x\n"
+
+
+def test_disk_is_full(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle that cannot be written leaves nothing half done behind."""
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "manifest.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_bytes(data)
+
+    monkeypatch.setattr(write, "write_file", full)
+    with pytest.raises(OSError, match="No space"):
+        collect(context, ["disk"])
+    assert [path.name for path in context().bundles.rglob("*") if path.is_file()] == []
+    monkeypatch.undo()
+    assert collect(context, ["disk"]).error("disk") == "None"
 
 
 def test_manifest(context: Context) -> None:
@@ -177,12 +195,9 @@ def test_described_alike() -> None:
 
 
 def test_words() -> None:
-    """Every collector that needs no value may be written as a word."""
-    assert set(action.FOUND.collectors) - set(action.FOUND.words) == {
-        "command",
-        "config_snapshot",
-        "file",
-    }
+    """A collector that needs no value may be written as a word, one that needs one may not."""
+    assert {"coredump", "disk", "events", "git_state", "journal"} <= set(action.FOUND.words)
+    assert {"command", "config_snapshot", "file"}.isdisjoint(action.FOUND.words)
 
 
 LINTED = """\

@@ -51,6 +51,18 @@ def _with(context: Context, event: Any) -> StepContext:
     return ctx
 
 
+def test_described_as_before() -> None:
+    """A profile without a sandbox has the hash that it had before there were any."""
+    assert Command.parse(["ls"]).describe() == {
+        "argv": ["ls"],
+        "cwd": None,
+        "env": {},
+        "stdin": "none",
+        "output_limit": 8192,
+    }
+    assert Command.parse({"argv": ["ls"], "sandbox": "bwrap"}).describe()["sandbox"] == "bwrap"
+
+
 def test_failure(context: Context) -> None:
     """An exit code other than 0 is a failure that may be retried, with the last line of errors."""
     result = do(["sh", "-c", "echo why >&2; exit 4"], context())

@@ -43,7 +43,7 @@ def shown(adaptor: Adaptor, stage: Stage, payloads: list[Hostile]) -> None:
             finally:
                 await stage.shared.aclose()
 
-    run(body())
+    run(body(), timeout=900)
 
 
 @pytest.mark.parametrize("adaptor", ADAPTORS, ids=lambda adaptor: adaptor.name)

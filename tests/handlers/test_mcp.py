@@ -208,7 +208,13 @@ def test_time_limit(context: Context, tmp_path: Path) -> None:
     """The step's time limit is the call's: the server hears that nobody waits any more."""
     log = tmp_path / "log"
     configure(liar=liar(env={"LIAR_LOG": str(log)}))
-    [result] = do(context, {"tool": "sleep"}, timeout=1.0)
+
+    async def body() -> StepResult:
+        async with steps(context) as make:
+            await Mcp.parse({"server": "liar", "tool": "number"}).run(make())
+            return await Mcp.parse({"server": "liar", "tool": "sleep"}).run(make(timeout=0.3))
+
+    result = run(body())
     assert (result.ok, result.timed_out, result.retryable) == (False, True, True)
     assert result.output["kind"] == "timeout"
     assert "notifications/cancelled" in log.read_text()

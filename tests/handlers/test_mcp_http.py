@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from tests.conftest import run
 from tests.handlers.mcp_servers import configure, steps
+from tests.handlers.mesh import mesh
+from tests.handlers.test_approvals import asked, ended, say
 
 from opsmesh.handlers.actions.contract import Reply, StepContext
 from opsmesh.handlers.actions.mcp import Mcp
@@ -24,6 +26,7 @@ from opsmesh.handlers.errors import Ask, CallFailed
 from opsmesh.handlers.mcp.pool import Pool
 from opsmesh.handlers.mcp.session import Session
 from opsmesh.router.mcp_servers import McpServer
+from opsmesh.router.server import EmbeddedServer
 from opsmesh.schemas.envelope import Event
 
 Context = Callable[..., StepContext]
@@ -165,6 +168,29 @@ def test_tool_asks_a_person(
     run(body())
 
 
+def test_tool_asks_in_a_run(peer: Peer, nats_server: EmbeddedServer) -> None:
+    """A run whose tool asks waits, and goes on in the same attempt with the answer."""
+    configure(peer={"url": peer.url})
+    profile = """
+profiles:
+  greets:
+    on: service.start.failed
+    actions:
+      - {id: call, mcp: {server: peer, tool: greet, ask: true}}
+"""
+
+    async def body() -> None:
+        async with mesh(profile) as live:
+            await live.publish()
+            [one] = await asked(live)
+            assert one.asked.prompt == "peer/greet asks: Who are you? [2J"
+            await say(live, one, "granted", value={"name": "Ann"})
+            done = await ended(live, "succeeded")
+            assert (done.attempt, done.steps[0].output["text"]) == (1, "hello Ann, remember me")
+
+    run(body())
+
+
 def test_tool_may_not_ask(peer: Peer, context: Context) -> None:
     """Without `ask` the question is declined, the tool goes on without, and it is said."""
     configure(peer={"url": peer.url})
@@ -242,7 +268,9 @@ def test_bad_http(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) 
     async def body() -> None:
         url = f"http://127.0.0.1:{server.server_address[1]}/mcp"
         with pytest.raises(CallFailed) as caught:
-            await Session.open("bad", McpServer(url=url, timeout="10s"), fill=str)
+            await Session.open(
+                "bad", McpServer.model_validate({"url": url, "timeout": "10s"}), fill=str
+            )
         assert caught.value.kind == "dead_server"
         assert "was not ready within" not in str(caught.value)
 

@@ -24,6 +24,12 @@ from opsmesh.router.mcp_servers import McpServer
 pytestmark = pytest.mark.usefixtures("home")
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server has less time to end than a real one."""
+    monkeypatch.setattr(program, "GRACE_S", 0.2)
+
+
 @asynccontextmanager
 async def opened(server: McpServer) -> AsyncIterator[Session]:
     """A session that is closed with the body, and leaves no task behind."""
@@ -44,23 +50,23 @@ async def failing(found: Session, tool: str, *, timeout: float = 10, **more: Any
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("mode", "timeout", "said"),
     [
-        ("die", "server 'liar' ended with exit code 3: cannot find my configuration"),
-        ("hang", "server 'liar' was not ready within 0.5 s"),
-        ("deaf", "server 'liar' was not ready within 0.5 s"),
-        ("garbage", "server 'liar' wrote 201 lines in a row that are no JSON-RPC"),
-        ("flood", "server 'liar' was not ready within 0.5 s; its last words: xxx"),
+        ("die", "20s", "server 'liar' ended with exit code 3: cannot find my configuration"),
+        ("hang", "500ms", "server 'liar' was not ready within 0.5 s"),
+        ("deaf", "500ms", "server 'liar' was not ready within 0.5 s"),
+        ("garbage", "20s", "server 'liar' wrote 201 lines in a row that are no JSON-RPC"),
+        ("flood", "2s", "server 'liar' was not ready within 2 s; its last words: xxx"),
     ],
 )
-def test_does_not_come_up(mode: str, said: str) -> None:
+def test_does_not_come_up(mode: str, timeout: str, said: str) -> None:
     """A server that hangs, dies or writes garbage at its start is given up, and nothing is left."""
     pids: list[int] = []
 
     async def body() -> str:
         before = asyncio.all_tasks()
         with pytest.raises(CallFailed) as caught:
-            await Session.open("liar", spec(mode, timeout="500ms"), fill=str)
+            await Session.open("liar", spec(mode, timeout=timeout), fill=str)
         assert caught.value.kind == "dead_server"
         await asyncio.sleep(0)
         assert asyncio.all_tasks() <= before

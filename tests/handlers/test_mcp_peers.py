@@ -74,7 +74,8 @@ def test_git(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def everything() -> Path:
     """The program of server-everything, installed once into a cache of the user's."""
-    folder = Path.home() / ".cache" / "opsmesh-tests" / f"server-everything-{VERSION}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "opsmesh-tests" / f"server-everything-{VERSION}"
     program = folder / "node_modules" / EVERYTHING / "dist" / "index.js"
     if not program.exists():
         if not shutil.which("npm") or not shutil.which("node"):

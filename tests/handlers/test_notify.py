@@ -19,9 +19,12 @@ from tests.handlers.session_bus import Desktop
 from opsmesh.handlers.actions.contract import Action, StepContext, StepResult
 from opsmesh.handlers.actions.notify import SHARED, Notify
 from opsmesh.handlers.actions.shared import Shared
+from opsmesh.handlers.cases.arguments import arguments
 from opsmesh.handlers.desktop import notify_send
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.desktop.notice import Button, Notice
+from opsmesh.handlers.desktop.rates import Said
+from opsmesh.handlers.profiles.profile import Step
 from opsmesh.schemas.envelope import Event
 
 Context = Callable[..., StepContext]
@@ -189,6 +192,64 @@ def test_dismissed_group_begins_anew(desktop: Desktop, context: Context) -> None
 
     run(body())
     assert [(seen.title, seen.replaces) for seen in desktop.seen()] == [("x", 0), ("x", 0)]
+
+
+def test_expired_group_is_counted_on(desktop: Desktop, context: Context) -> None:
+    """What has left the screen by itself is counted on for an hour, in a notice of its own."""
+
+    async def body() -> None:
+        async with board() as (shared, one):
+            action = Notify.parse("x")
+            for number in range(3):
+                result = await action.run(context(shared=shared, idempotency_key=str(number)))
+                [shown] = one._shown.values()
+                await asyncio.to_thread(desktop.expire, result.output["id"])
+                await eventually(lambda shown=shown: shown.expired)
+                if number == 1:
+                    shown.at_us -= 3601 * 1_000_000
+
+    run(body())
+    assert [(seen.title, seen.replaces) for seen in desktop.seen()] == [
+        *(("x", 0), ("2 × x", 0), ("x", 0))
+    ]
+
+
+def test_what_reached_nobody_does_not_count(
+    home: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that failed to show has not used its profile's share, and told nobody what was held
+    back."""
+    monkeypatch.setattr(notify_send, "PROGRAM", "no-such-program")
+
+    async def body() -> None:
+        async with board(per_minute=1) as (shared, one):
+            for _ in range(3):
+                assert not (await Notify.parse("x").run(context(shared=shared))).ok
+            one._said["triage"] = Said(held=4)
+            await Notify.parse("x").run(context(shared=shared))
+            assert one._said["triage"] == Said(held=4)
+
+    run(body())
+
+
+def test_a_button_that_fails(desktop: Desktop, context: Context) -> None:
+    """An answer that could not be given leaves the question on the screen, and is said."""
+
+    async def press(notice: Notice, button: Button) -> str:
+        raise OSError("the broker is away")
+
+    async def body() -> None:
+        async with board(press=press) as (shared, _):
+            result = await Notify.parse({"title": "restart?", "actions": ["approve"]}).run(
+                context(shared=shared)
+            )
+            await asyncio.to_thread(desktop.press, result.output["id"], "approve")
+            await eventually(lambda: len(desktop.seen()) == 3)
+
+    run(body())
+    _, again, said = desktop.seen()
+    assert (again.title, again.actions) == ("restart?", ["approve", "Approve"])
+    assert said.body == "Approve: OSError: the broker is away"
 
 
 def test_held_back(desktop: Desktop, context: Context) -> None:
@@ -404,6 +465,25 @@ def test_notify_send(context: Context, home: Path, monkeypatch: pytest.MonkeyPat
         *("--app-name=opsmesh", "--urgency=normal", "--icon=dialog-information"),
         *("--expire-time=0", "--", "--hint=string:x:y", "&lt;b&gt; \\\\n"),
     ]
+
+
+def test_told_not_to_disturb(home: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the daemon says that it is told not to disturb, the step knows."""
+    session_bus.required()
+    with session_bus.running(home) as desktop:
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", desktop.address)
+        desktop.start_daemon()
+        facts = (session_bus.SERVICE, "Inhibited", ("b", True))
+        desktop.call(session_bus.PATH, session_bus.MOCK, "AddProperty", "ssv", *facts)
+        result = show(context, "x")
+    assert (result.output["shown"], result.output["inhibited"]) == (True, True)
+
+
+def test_in_a_case() -> None:
+    """A case of `profile test` sees what would be shown, as text."""
+    step = Step(id="tell", action=Notify.parse({"title": "t", "body": "${{ event.payload.n }}"}))
+    value, problems = arguments(step, {"event": {"payload": {"n": 3}}})
+    assert (value["body"], problems) == ("3", [])
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from tests.handlers import session_bus
 from tests.handlers.mesh import Mesh, mesh
 from tests.handlers.session_bus import Desktop, Seen
 
-from opsmesh.handlers.desktop.buttons import user
+from opsmesh.handlers.desktop import notify_send
 from opsmesh.handlers.runs import approvals
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.user import name as user
 
 ASKS = """
 profiles:
@@ -98,6 +99,22 @@ def test_a_question_is_answered(desktop: Desktop, key: str, verdict: str) -> Non
     run(body())
 
 
+def test_a_long_question(desktop: Desktop) -> None:
+    """What does not fit into a title stands in the body."""
+
+    async def body() -> None:
+        text = ASKS.format(approve="otherwise: skip").replace(
+            "Restart $", "Restart\\n" + "x" * 200 + " $"
+        )
+        async with mesh(text) as m:
+            await m.publish()
+            [asked] = await seen(desktop)
+            assert asked.title.startswith("Restart xxx")
+            assert asked.body.splitlines()[1] == "x" * 200 + " backup.service?"
+
+    run(body())
+
+
 def test_answered_elsewhere(desktop: Desktop) -> None:
     """A question that is answered on the command line goes from the screen."""
 
@@ -165,7 +182,7 @@ def test_no_desktop_at_first(
 ) -> None:
     """A question waits for a desktop as well: it is shown when a notification daemon appears."""
     session_bus.required()
-    monkeypatch.setenv("PATH", "/nonexistent:/bin")
+    monkeypatch.setattr(notify_send, "PROGRAM", "no-such-program")
 
     async def body(desktop: Desktop) -> None:
         async with mesh(ASKS.format(approve="otherwise: skip")) as m:
@@ -205,7 +222,7 @@ def test_hidden_by_the_settings(desktop: Desktop, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("OPSMESH_NOTIFY__APPROVALS", "hide")
 
     async def body() -> None:
-        async with mesh(ASKS.format(approve="expires: 1s")) as m:
+        async with mesh(ASKS.format(approve="expires: 200ms")) as m:
             await m.publish()
             await m.wait("automation.approval.expired")
             assert desktop.seen() == []

@@ -19,6 +19,7 @@ from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.notify import Notify
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.router import paths
+from opsmesh.router.settings import Settings
 
 Context = Callable[..., StepContext]
 
@@ -174,6 +175,15 @@ def test_a_secret_address(receiver: Receiver, context: Context, where: str) -> N
     result = send(context, {"title": "x", "to": to}, secrets=Kept())
     assert [path for path, _ in receiver.got] == ["/secret"]
     assert result.output["sent"] == ["phone" if where == "settings" else "a secret"]
+
+
+def test_a_secret_within_an_address(home: Path) -> None:
+    """An address may have a secret in it; what is neither is refused."""
+    targets(phone='ntfys://${{ secret("token") }}@example.org/topic')
+    assert "phone" in Settings().notify.targets
+    targets(phone='${{ secret("token") }} example.org')
+    with pytest.raises(ValueError, match="is no address"):
+        Settings()
 
 
 def test_a_secret_that_is_missing(receiver: Receiver, context: Context) -> None:

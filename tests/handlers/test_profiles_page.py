@@ -9,6 +9,7 @@ import pytest
 from tests.house.checkout import TOP
 
 from opsmesh.handlers.lint.check import lint
+from opsmesh.handlers.lint.finding import Finding
 from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.schemas.registry import load_registry
 
@@ -21,11 +22,16 @@ BLOCKS = {
 @pytest.mark.parametrize("block", [block for blocks in BLOCKS.values() for block in blocks])
 def test_example_has_no_error(block: str, tmp_path: Path) -> None:
     """Every example loads, and no error is found in it."""
-    (tmp_path / "profiles.yaml").write_text(block)
-    found = load_profiles(tmp_path)
-    assert found.profiles
-    findings = lint(found, load_registry(), folder=tmp_path, host="laptop", path="")
-    assert [finding for finding in findings if finding.severity == "error"] == []
+    assert errors(block, tmp_path) == []
+
+
+def errors(block: str, folder: Path) -> list[Finding]:
+    """What is wrong with an example."""
+    (folder / "profiles.yaml").write_text(block)
+    found = load_profiles(folder)
+    findings = lint(found, load_registry(), folder=folder, host="laptop", path="")
+    assert found.profiles, findings
+    return [finding for finding in findings if finding.severity == "error"]
 
 
 def test_there_are_examples() -> None:

@@ -22,6 +22,9 @@ from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import Event
 
+#: A configuration folder of each test's own.
+pytestmark = pytest.mark.usefixtures("home")
+
 TEXT = """
 profiles:
   long:

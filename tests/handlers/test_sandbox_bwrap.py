@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,9 @@ from opsmesh.handlers.sandbox import host
 from opsmesh.router import paths
 
 Context = Callable[..., StepContext]
+
+#: Root's home.
+ROOT = pwd.getpwuid(0).pw_dir
 
 
 def _why_not() -> str:
@@ -60,7 +64,7 @@ def test_its_own_folder(context: Context) -> None:
 def test_sees_no_home_and_no_other_file(context: Context, tmp_path: Path) -> None:
     """Homes, the runtime folder and what lies beside its own folder are not there."""
     (tmp_path / "other").write_text("x")
-    script = f"ls -A /home /root /run {tmp_path}; cat {tmp_path}/other; cat ~/.profile; true"
+    script = f"ls -A /home {ROOT} /run {tmp_path}; cat {tmp_path}/other; cat ~/.profile; true"
     result = do(boxed(script), context())
     assert said(result) == ["/run:", "", f"{tmp_path}:", "work"]
 
@@ -192,18 +196,33 @@ def test_nothing_outlives_a_program_that_ended(context: Context) -> None:
     run(eventually(gone))
 
 
-def test_ends_with_its_handler() -> None:
-    """What runs inside ends when the process that started it is killed."""
+HANDLER = """
+import asyncio, os, sys
+from pathlib import Path
+from opsmesh.handlers import process
+from opsmesh.handlers.sandbox.confinement import Confinement
+from opsmesh.handlers.sandbox.prepare import Step, prepared
+workdir = Path(sys.argv[1])
+step = Step(run_id="r", step_id="s", workdir=workdir)
+argv = ["sh", "-c", f"setsid sleep {sys.argv[2]} & sleep {sys.argv[2]}"]
+with prepared(argv, Confinement(kind="bwrap"), step, env=os.environ, cwd=workdir) as ready:
+    asyncio.run(process.run(ready.argv, env=ready.env, cwd=workdir))
+"""
+
+
+def test_ends_with_its_handler(tmp_path: Path) -> None:
+    """What runs inside ends when the process that started it is killed, in any session."""
     mark = f"3{os.getpid()}6"
-    line = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    argv = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"]
-    parent = subprocess.Popen([sys.executable, "-c", line, *argv, "sleep", mark])
+    parent = subprocess.Popen([sys.executable, "-c", HANDLER, str(tmp_path), mark])
+
+    def sleeping() -> int:
+        return sum(line.startswith("sleep") for line in _found(mark))
 
     async def there() -> bool:
-        return any(line.startswith("sleep") for line in _found(mark))
+        return sleeping() == 2
 
     async def gone() -> bool:
-        return not _found(mark)
+        return not sleeping()
 
     run(eventually(there))
     parent.kill()
@@ -218,7 +237,7 @@ def test_ends_with_its_handler() -> None:
         ({"write": ["/"]}, "write: '/' is too much"),
         ({"read": ["~"]}, "is too much"),
         ({"read": ["relative"]}, "read: 'relative' is not an absolute path"),
-        ({"cwd": "/root"}, "the working directory '/root' is not in the sandbox"),
+        ({"cwd": ROOT}, f"the working directory {ROOT!r} is not in the sandbox"),
     ],
 )
 def test_refused(context: Context, more: dict[str, Any], said: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ from opsmesh.handlers.sandbox.confinement import Confinement
 from opsmesh.handlers.sandbox.prepare import Step, prepared
 
 Context = Callable[..., StepContext]
+
+#: Root's home.
+ROOT = pwd.getpwuid(0).pw_dir
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +96,10 @@ def test_the_rest_is_read_only_or_hidden(context: Context, tmp_path: Path) -> No
     (tmp_path / "other").write_text("x")
     script = (
         "touch /usr/x /etc/x /var/x 2>/dev/null || echo refused;"
-        f"cat {tmp_path}/other 2>/dev/null || echo hidden; ls -A /home /root /run/user"
+        f"cat {tmp_path}/other 2>/dev/null || echo hidden; ls -A /home {ROOT} /run/user"
     )
     assert said(do(boxed(script), context())) == [
-        *("refused", "hidden", "/home:", "", "/root:", "", "/run/user:")
+        *("refused", "hidden", "/home:", "", f"{ROOT}:", "", "/run/user:")
     ]
 
 
@@ -271,6 +275,17 @@ def test_limits_around_bwrap(context: Context, monkeypatch: pytest.MonkeyPatch) 
     assert any(line.startswith("0::/") for line in lines)
     assert not any(line.startswith(("XDG_RUNTIME_DIR", "DBUS_")) for line in lines)
     assert "HOME=/tmp" in lines
+
+
+@pytest.mark.usefixtures("manager")
+def test_nothing_outlives_a_scope(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit, what a program left in a session of its own ends with it, without a sandbox
+    too."""
+    monkeypatch.setattr(host, "controllers", lambda: frozenset({"cpu", "memory", "pids"}))
+    mark = f"5{os.getpid()}3"
+    script = f"setsid sleep {mark} >/dev/null 2>&1 & echo done"
+    assert said(do({"argv": ["sh", "-c", script], "tasks": 50}, context())) == ["done"]
+    assert names([mark])
 
 
 @pytest.mark.usefixtures("manager")

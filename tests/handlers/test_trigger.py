@@ -171,6 +171,25 @@ def test_not_against_its_owner(nats_server: EmbeddedServer, more: str, clause: s
     run(body())
 
 
+def test_on_its_host(nats_server: EmbeddedServer) -> None:
+    """What a step asks of a profile that acts on another host is left to that host."""
+
+    async def body() -> None:
+        async with mesh(CHAIN.format(more="run_on: elsewhere")) as m:
+            await m.publish()
+            await m.wait("automation.run.succeeded")
+
+            async def offered_again() -> bool:
+                info = await m.client.jetstream().consumer_info("TRIGGERS", "triggers")
+                return bool(info.num_redelivered)
+
+            await eventually(offered_again)
+            assert [one.profile for one in await m.runs()] == ["first"]
+            assert await m.records("second") == []
+
+    run(body())
+
+
 def test_a_loop_ends(nats_server: EmbeddedServer) -> None:
     """Profiles that trigger each other end at their hops."""
 

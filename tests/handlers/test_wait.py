@@ -241,7 +241,7 @@ def test_live(nats_server: EmbeddedServer) -> None:
 def test_came_before_the_step(nats_server: EmbeddedServer, since: str, comes: str) -> None:
     """What came while an earlier step was at work is not missed, unless one asks for what comes
     from now on."""
-    profile = text("1s", f", otherwise: skip, since: {since}", "steps.back.event != null")
+    profile = text("400ms", f", otherwise: skip, since: {since}", "steps.back.event != null")
     gate = 'sh, -c, "while ! test -e $0; do sleep 0.01; done", "{path}"'
 
     async def body(path: Path) -> None:
@@ -258,6 +258,7 @@ def test_came_before_the_step(nats_server: EmbeddedServer, since: str, comes: st
     run(body(Path(paths.state_dir(), "gate")))
 
 
+@pytest.mark.slow
 def test_the_broker_comes_back(nats_server: EmbeddedServer) -> None:
     """A wait outlives the broker's restart."""
 

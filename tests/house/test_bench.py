@@ -39,6 +39,7 @@ FIGURES = {
     ],
     "replay": ["replay_stream", "replay_jsonl"],
     "backtest": ["backtest"],
+    "mcp": ["mcp_open", "mcp_call"],
     "idle": ["idle_rss", "idle_pss", "idle_cpu"],
 }
 #: Rows that stand alone: nats-py has nothing like them.
@@ -79,7 +80,10 @@ def measure(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[
     return ran, json.loads(result.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "mcp" else ()) for name in FIGURES],
+)
 def test_figure(tmp_path: Path, name: str) -> None:
     """The figure gives a number for each round, beside nats-py's where there is one, in table and
     JSON."""

@@ -6,7 +6,6 @@ Quickshell's own types are stand-ins over a real QLocalSocket (qml_host.py); all
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import signal
@@ -27,7 +26,7 @@ from tests.producers.qmls import Qml, quickshell
 from tests.router.agent_process import agent
 
 from opsmesh.producers.quickshell import Quickshell
-from opsmesh.router import paths
+from opsmesh.router import paths, user
 from opsmesh.router.ingest import Ingest
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
@@ -253,7 +252,7 @@ def test_a_question_is_shown_and_answered_from_qml(
                     return await m.events("automation.step.answered")
 
                 [event] = await eventually(answered)
-                assert (event.payload["by"], event.payload["choice"]) == (getpass.getuser(), "skip")
+                assert (event.payload["by"], event.payload["choice"]) == (user.name(), "skip")
                 assert event.payload["reason"] == "is done"
                 await _thread(qml.call, "answer", asked["id"], "retry", "")
                 await _thread(qml.until, lambda s: s["lastResult"]["ok"] is False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from nats.js.errors import APIError, NotFoundError
 from tests.conftest import mesh_client, run
 
 from opsmesh.router import paths, topology
@@ -39,6 +40,35 @@ def test_changed_settings_update_the_stream(nats_server: EmbeddedServer) -> None
             js = client.jetstream()
             await topology.ensure(js, Settings(events={"max_age": "2h"}), known())  # type: ignore[arg-type]
             assert (await js.stream_info("EVENTS")).config.max_age == 7200
+
+    run(body())
+
+
+def test_no_room_for_copies(nats_server: EmbeddedServer) -> None:
+    """A broker without room for copies of bundles serves everything else, and takes them later."""
+    wanted = Settings(bundles={"shared_bytes": 2**50})  # type: ignore[arg-type]
+
+    async def body() -> None:
+        async with mesh_client(wanted) as client:
+            js = client.jetstream()
+            assert (await js.stream_info("EVENTS")).config.name == "EVENTS"
+            with pytest.raises(NotFoundError):
+                await js.stream_info(topology.BUNDLES_STREAM)
+            await topology.ensure(js, Settings(), known())
+            assert (await js.stream_info(topology.BUNDLES_STREAM)).config.max_bytes == 2**30
+            await topology.ensure(js, wanted, known())
+
+    run(body())
+
+
+def test_no_room_for_events(nats_server: EmbeddedServer) -> None:
+    """A broker without room for events serves nothing."""
+    wanted = Settings(events={"max_bytes": 2**50})  # type: ignore[arg-type]
+
+    async def body() -> None:
+        with pytest.raises(APIError):
+            async with mesh_client(wanted):
+                pass
 
     run(body())
 

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shlex
+import time
 import urllib.parse
 from collections.abc import Callable
 
@@ -140,6 +141,15 @@ def test_half() -> None:
     assert known.half("\ufffddfish") == 6
     assert known.half("ish and more") == 0
     assert known.half("more") == 0
+
+
+def test_half_of_a_large_one() -> None:
+    """However large a secret is, its end is found at once."""
+    known = Known()
+    known.learn("".join(f"{n:x}-" for n in range(12_000)) + "theend")
+    began = time.monotonic()
+    assert known.half("2edf-theend and more") == 11
+    assert time.monotonic() - began < 1
 
 
 def test_learnt_later() -> None:

@@ -25,7 +25,9 @@ file.batch.completed file.path.access.denied file.op.delete file.op.move file.op
 term.session.started term.session.ended term.pane.command.failed term.layout.changed
 notebook.cell.failed notebook.kernel.restarted notebook.run.completed
 python.test.failed python.lint.failed python.run.timeout python.dep.vuln.detected
-package.txn.completed package.vuln.detected
+package.txn.completed package.vuln.detected package.check.completed package.breakage.suspected
+service.triage.completed service.restart.decided system.incident.recorded python.test.diagnosed
+config.failure.recorded config.rollback.decided
 agent.session.started agent.command.executed agent.turn.completed agent.approval.requested
 agent.error
 automation.run.succeeded automation.run.failed automation.run.deadlettered

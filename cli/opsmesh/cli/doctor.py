@@ -12,7 +12,15 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import broker_checks, checks, config, output, wired_checks, wired_probe
+from opsmesh.cli import (
+    broker_checks,
+    checks,
+    config,
+    desktop_check,
+    output,
+    wired_checks,
+    wired_probe,
+)
 from opsmesh.cli.checks import Check
 from opsmesh.handlers.errors import ConfigError
 from opsmesh.router import paths, topology
@@ -39,6 +47,7 @@ def doctor(
     Example: opsmesh doctor --probe
     """
     found = list(checks.machine())
+    found += checks.guard(desktop_check.NAME, desktop_check.desktop)
     if not config.mistakes():
         settings = Settings()
         found += checks.guard("producers", lambda: wired_checks.producers(settings))

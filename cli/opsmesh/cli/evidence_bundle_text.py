@@ -26,13 +26,13 @@ def harmless(text: str) -> str:
 
 def row(known: Known) -> dict[str, Any]:
     """One line of the list."""
-    size = known.told.get("bytes")
+    size = _count(known, "bytes")
     return {
         "time": times.clock(known.made_us) if known.made_us else "-",
         "bundle": known.bundle_id[:12],
         "where": known.where,
-        "size": sizes.text(size) if isinstance(size, int) else None,
-        "errors": known.told.get("errors") or None,
+        "size": None if size is None else sizes.text(size),
+        "errors": _count(known, "errors") or None,
         **{key: harmless(str(known.told.get(key) or "-")) for key in ("profile", "topic", "host")},
     }
 
@@ -41,7 +41,13 @@ def record(known: Known) -> dict[str, Any]:
     """The same for programs."""
     folder = None if known.folder is None else str(known.folder)
     facts = {"bundle": known.bundle_id, "where": known.where, "folder": folder}
-    return {**facts, **known.told}
+    return {**facts, **known.told, **{key: _count(known, key) for key in ("bytes", "errors")}}
+
+
+def _count(known: Known, key: str) -> int | None:
+    """A number that a manifest, or an object's message, tells; the latter tells it as text."""
+    text = str(known.told.get(key))
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def old_row(old: Old) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,20 +18,22 @@ import typer
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from opsmesh.cli import evidence_bundle_find as find
 from opsmesh.cli import evidence_bundle_text as text
 from opsmesh.cli import output
 from opsmesh.cli.events import moment
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.bundles import archive, catalog, folders, retention
 from opsmesh.handlers.bundles.archive import BadBundle
-from opsmesh.handlers.bundles.catalog import Known, NoSuchBundle
-from opsmesh.handlers.bundles.store import NotShared, Object, Store
+from opsmesh.handlers.bundles.store import Object
 from opsmesh.handlers.bundles.verify import Verdict, verify
 from opsmesh.handlers.runs.ledger import Ledger
-from opsmesh.router import paths
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import durations
+
+#: Bundles, the newest first, among which a shell completes: it does not wait for all.
+COMPLETED = 200
 
 app = typer.Typer(
     no_args_is_help=True, help="What `collect` has written: bundles of this host and of others."
@@ -39,7 +42,7 @@ app = typer.Typer(
 
 def complete(incomplete: str) -> Iterator[tuple[str, str]]:
     """Ids of bundles on this host, for a shell."""
-    for known in catalog.local(_bundles()):
+    for known in islice(catalog.local(find.bundles()), COMPLETED):
         for name in (known.bundle_id[:12], str(known.told.get("run_id") or "")):
             if (incomplete and name.startswith(incomplete)) or name == known.bundle_id[:12]:
                 yield name, f"{known.told.get('profile')} {known.told.get('topic')}"
@@ -72,10 +75,10 @@ def ls(
     Example: opsmesh evidence bundle ls --profile triage --since 7d
     """
     since_us = moment(since) or 0
-    objects: list[Object] = [] if local else _objects()
+    objects: list[Object] = [] if local else find.objects()
     found = [
         known
-        for known in catalog.merged(catalog.local(_bundles()), objects)
+        for known in catalog.merged(catalog.local(find.bundles()), objects)
         if known.made_us >= since_us
         and (profile is None or known.told.get("profile") == profile)
         and (host is None or known.told.get("host") == host)
@@ -106,7 +109,7 @@ def show(
     Example: opsmesh evidence bundle show 3fa94c21
              opsmesh evidence bundle show 3fa94c21 --file report.md
     """
-    folder = _folder(ref)
+    folder = find.folder_of(ref)
     manifest = folders.read_manifest(folder)
     if file is not None:
         _print_file(folder, manifest, file)
@@ -129,7 +132,7 @@ def open_(
 
     Example: cd "$(opsmesh evidence bundle open 3fa94c21 --print-path)"
     """
-    folder = _folder(ref)
+    folder = find.folder_of(ref)
     if print_path:
         sys.stdout.write(f"{folder}\n")
         return
@@ -172,7 +175,7 @@ def export(
         )
     if out.exists() and not force:
         output.fail(f"{out} is there already", hint="another name, or --force to replace it")
-    folder = _folder(ref)
+    folder = find.folder_of(ref)
     try:
         with tempfile.NamedTemporaryFile(
             prefix=f".{out.name}.", dir=out.absolute().parent, delete=False
@@ -257,7 +260,7 @@ def gc(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     chosen = retention.choose(
-        _bundles(),
+        find.bundles(),
         older_than_s=older_s if given else settings.keep,
         keep=keep,
         max_bytes=None if given else settings.max_bytes,
@@ -280,59 +283,6 @@ def gc(
         output.note(f"removed {len(gone)} bundles, {sum(old.size for old in gone)} bytes")
 
 
-def _bundles() -> Path:
-    return Path(paths.bundles_dir())
-
-
-def _objects() -> list[Object]:
-    """What other hosts have shared; nothing, with a note, where the mesh cannot be reached."""
-
-    async def body(client: Client, settings: Settings) -> list[Object]:
-        return await Store(client).list()
-
-    try:
-        return with_client(body)
-    except (BrokerUnavailable, NatsError, TimeoutError):
-        output.note("the mesh cannot be reached: only what is on this host is known")
-        return []
-
-
-def _known(ref: str) -> Known:
-    """The bundle that is meant: on this host, or else in the object store."""
-    if "/" in ref and Path(ref).is_dir():
-        return catalog.of_folder(Path(ref).absolute())
-    ours = list(catalog.local(_bundles()))
-    if any(known.named(ref) for known in ours):
-        return catalog.choose(ours, ref)
-    return catalog.choose(catalog.merged(ours, _objects()), ref)
-
-
-def _folder(ref: str) -> Path:
-    """The folder of a bundle, fetched and checked where it is not here."""
-    try:
-        known = _known(ref)
-        if known.folder is not None:
-            return known.folder
-        host = text.harmless(str(known.told.get("host")))
-        output.note(f"fetching {known.bundle_id[:12]} of {host} …")
-
-        async def body(client: Client, settings: Settings) -> Path:
-            return await catalog.fetch(known, _bundles(), Store(client))
-
-        return with_client(body)
-    except NoSuchBundle as error:
-        output.fail(str(error), hint="opsmesh evidence bundle ls", code=output.NOT_FOUND)
-    except NotShared as error:
-        output.fail(str(error), code=output.NOT_FOUND)
-    except BadBundle as error:
-        output.fail(
-            f"the bundle is not what it says, and nothing of it is shown: {error}",
-            hint="whoever has put it into the object store is to be asked",
-        )
-    except TimeoutError as error:
-        output.fail(f"the broker did not answer in time: {error}", code=output.UNAVAILABLE)
-
-
 def _verdict(ref: str) -> tuple[Verdict, str]:
     file = Path(ref)
     if file.is_file():
@@ -345,7 +295,7 @@ def _verdict(ref: str) -> tuple[Verdict, str]:
             verdict = verify(Path(place, "bundle"))
             manifest = folders.read_manifest(Path(place, "bundle"))
     else:
-        folder = _folder(ref)
+        folder = find.folder_of(ref)
         verdict, manifest = verify(folder), folders.read_manifest(folder)
     return _with_run(verdict, manifest)
 

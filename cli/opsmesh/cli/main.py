@@ -29,6 +29,7 @@ COMMANDS = {
     "doctor": Lazy("opsmesh.cli.doctor:doctor", "Check the installation and this machine."),
     "env": Lazy("opsmesh.cli.env:env", "Shell assignments for any other NATS client."),
     "config": Lazy("opsmesh.cli.config:app", "Settings: their values and where each came from."),
+    "secret": Lazy("opsmesh.cli.secret:app", "Secrets that profiles refer to by name."),
     "emit": Lazy("opsmesh.cli.emit:main", "Send one event.", _EVENTS, raw=True),
     "exec": Lazy(
         "opsmesh.cli.execute:exec_command",
@@ -51,7 +52,8 @@ COMMANDS = {
     "deny": Lazy("opsmesh.cli.approvals:deny", "Say no to what a run asks.", _PROFILES),
     "a2a": Lazy("opsmesh.cli.a2a:app", "Agents beyond the mesh: ask them, be one.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
-    "mcp": Lazy("opsmesh.cli.mcp:app", "MCP servers: what profiles can call.", _PROFILES),
+    "mcp": Lazy("opsmesh.cli.mcp:app", "MCP servers: call them, be one.", _PROFILES),
+    "checks": Lazy("opsmesh.cli.checks_serve:app", "Checks that agents may have run.", _PROFILES),
     "dlq": Lazy("opsmesh.cli.dlq.commands:app", "Events that no attempt could handle.", _PROFILES),
     "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),
     "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),

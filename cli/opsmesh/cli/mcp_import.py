@@ -82,10 +82,10 @@ def _show(found: Import, states: dict[str, str]) -> None:
         output.note(f"left out: {printable(name)}: {printable(reason)}")
     for text in found.notes:
         output.note(printable(text))
-    for one in found.moved:
+    for secret in found.moved:
         output.note(
-            f"{one.server}: {one.where} is a secret and was not copied; store it, its whole value: "
-            f"opsmesh secret set {one.secret}"
+            f"{secret.server}: {secret.where} is a secret and was not copied; store it, its whole "
+            f"value: opsmesh secret set {secret.secret}"
         )
 
 

@@ -4,6 +4,7 @@ served the same way."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 #: What `--allow` takes.
 ALLOWANCES: Final = ("trigger", "approve", "approve-alone")
 
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Http = Annotated[bool, typer.Option("--http", help="Streamable HTTP, not standard input.")]
 Host = Annotated[str, typer.Option(help="With --http: the address to serve on.")]
 Port = Annotated[int | None, typer.Option(help="With --http: the port; 0 is a free one.")]
@@ -143,6 +145,8 @@ def run(
     from opsmesh.router import logs, redaction
 
     logs.configure(which, level=settings.log_level, redactor=redaction.of_logs(settings))
+    # before the SDK sets up its own way of saying things, with boxes and with values in them
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
     # before anything is bound or opened
     token = None if address is None else serving.token(address, which)
 

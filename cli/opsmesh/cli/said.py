@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 from nats.aio.client import Client
 
-from opsmesh.router import redaction
+from opsmesh.router import redaction, user
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids, times
@@ -51,8 +50,5 @@ async def say(client: Client, event: Event) -> None:
 
 
 def person() -> str:
-    """Who runs this command."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
+    """Who runs this command, whatever its environment claims."""
+    return user.name()

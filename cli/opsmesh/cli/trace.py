@@ -77,11 +77,14 @@ class _Story:
         self._below: dict[str, list[Chapter]] = {}
         self._first: list[Chapter] = []
         runs = {run.run_id for chapter in chapters for run in _runs(chapter)}
+        triggered = {run.run_id for chapter in chapters for run in chapter.triggered}
         for chapter in chapters:
             event = chapter.place.event
-            if event.run_id in runs and event.causation_id in self._chapters:
+            known = event.causation_id in self._chapters
+            # the event of a triggered run is in no chapter
+            if event.run_id in triggered or (event.run_id in runs and known):
                 self._below.setdefault(event.run_id or "", []).append(chapter)
-            elif event.causation_id in self._chapters and event.causation_id != event.id:
+            elif known and event.causation_id != event.id:
                 self._below.setdefault(event.causation_id or "", []).append(chapter)
             else:
                 self._first.append(chapter)
@@ -114,6 +117,8 @@ class _Story:
                 f"▸ [bold]{escape(run.profile)}[/] [dim]its decision is not on record[/]"
             )
             self._run(below, run)
+        for run in chapter.triggered:
+            self._run(node.add(f"▸ [bold]{escape(run.profile)}[/] [dim]{run.trigger}[/]"), run)
         for answer in chapter.misses:
             for text in _miss(answer):
                 node.add(text)
@@ -135,6 +140,7 @@ class _Story:
 
 def _runs(chapter: Chapter) -> Iterable[Run]:
     yield from chapter.runs
+    yield from chapter.triggered
     yield from (f.run for f in chapter.firings if f.run is not None and f.role == "own")
 
 
@@ -215,5 +221,6 @@ def _record(chapter: Chapter) -> dict[str, Any]:
         **place_record(chapter.place),
         "decisions": [decision(finding) for finding in chapter.firings],
         "runs": [run(one) for one in chapter.runs],
+        "triggered": [run(one) for one in chapter.triggered],
         "misses": [why_text.record(answer) for answer in chapter.misses],
     }

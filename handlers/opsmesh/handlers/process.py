@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sysconfig
 import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -71,7 +72,13 @@ class ProcessResult:
 
 def minimal_environment(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a program needs to find its user, session and tools, and nothing that holds a secret."""
-    return {k: v for k, v in env.items() if k in _PASSED or k.startswith("XDG_")}
+    found = {k: v for k, v in env.items() if k in _PASSED or k.startswith("XDG_")}
+    # last: a step can call `opsmesh`, wherever it is, and nothing else of ours is preferred
+    scripts = sysconfig.get_path("scripts")
+    path = found.get("PATH", os.defpath)
+    if scripts not in path.split(os.pathsep):
+        found["PATH"] = f"{path}{os.pathsep}{scripts}"
+    return found
 
 
 async def run(

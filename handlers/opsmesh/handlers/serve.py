@@ -37,6 +37,7 @@ from opsmesh.handlers.profiles.profile import (
     load_profiles,
     profile_files,
 )
+from opsmesh.handlers.runs.asker import Asker
 from opsmesh.handlers.runs.cancelling import Canceller
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.questions import Desk
@@ -164,6 +165,7 @@ class Server:
         self._background.append(asyncio.create_task(self._watch()))
         # what handlers that were killed have left of their MCP servers
         self._background.append(asyncio.create_task(program.sweep(program.folder())))
+        self._background.append(asyncio.create_task(Asker(self._services).sweep()))
         self._background.append(asyncio.create_task(self._look_again()))
         self._background.append(asyncio.create_task(self._sharing.run()))
         await self._say("mesh.component.started", "info", component="handlers")

@@ -72,7 +72,7 @@ class Agent:
         self._settings = settings
         self._intake = Intake(settings, registry, redaction.load(settings))
         self._outbox = Outbox(paths.spool_dir(), self._intake, host=settings.host)
-        self._errands = Errands(self._at_broker)
+        self._errands = Errands(self._at_broker, host=settings.host)
         self._followers = Followers()
         self._ingest = Ingest(paths.ingest_socket(), self.handle, followers=self._followers)
         self._client: Client | None = None

@@ -7,8 +7,6 @@ happens now, or is refused.
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -19,7 +17,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js.errors import Error as JetStreamError
 
-from opsmesh.router import trigger
+from opsmesh.router import trigger, user
 from opsmesh.router.errors import RouterError
 from opsmesh.schemas import ids
 from opsmesh.schemas.errors import SchemaError
@@ -54,8 +52,9 @@ Store = Callable[[Mapping[str, Any]], Awaitable[bytes]]
 class Errands:
     """Carries them out over the agent's own connection."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, host: str = "") -> None:
         self.client: Client | None = None
+        self._host = host
         self._store = store
 
     async def ask(self, line: bytes) -> bytes:
@@ -107,7 +106,7 @@ class Errands:
         if not isinstance(asked, dict):
             raise Refused("_answer is not an object")
         # the socket is its user's alone: who answers is not for the client to say
-        given = {**asked, "by": _user()}
+        given = {**asked, "by": user.name(), "host": self._host}
         return await self._request(ANSWER, msgspec.json.encode(given))
 
     async def _request(self, subject: str, data: bytes) -> bytes:
@@ -118,13 +117,6 @@ class Errands:
         if self.client is None or not self.client.is_connected:
             raise Refused("the broker is away; nothing was started, ask again once it is back")
         return self.client
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a user without a name, as in containers
-        return str(os.getuid())
 
 
 def _refusal(text: str) -> bytes:

@@ -26,15 +26,22 @@ TIMEOUT_S: Final = 30.0
 
 #: A name stands in profiles, events and the names of files.
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_REFERENCE = re.compile(r"""\$\{\{\s*secret\(\s*("[^"]*"|'[^']*')\s*\)\s*\}\}""")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: RFC 9110: a field's name is a token.
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
+def _whole(name: str, text: str) -> None:
+    if "${{" in text and not _REFERENCE.fullmatch(text):
+        raise ValueError(f'{name!r}: a secret is the whole value, as ${{{{ secret("name") }}}}')
+
+
 def _variables(value: dict[str, str]) -> dict[str, str]:
-    for name in value:
+    for name, text in value.items():
         if not _VARIABLE.fullmatch(name):
             raise ValueError(f"{name!r} is no name of an environment variable")
+        _whole(name, text)
     return value
 
 
@@ -44,6 +51,7 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} is no name of an HTTP header")
         if any(ord(character) < 32 for character in text):
             raise ValueError(f"the header {name!r} holds a control character")
+        _whole(name, text)
     return value
 
 

@@ -102,7 +102,7 @@ class Bundles(_Section):
     )
     share: bool = Field(default=True, description="give them to the other hosts of the mesh")
     shared_age: Seconds = Field(default=30 * 86400.0, description="and so long there")
-    shared_bytes: Bytes = Field(default=2 * 2**30, description="what those of all hosts may take")
+    shared_bytes: Bytes = Field(default=2**30, description="what those of all hosts may take")
 
 
 def _pattern(value: str) -> str:

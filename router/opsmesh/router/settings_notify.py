@@ -15,6 +15,8 @@ TARGET_NAME: Final = r"[a-z0-9][a-z0-9_-]{0,39}"
 
 _REFERENCE: Final = re.compile(r'\$\{\{\s*secret\(\s*(?:"[^"]+"|\'[^\']+\')\s*\)\s*\}\}')
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+#: What is said of something that is none.
+_WRONG: Final = 'is no address of apprise, like ntfys://topic, and no ${{ secret("name") }}'
 
 
 def is_reference(value: str) -> bool:
@@ -23,10 +25,8 @@ def is_reference(value: str) -> bool:
 
 
 def _address(value: str) -> str:
-    if not is_reference(value) and not _SCHEME.fullmatch(value):
-        raise ValueError(
-            'is no address of apprise, like ntfys://topic, and no ${{ secret("name") }}'
-        )
+    if not is_reference(value) and not _SCHEME.fullmatch(_REFERENCE.sub("secret", value)):
+        raise ValueError(_WRONG)
     return value
 
 

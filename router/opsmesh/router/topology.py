@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
+import structlog
 from nats.js import JetStreamContext
 from nats.js.api import (
     DiscardPolicy,
@@ -22,7 +24,7 @@ from nats.js.api import (
     StoreCompression,
     StreamConfig,
 )
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from opsmesh.router.errors import StreamVanished
 from opsmesh.router.settings import Settings
@@ -42,8 +44,12 @@ RUNS_TTL = 30 * DAY
 #: Profiles and readers of EVENTS at most: without a number of its own a stream takes 1,000 (server
 #: 2.15's `default_max_consumers`).
 MAX_CONSUMERS = 10_000
+#: nats-server's errors.json: insufficient resources, of the memory, of the store.
+NO_ROOM: Final = (10023, 10028, 10047)
 #: The largest message the broker takes, less room for headers.
 MAX_MESSAGE = 1024 * 1024
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,19 +169,33 @@ async def ensure(js: JetStreamContext, settings: Settings, known: Known) -> list
         except NotFoundError:
             if last_known:
                 raise StreamVanished(name, last_known) from None
-            await js.add_stream(wanted)
-            known.remember({name: 0})
+            if await _made(js.add_stream(wanted), name):
+                known.remember({name: 0})
             continue
         if _differs(info.config, wanted):
             # the broker refuses every update that changes this one
             wanted.max_consumers = info.config.max_consumers
-            await js.update_stream(wanted)
+            await _made(js.update_stream(wanted), name)
         if info.state.last_seq < last_known:
             regressions.append(
                 Regression(stream=name, last_known_seq=last_known, found_seq=info.state.last_seq)
             )
         known.remember({name: info.state.last_seq}, reset=True)
     return regressions
+
+
+async def _made(making: Coroutine[Any, Any, object], name: str) -> bool:
+    """Whether the broker has taken the stream. That it has no room for copies of bundles costs
+    those, and not the mesh; whatever else it refuses is raised."""
+    try:
+        await making
+    except APIError as error:
+        if name != BUNDLES_STREAM or error.err_code not in NO_ROOM:
+            raise
+        hint = "nats.max_file_store and bundles.shared_bytes in config.yaml say how much there is"
+        log.warning("stream.no_room", stream=name, error=error.description, hint=hint)
+        return False
+    return True
 
 
 def _differs(have: StreamConfig, want: StreamConfig) -> bool:

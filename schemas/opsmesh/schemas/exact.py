@@ -97,12 +97,15 @@ class Known:
         of a secret. The whole text may be shorter than one."""
         start = _BROKEN.sub("", text, count=1)
         lead = len(text) - len(start)
-        most = 0
+        key, most = start[:MIN_VALUE], 0
+        if len(key) < MIN_VALUE:
+            return 0
         for form in self._forms:
-            for size in range(min(len(form) - 1, len(start)), most, -1):
-                if size >= MIN_VALUE and start.startswith(form[-size:]):
-                    most = size
-                    break
+            at = form.find(key, max(1, len(form) - len(start)))
+            while 0 <= at < len(form) - most:
+                if start.startswith(form[at:]):
+                    most = len(form) - at
+                at = form.find(key, at + 1)
         return lead + most if most else 0
 
 

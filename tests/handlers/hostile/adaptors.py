@@ -11,12 +11,15 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 import yaml
 from tests.handlers import a2a_peers, session_bus
+from tests.handlers.conftest import EVENT
 from tests.handlers.hostile.canary import write_tool
 from tests.handlers.hostile.stage import Adaptor, Show, Stage, X
 from tests.handlers.user_manager import CannotStart, user_manager
@@ -24,14 +27,19 @@ from tests.handlers.user_manager import CannotStart, user_manager
 from opsmesh.handlers.actions.a2a import A2a
 from opsmesh.handlers.actions.collect import Collect
 from opsmesh.handlers.actions.command import Command
-from opsmesh.handlers.actions.contract import StepResult
+from opsmesh.handlers.actions.contract import Followed, NoMesh, StepResult
 from opsmesh.handlers.actions.emit import Emit
 from opsmesh.handlers.actions.mcp import Mcp
 from opsmesh.handlers.actions.notify import SHARED, Notify
+from opsmesh.handlers.actions.trigger import Trigger
+from opsmesh.handlers.actions.wait import Wait
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.sandbox import host, prepare
+from opsmesh.handlers.shipped.restart import RestartUnit
+from opsmesh.handlers.shipped.rollback import RollbackConfig
 from opsmesh.router import paths
-from opsmesh.schemas.envelope import MAX_PAYLOAD, decode, encode
+from opsmesh.schemas import times
+from opsmesh.schemas.envelope import MAX_PAYLOAD, Event, decode, encode
 
 #: Bytes of one argument: the kernel's MAX_ARG_STRLEN, execve(2).
 MAX_ARGUMENT: Final = 128 * 1024
@@ -317,7 +325,7 @@ async def mcp(stage: Stage) -> AsyncIterator[Show]:
         stage.published.clear()
         ctx = stage.context(text)
         result = await action.run(ctx)
-        calls = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+        calls = [json.loads(line) for line in log.read_text().split("\n") if line.strip()]
         calls = [call for call in calls if call.get("method") == "tools/call"]
         for call in calls:
             assert call["params"]["name"] == "echo"
@@ -376,6 +384,116 @@ async def a2a(stage: Stage) -> AsyncIterator[Show]:
         yield show
 
 
+class Wires(NoMesh):
+    """A stand-in for the mesh: what was asked of it, and one event that comes by."""
+
+    def __init__(self) -> None:
+        self.triggered: list[tuple[str, Event]] = []
+        self.comes: list[Event] = []
+        self.topics: list[Sequence[str]] = []
+
+    async def trigger(self, profile: str, event: Event, *, id: str) -> None:
+        self.triggered.append((profile, event))
+
+    async def follow(
+        self, topics: Sequence[str], *, since_us: int | None = None, after_seq: int | None = None
+    ) -> AsyncIterator[Followed]:
+        self.topics.append(topics)
+        for n, event in enumerate(self.comes, start=1):
+            yield Followed(seq=n, stored_us=times.now_us(), event=event)
+
+
+@asynccontextmanager
+async def trigger(stage: Stage) -> AsyncIterator[Show]:
+    """The payload that another profile is run with; which one is the profile's own to say."""
+    action = Trigger.parse({"profile": "other", "payload": {"x": X, "in": [{"a": f"<{X}>"}]}})
+    passed_on = Trigger.parse("other")
+
+    async def show(text: str) -> Any:
+        wires = Wires()
+        result = await action.run(stage.context(text, mesh=wires))
+        whole = await passed_on.run(stage.context(text, mesh=wires))
+        assert whole.ok or "exceeds" in (whole.error or "")
+        if not result.ok:
+            assert "exceeds" in (result.error or "")
+            assert len(text.encode()) > MAX_PAYLOAD // 4
+        else:
+            profile, event = wires.triggered[0]
+            assert event.payload == {"x": text, "in": [{"a": f"<{text}>"}]}
+            assert (profile, event.topic, event.host) == ("other", EVENT.topic, EVENT.host)
+        assert {profile for profile, _ in wires.triggered} <= {"other"}
+        return [result, whole]
+
+    yield show
+
+
+@asynccontextmanager
+async def wait(stage: Stage) -> AsyncIterator[Show]:
+    """Both sides of a condition: what is awaited, and what came before, hold the payload."""
+    where = "event.payload.x == trigger.payload.x && event.payload.x != vars.private"
+    action = Wait.parse(
+        {"on": "service.started", "where": where, "key": "payload.unit", "timeout": "10s"}
+    )
+
+    async def show(text: str) -> Any:
+        wires = Wires()
+        ctx = stage.context(text, mesh=wires)
+        other = msgspec.structs.replace(
+            ctx.event, id="other", payload={"x": f"{text}!", "unit": text}
+        )
+        same = msgspec.structs.replace(ctx.event, id="same")
+        wires.comes = [other, same]
+        result = await action.run(ctx)
+        assert result.ok, result
+        assert result.output["event"]["id"] == "same"
+        assert result.output["event"]["payload"]["x"] == text
+        assert wires.topics == [("service.started",)]
+        return result
+
+    yield show
+
+
+@asynccontextmanager
+async def restart_unit(stage: Stage) -> AsyncIterator[Show]:
+    """The unit of the event: systemctl, a stand-in, is asked about what is the name of a unit."""
+    asked = stage.folder / "asked-units"
+    write_tool(
+        stage.canary.tools / "systemctl",
+        f'{{ printf "%s\\0" "$@"; printf "\\n\\0"; }} >>"{asked}"; echo ActiveState=failed',
+    )
+    action = RestartUnit.parse({"flapping": "0s", "settle": "0s"})
+
+    async def show(text: str) -> StepResult:
+        asked.unlink(missing_ok=True)
+        result = await action.run(stage.context(text))
+        assert not result.ok
+        seen = asked.read_bytes().split(b"\n\0") if asked.exists() else []
+        commands = [line.split(b"\0")[:-1] for line in seen if line]
+        for command in commands:
+            assert command[-2:] == [b"--", text.encode()], command
+            assert command[-3] in (b"restart",) or command[-3].startswith(b"--property=")
+        assert _UNIT.fullmatch(text) or not commands
+        return result
+
+    yield show
+
+
+@asynccontextmanager
+async def rollback_config(stage: Stage) -> AsyncIterator[Show]:
+    """The tool of the event: what is none of the four starts nothing."""
+    action = RollbackConfig.parse({"source": "/nowhere"})
+
+    async def show(text: str) -> StepResult:
+        ctx = stage.context(text)
+        event = msgspec.structs.replace(ctx.event, payload={"tool": text, "revision": text})
+        result = await action.run(replace(ctx, event=event))
+        assert not result.ok
+        assert not result.retryable
+        return result
+
+    yield show
+
+
 def _settings(**sections: Any) -> None:
     file = Path(paths.config_dir(), "config.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -384,6 +502,8 @@ def _settings(**sections: Any) -> None:
 
 ADAPTORS: Final = (
     Adaptor("emit", "emit", 500, emit),
+    Adaptor("trigger", "trigger", 500, trigger),
+    Adaptor("wait", "wait", 500, wait),
     Adaptor(
         "command", "command", 40, functools.partial(command, sandbox="none", refused=no_argument)
     ),
@@ -393,4 +513,6 @@ ADAPTORS: Final = (
     Adaptor("notify", "notify", 60, notify),
     Adaptor("mcp", "mcp", 40, mcp),
     Adaptor("a2a", "a2a", 8, a2a),
+    Adaptor("restart_unit", "restart_unit", 40, restart_unit),
+    Adaptor("rollback_config", "rollback_config", 500, rollback_config),
 )

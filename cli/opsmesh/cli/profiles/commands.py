@@ -18,6 +18,7 @@ from opsmesh.cli.profiles import backtest as profile_backtest
 from opsmesh.cli.profiles import cases as profile_cases
 from opsmesh.cli.profiles import lookup as profile_lookup
 from opsmesh.cli.profiles import shadow as profile_shadow
+from opsmesh.cli.profiles import shipped
 from opsmesh.cli.profiles import states as profile_states
 from opsmesh.cli.profiles import suggest as profile_suggest
 from opsmesh.cli.profiles import validate as profile_validate
@@ -55,8 +56,16 @@ COLOURS = {"enabled": "green", "shadow": "yellow", "disabled": "dim", "candidate
 
 
 @app.command("ls")
-def ls(as_json: AsJson = False) -> None:
+def ls(
+    from_shipped: Annotated[
+        bool, typer.Option("--shipped", help="Those that come with opsmesh, enabled or not.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List profiles: their state, what they listen to, and how many events wait for each."""
+    if from_shipped:
+        shipped.ls(as_json)
+        return
     found = profile_lookup.load()
     chosen = overrides.read()
     trials = candidates.load(Path(paths.config_dir()))
@@ -101,8 +110,17 @@ def ls(as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show(name: Name, as_json: AsJson = False) -> None:
+def show(
+    name: Name,
+    from_shipped: Annotated[
+        bool, typer.Option("--shipped", help="The text of one that comes with opsmesh.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show one profile as it is understood, with every default filled in."""
+    if from_shipped:
+        shipped.show(name, as_json)
+        return
     profile = profile_lookup.find(profile_lookup.load(), name)
     record = _record(profile)
     if as_json:

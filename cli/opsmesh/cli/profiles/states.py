@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from opsmesh.cli import output
 from opsmesh.cli.events import moment
 from opsmesh.cli.profiles import lookup as profile_lookup
+from opsmesh.cli.profiles import shipped
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.live import backlog, liveness
 from opsmesh.handlers.live.backlog import Backlog, Choice
@@ -50,6 +51,13 @@ def enable(
             help="What becomes of events that came while it was disabled.",
         ),
     ] = None,
+    from_shipped: Annotated[
+        bool, typer.Option("--shipped", help="One that comes with opsmesh: copy it first.")
+    ] = False,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="With --shipped: one of its vars."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a profile act on this host. Asks what becomes of events that wait behind it.
@@ -61,8 +69,16 @@ def enable(
     since:T   it acts on what was stored since a time or an age (since:10m), also if that is before
               it was disabled; what has a run already does not run again
 
-    Example: opsmesh profile enable triage --backlog since:10m
+    Examples: opsmesh profile enable triage --backlog since:10m
+              opsmesh profile enable --shipped failed-unit-triage
     """
+    if from_shipped:
+        if backlog is not None:
+            output.fail("--shipped begins with what comes from now on", code=output.USAGE)
+        shipped.enable(name, values or [], as_json=as_json)
+        return
+    if values:
+        output.fail("--set goes with --shipped; edit a profile of yours", code=output.USAGE)
     choice, since_us = _parsed(backlog)
     profile = profile_lookup.find(profile_lookup.load(), name)
     before = profile_lookup.state_of(profile)

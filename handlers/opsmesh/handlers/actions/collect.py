@@ -10,7 +10,6 @@ manifest, and the bundle stands all the same: half of the evidence is better tha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -221,14 +220,14 @@ class Collect:
     async def _collect(self, ctx: StepContext, env: Mapping[str, str]) -> list[Piece]:
         limit = _limit(ctx)
         asked = [asyncio.create_task(_ask(item, ctx, env)) for item in self._items]
+        late: set[asyncio.Task[list[Piece]]] = set(asked)
         try:
             _, late = await asyncio.wait(asked, timeout=limit)
         finally:
-            for task in asked:
+            for task in late:
                 task.cancel()
-        for task in late:  # their programs end with them
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            if late:  # their programs end with them
+                await asyncio.wait(late)
         found: list[Piece] = []
         for item, task in zip(self._items, asked, strict=True):
             if task in late:

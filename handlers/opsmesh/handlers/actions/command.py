@@ -28,6 +28,9 @@ OUTPUT_LIMIT: Final = 8 * 1024
 #: Most that a profile may ask for; a ledger entry must stay well below the broker's 1 MiB.
 MAX_OUTPUT_LIMIT: Final = 128 * 1024
 
+#: Keys that came with sandboxes.
+_LATER: Final = frozenset({*Confined.model_fields, "options_from_events"})
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ERROR_LINE: Final = 500
 
@@ -85,8 +88,15 @@ class Command:
         )
 
     def describe(self) -> dict[str, Any]:
-        """The value written out, with its defaults."""
-        return self._spec.model_dump(mode="json")
+        """The value written out, with its defaults; of what confines it, what is not as usual: a
+        profile that says nothing of that has the hash that it always had."""
+        said = self._spec.model_dump(mode="json")
+        usual = CommandSpec.model_fields
+        return {
+            key: value
+            for key, value in said.items()
+            if key not in _LATER or value != usual[key].get_default(call_default_factory=True)
+        }
 
     async def run(self, ctx: StepContext) -> StepResult:
         """Run it to its end, or to the step's time limit."""

@@ -129,8 +129,10 @@ async def run(
     step = Step(run_id=ctx.run_id, step_id=ctx.step_id, workdir=ctx.workdir, timeout=ctx.timeout)
     paths = _rendered(confinement, ctx)
     making = prepared(argv, paths, step, env=env, own=own, cwd=cwd)
-    # the first time this tries what the host can do, which takes a while
-    ready = await asyncio.to_thread(making.__enter__)
+    if paths == Confinement():
+        ready = making.__enter__()
+    else:  # the first time this tries what the host can do, which takes a while
+        ready = await asyncio.to_thread(making.__enter__)
     try:
         return await process.run(
             ready.argv,

@@ -13,6 +13,7 @@ import asyncio
 import importlib
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 import msgspec
@@ -183,9 +184,11 @@ class Mcp:
             event = self._completed(answer, ctx)
         except CallFailed as failure:
             return await self._failed(failure, began, ctx)
-        except InputWanted as wanted:
-            await ctx.save({INPUT: wanted.wanted.saved() | {"before": len(ctx.replies)}})
-            raise self._question(wanted.wanted, 0, len(ctx.replies) + 1) from None
+        except InputWanted as asking:
+            wanted = asking.wanted.redacted(partial(_redacted, ctx))
+            before = _answered(ctx)
+            await ctx.save({INPUT: wanted.saved() | {"before": before}})
+            raise self._question(wanted, 0, before + 1) from None
         except (SecretMissing, ExtraMissing) as error:
             return StepResult(ok=False, output={}, error=str(error), retryable=False)
         if event is not None:
@@ -323,6 +326,15 @@ class _Shown:
             said=said,
         )
         await self._ctx.save({"progress": progress, "total": total, "message": said})
+
+
+def _redacted(ctx: StepContext, text: str) -> str:
+    return ctx.redactor.text(text, context=ctx.place, path="$.question")
+
+
+def _answered(ctx: StepContext) -> int:
+    """How many of a tool's questions have been asked; an `approve` of the step is none of them."""
+    return sum(1 for name in ctx.replies if name.startswith("input-"))
 
 
 async def _pool() -> Pool:

@@ -156,6 +156,8 @@ class Notify:
             except HandlersError as error:
                 errors.append(f"{_called(target)}: {error}")
                 retryable |= getattr(error, "retryable", False)
+        if not (output["shown"] or output["sent"]):
+            board.take_back(notice, held)
         return StepResult(
             ok=not errors,
             output={**output, "failed": errors},

@@ -122,6 +122,4 @@ def _known(folder: Path, where: Where) -> Known | None:
     if not manifest:
         return None
     told = {key: manifest.get(key) for key in TOLD}
-    size = manifest.get("bytes")
-    told |= {"bytes": size if isinstance(size, int) else None, "errors": manifest.get("errors")}
     return Known(bundle_id=folders.bundle_id(folder), where=where, told=told, folder=folder)

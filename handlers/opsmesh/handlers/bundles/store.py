@@ -41,7 +41,10 @@ FETCH_S: Final = 300.0
 LONGEST: Final = 200
 SUFFIX: Final = ".tar.zst"
 #: What an object's message tells of its bundle, so that a list needs no bundle to be fetched.
-TOLD: Final = ("profile", "step", "run_id", "event_id", "topic", "host", "created_utc")
+TOLD: Final = (
+    *("profile", "step", "run_id", "event_id", "topic", "host", "created_utc"),
+    *("bytes", "errors"),
+)
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _NUID = re.compile(r"[A-Za-z0-9]{1,64}")

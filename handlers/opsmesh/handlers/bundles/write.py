@@ -64,6 +64,26 @@ def write(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700, parents=True)
+    try:
+        _fill(temporary, ctx, pieces, started_us, total_bytes, share, reporter)
+    except BaseException:  # the disk is full: what is half done does not fill it further
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync(temporary)
+    temporary.rename(folder)
+    sync(folder.parent)
+    sync(folder.parent.parent)
+
+
+def _fill(
+    temporary: Path,
+    ctx: StepContext,
+    pieces: Sequence[Piece],
+    started_us: int,
+    total_bytes: int,
+    share: bool,
+    reporter: Reporter | None,
+) -> None:
     # The event's own bytes as the archive holds them: their sum is the same.
     data, found = ctx.redactor.event(ctx.data, otherwise=ctx.event.id)
     event = Piece(name=EVENT, source="event", data=data, key="event")
@@ -108,10 +128,6 @@ def write(
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     write_file(temporary / MANIFEST, text.encode(errors="replace"))
-    sync(temporary)
-    temporary.rename(folder)
-    sync(folder.parent)
-    sync(folder.parent.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:

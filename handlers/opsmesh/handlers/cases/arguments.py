@@ -15,7 +15,7 @@ from opsmesh.handlers.profiles.profile import Step
 from opsmesh.handlers.template import PLACEHOLDER, Template
 
 #: Actions whose placeholders become text, also where one stands alone.
-_TEXT: Final = frozenset({"command", "collect"})
+_TEXT: Final = frozenset({"command", "collect", "notify"})
 
 
 class Absent:

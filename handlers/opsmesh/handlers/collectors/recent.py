@@ -169,7 +169,13 @@ def line(event: Event) -> str:
 
 
 def _brief(event: Event) -> dict[str, Any]:
-    return {"id": event.id, "topic": event.topic, "time": event.ts_utc, "severity": event.severity}
+    return {
+        "id": event.id,
+        "topic": event.topic,
+        "time": event.ts_utc,
+        "severity": event.severity,
+        "component": event.component,
+    }
 
 
 def _transaction(event: Event) -> str:

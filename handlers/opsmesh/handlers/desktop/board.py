@@ -24,9 +24,12 @@ from opsmesh.handlers.desktop.daemon import Changed, Closed, Daemon, Pressed, Si
 from opsmesh.handlers.desktop.notice import ANSWERS, Button, Notice, Shown
 from opsmesh.handlers.errors import DesktopAway
 from opsmesh.router import paths, tasks
+from opsmesh.schemas import times
 
 #: Notices that are remembered, the newest.
 MOST: Final = 200
+#: Seconds for which a group is counted on when its notice has expired and nobody waved it away.
+GROUP_S: Final = 3600.0
 #: Those of them with buttons that another daemon is shown again.
 AGAIN: Final = 10
 #: Deliveries beyond the desktop that are remembered, so that a retry does not send them again.
@@ -101,11 +104,19 @@ class Board:
             known.count += known.notice.once != notice.once
         return held
 
+    def take_back(self, notice: Notice, held: int) -> None:
+        """What was let through has reached nobody: it counts for nothing, and neither has anybody
+        been told how many were held back."""
+        said = self._said[notice.profile]
+        self._said[notice.profile] = rates.Said(times=said.times[:-1], held=said.held + held)
+
     async def show(self, notice: Notice, *, held: int = 0) -> Outcome:
         """Put it on the screen; DesktopAway when there is none. `held` were held back before."""
         async with self._showing:
             known = self._of_group(notice.group)
-            count = known.count + (known.notice.once != notice.once) if known else 1
+            count = 1
+            if known is not None and not _over(known):
+                count = known.count + (known.notice.once != notice.once)
             try:
                 return await self._put(Shown(notice=notice, count=count), known, held=held)
             except DesktopAway as away:
@@ -116,7 +127,8 @@ class Board:
 
     def questions(self) -> set[str]:
         """The questions that are on the screen."""
-        return {one.notice.question for one in self._shown.values() if one.notice.question}
+        there = (one.notice.question for one in self._shown.values() if not one.expired)
+        return {question for question in there if question}
 
     async def close(self, *, question: str, run_id: str = "") -> None:
         """Take the notice of a question away that has ended, and those of its run that are there
@@ -150,7 +162,7 @@ class Board:
         pressable = self.press is not None and "actions" in about.capabilities
         title, body = worded(notice, shown.count, held)
         markup = "body-markup" in about.capabilities
-        known = old is not None and self._is_there(old)
+        known = old is not None and self._is_there(old) and not old.expired
         shown.id = await self._daemon.show(
             title,
             text.escaped(body) if markup else body,
@@ -162,6 +174,7 @@ class Board:
             timeout_ms=notice.timeout_ms,
         )
         shown.bus, shown.owner = self._daemon.bus_id, self._daemon.owner
+        shown.at_us = times.now_us()
         if old is not None:
             self._shown.pop(old.id, None)
         self._shown[shown.id] = shown
@@ -188,15 +201,24 @@ class Board:
     async def _hear(self) -> None:
         while True:
             signal = await self._signals.get()
-            async with self._showing:
-                match signal:
-                    case Pressed(id, key):
-                        self._pressed(id, key)
-                    case Closed(id):
-                        if self._shown.pop(id, None) is not None:
-                            self._save()
-                    case Changed(owner):
-                        await self._changed(owner)
+            try:
+                async with self._showing:
+                    await self._take(signal)
+            except Exception:  # the next one is heard all the same
+                log.exception("desktop.signal_failed", signal=str(signal))
+
+    async def _take(self, signal: Signal) -> None:
+        match signal:
+            case Pressed(id, key):
+                self._pressed(id, key)
+            case Closed(id, expired):
+                if (shown := self._shown.get(id)) is not None:
+                    shown.expired = expired
+                    if not expired:
+                        self._shown.pop(id)
+                    self._save()
+            case Changed(owner):
+                await self._changed(owner)
 
     def _pressed(self, id: int, key: str) -> None:
         shown = self._shown.get(id)
@@ -208,14 +230,18 @@ class Board:
 
     async def _press(self, shown: Shown, button: Button, press: Press) -> None:
         notice = shown.notice
+        failed = False
         try:
             said = await press(notice, button)
-        except Exception as error:
+        except Exception as error:  # the broker is away, most likely
             log.exception("desktop.button_failed", button=button.key, profile=notice.profile)
-            said = f"{button.label}: {type(error).__name__}: {error}"
+            failed, said = True, f"{button.label}: {type(error).__name__}: {error}"
         log.info("desktop.pressed", button=button.key, profile=notice.profile, run=notice.run_id)
-        if button.does in ANSWERS:
-            await self._close(shown)
+        async with self._showing:
+            if button.does in ANSWERS:
+                await self._close(shown)
+                if failed:  # it is not answered
+                    await self._again([shown])
         if said:
             with contextlib.suppress(DesktopAway):
                 about = await self._daemon.about()
@@ -288,12 +314,19 @@ class Board:
     def _save(self) -> None:
         if self.file is None:
             return
-        paths.private_dir(str(self.file.parent))
         fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(list(self._shown.values())))
-        fresh.replace(self.file)
+        try:
+            paths.private_dir(str(self.file.parent))
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(list(self._shown.values())))
+            fresh.replace(self.file)
+        except OSError as error:  # what is shown is shown; a successor will not know its buttons
+            log.warning("desktop.not_kept", error=str(error))
+
+
+def _over(shown: Shown) -> bool:
+    return shown.expired and shown.at_us < times.now_us() - round(GROUP_S * 1e6)
 
 
 def worded(notice: Notice, count: int, held: int) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from jeepney import (
     DBusAddress,
     HeaderFields,
@@ -24,6 +25,8 @@ from jeepney.io.asyncio import DBusConnection, open_dbus_connection
 
 from opsmesh.handlers.errors import DesktopAway
 from opsmesh.router import tasks
+
+log = structlog.get_logger()
 
 DBUS: Final = "org.freedesktop.DBus"
 DBUS_PATH: Final = "/org/freedesktop/DBus"
@@ -116,7 +119,8 @@ class SessionBus:
         try:
             while True:
                 self._take(await self._connection.receive())
-        except (OSError, EOFError, ValueError):
+        except Exception as error:  # what cannot be read any more is over, whatever it is
+            log.info("desktop.bus_left", reason=str(error) or type(error).__name__)
             for answer in self._answers.values():
                 if not answer.done():
                     answer.set_exception(ConnectionError("it broke the connection"))

@@ -7,8 +7,6 @@ its profile named when the notice was made.
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,7 @@ from opsmesh.handlers.live import firing
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import approvals, asking
 from opsmesh.handlers.runs.ledger import Ledger, Run
-from opsmesh.router import trigger
+from opsmesh.router import trigger, user
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.trigger import Trigger
 from opsmesh.schemas import ids
@@ -83,7 +81,7 @@ class Buttons:
                 self._client,
                 question,
                 verdict,
-                by=user(),
+                by=user.name(),
                 via=VIA,
                 host=self._host,
                 token=asking.token(self._key(), question),
@@ -106,7 +104,7 @@ class Buttons:
             "false_positive",
             host=self._host,
             profile=self._in_force(run.profile),
-            by=user(),
+            by=user.name(),
             component=VIA,
         )
         told = "noted as a false positive"
@@ -155,11 +153,3 @@ class Buttons:
         )
         await trigger.send(self._client, button.target, main.data, asked)
         return ""
-
-
-def user() -> str:
-    """Whose session this is."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a user without a name, as in containers
-        return str(os.getuid())

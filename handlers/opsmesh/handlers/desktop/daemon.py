@@ -32,6 +32,8 @@ _NOBODY: Final = (
 #: Daemons that tell buttons only to the connection that asked, and take its notifications away with
 #: it (gnome-shell, js/dbusServices/notifications/notificationDaemon.js). Others tell everybody.
 SENDER_BOUND: Final = ("gnome-shell",)
+#: Why a notification was closed: its time was over.
+_EXPIRED: Final = 1
 #: Where daemons say that they are told not to disturb: the name of the daemon, then service, path
 #: and property. The first one is Plasma's, and may become the specification's.
 _INHIBITED: Final = (
@@ -50,9 +52,10 @@ class Pressed:
 
 @dataclass(frozen=True)
 class Closed:
-    """A notification is gone."""
+    """A notification is gone; `expired`: by itself."""
 
     id: int
+    expired: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Daemon:
         self._bus: SessionBus | None = None
         self._joining = asyncio.Lock()
         self._about: About | None = None
+        #: Interfaces that do not tell whether it is inhibited.
+        self._mute: set[str] = set()
         self.owner = ""
         #: Which bus it is: ids of another one mean nothing.
         self.bus_id = ""
@@ -112,11 +117,14 @@ class Daemon:
     async def about(self) -> About:
         """What is known of the daemon; one that can be started by asking is. DesktopAway."""
         if self._about is None:
-            (capabilities,) = (await self._call("GetCapabilities")).body
-            name, _, version, _ = (await self._call("GetServerInformation")).body
-            self._about = About(
-                name=str(name), version=str(version), capabilities=frozenset(capabilities)
-            )
+            can = (await self._call("GetCapabilities")).body
+            who = (await self._call("GetServerInformation")).body
+            match can, who:
+                case ([*capabilities],), (str(name), _, str(version), _):
+                    about = About(name=name, version=version, capabilities=frozenset(capabilities))
+                case _:
+                    raise DesktopAway("the notification daemon does not say what it is")
+            self._about, self._mute = about, set()
         return self._about
 
     async def show(
@@ -140,8 +148,11 @@ class Daemon:
             *("Notify", "susssasa{sv}i"),
             *(APP, replaces, icon, title, body, pairs, hints, timeout_ms),
         )
-        self.owner = sender(reply)
-        return int(reply.body[0])
+        match reply.body:
+            case (int(id),):
+                self.owner = sender(reply)
+                return id
+        raise DesktopAway("the notification daemon gives no id")
 
     async def close(self, id: int) -> None:
         """Take a notification away; one that is gone is gone."""
@@ -151,13 +162,14 @@ class Daemon:
         """Whether the daemon says that it is told not to disturb; False where it cannot say so."""
         about = await self.about()
         for name, service, path, interface, prop in _INHIBITED:
-            if name and about.name.casefold() != name:
+            if (name and about.name.casefold() != name) or interface in self._mute:
                 continue
             try:
                 reply = await self._call_at(
                     service, path, f"{PROPERTIES}.Get", "ss", interface, prop
                 )
             except (BusRefusal, DesktopAway):
+                self._mute.add(interface)  # it is not asked again for every notice
                 continue
             match reply.body:
                 case (("b", bool(value)),):
@@ -196,8 +208,8 @@ class Daemon:
         match name, body:
             case "ActionInvoked", (int(id), str(key)):
                 self._tell(Pressed(id, key))
-            case "NotificationClosed", (int(id), int(_)):
-                self._tell(Closed(id))
+            case "NotificationClosed", (int(id), int(reason)):
+                self._tell(Closed(id, expired=reason == _EXPIRED))
 
     def _ended(self) -> None:
         self._bus, self._about, self.owner = None, None, ""

@@ -55,11 +55,13 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Shown(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A notice on the screen, under an id of that bus's daemon, and how many of its group there
-    were."""
+    """A notice that was put on the screen `at_us`, under an id of that bus's daemon, and how many
+    of its group there were. One that `expired` left it by itself: nobody has waved it away."""
 
     notice: Notice
     id: int = 0
+    at_us: int = 0
+    expired: bool = False
     bus: str = ""
     owner: str = ""
     count: int = 1

@@ -37,6 +37,7 @@ ENDED: Final = (
     "automation.approval.granted",
     "automation.approval.denied",
     "automation.approval.expired",
+    "automation.approval.withdrawn",
 )
 
 log = structlog.get_logger()
@@ -131,6 +132,7 @@ class Questions:
         try:
             await self._board.show(notice, held=held)
         except DesktopAway as away:
+            self._board.take_back(notice, held)
             log.info("desktop.away", reason=str(away), question=notice.question)
 
     def _do(self, work: Coroutine[None, None, None]) -> None:
@@ -146,7 +148,9 @@ def worded(found: Open, redactor: Redactor) -> Notice:
     def redact(value: str) -> str:
         return redactor.text(value, context=asked.id, path="$.prompt")
 
-    lines = [f"{run.profile}, step {found.step.id}"]
+    title, prompt = text.title(asked.prompt, redact), text.body(asked.prompt, redact)
+    lines = [prompt] if prompt != title else []
+    lines.append(f"{run.profile}, step {found.step.id}")
     if asked.expires_us:
         lines.append(f"until {times.clock(asked.expires_us)}, then: {asked.otherwise}")
     keys: list[Does] = ["approve", "deny"]
@@ -154,7 +158,7 @@ def worded(found: Open, redactor: Redactor) -> Notice:
         keys = ["deny"]
         lines.append(f"to approve, give a value: opsmesh approve {asked.id} --answer …")
     return Notice(
-        title=text.title(asked.prompt, redact) or f"{run.profile} asks",
+        title=title or f"{run.profile} asks",
         body="\n".join(lines),
         icon="dialog-question",
         timeout_ms=0,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Sequence, Set
 
 import msgspec
 from nats.aio.client import Client
@@ -11,6 +12,8 @@ from opsmesh.handlers.explain.answers import Answer, Explainer, Finding
 from opsmesh.handlers.explain.lookup import Place
 from opsmesh.handlers.explain.mentions import mentions
 from opsmesh.handlers.runs.ledger import Ledger, Run
+from opsmesh.schemas.envelope import decode
+from opsmesh.schemas.errors import SchemaError
 
 
 class Ambiguous(Exception):
@@ -23,13 +26,15 @@ class Ambiguous(Exception):
 class Chapter(msgspec.Struct, frozen=True, kw_only=True):
     """One event, the firings that it is about or held in, and what did not fire when asked for.
 
-    `runs` are those whose decision is not on record.
+    `runs` are those whose decision is not on record; `triggered` those that a step or a button had
+    run because of it, with an event that is in no stream.
     """
 
     place: Place
     firings: tuple[Finding, ...] = ()
     misses: tuple[Answer, ...] = ()
     runs: tuple[Run, ...] = ()
+    triggered: tuple[Run, ...] = ()
 
 
 async def tell(
@@ -45,6 +50,7 @@ async def tell(
     if not places:
         return correlation, []
     said = await mentions(client, places)
+    triggered = _triggered(runs, correlation, {place.event.id for place in places})
     chapters = []
     shown: set[str] = set()
     for place in places:
@@ -63,9 +69,29 @@ async def tell(
                 runs=tuple(
                     run for run in runs if run.event_id == place.event.id and run.key not in shown
                 ),
+                triggered=tuple(triggered.get(place.event.id, ())),
             )
         )
     return correlation, chapters
+
+
+def _triggered(runs: Sequence[Run], correlation: str, stored: Set[str]) -> dict[str, list[Run]]:
+    """Runs of events that only they have, by the stored event that led to each."""
+    causes: dict[str, str] = {}
+    found = []
+    for run in runs:
+        if run.correlation_id != correlation or run.event_id in stored or run.data is None:
+            continue
+        with contextlib.suppress(SchemaError):
+            causes[run.event_id] = decode(run.data.encode()).causation_id or ""
+            found.append(run)
+    by_event: dict[str, list[Run]] = {}
+    for run in found:
+        cause = causes[run.event_id]
+        for _ in range(len(causes)):  # a trigger of a trigger
+            cause = causes.get(cause, cause)
+        by_event.setdefault(cause, []).append(run)
+    return by_event
 
 
 async def _correlation(explainer: Explainer, runs: Sequence[Run], text: str) -> str:

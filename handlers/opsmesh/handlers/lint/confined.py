@@ -32,7 +32,7 @@ def lint(profile: Profile, places: Places, *, strict: bool = False) -> Iterator[
         spec: Mapping[str, Any] = step.action.describe()
         base: Where = ("actions", number, Command.key)
         argv_at: Where = (*base, "argv") if places.exists((*base, "argv")) else base
-        if not spec["options_from_events"]:
+        if not spec.get("options_from_events"):
             yield from _options(spec["argv"], argv_at, places)
         yield from _walls(step.action, spec, base, places, "error" if strict else "warning")
 

@@ -126,6 +126,10 @@ def _placeholders(profile: Profile, places: Places, registry: Registry) -> Itera
         zip(profile.steps, profile.source["actions"], strict=True)
     ):
         names = {**names_of(profile), "steps": _steps(profile.steps[:number])}
+        if step.when is not None and (tree := cel.parse(step.when)) is not None:
+            for said in scenes.read(tree, over, names, registry).said:
+                where: Where = ("actions", number, "when")
+                yield _finding(places, where, said, text=step.when, at=said.at)
         value = source.get(step.action.key)
         for where, text in texts(value, ("actions", number, step.action.key)):
             for at, inside in placeholders(text):

@@ -6,6 +6,7 @@ Following is a reader of its own, without a place in the broker: whoever follows
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -56,20 +57,23 @@ class LiveMesh:
         subjects = [f"evt.*.{topic}" for topic in disjoint(topics)]
         while True:
             start = None if after_seq is None else after_seq + 1
+            reading = scan(
+                self._client,
+                EVENTS,
+                subjects=subjects,
+                since_us=since_us,
+                start_seq=start,
+                follow=True,
+            )
             try:
-                async for message in scan(
-                    self._client,
-                    EVENTS,
-                    subjects=subjects,
-                    since_us=since_us,
-                    start_seq=start,
-                    follow=True,
-                ):
-                    where = delivery(message.reply)
-                    after_seq = where.stream_seq
-                    found = self._read(message.data, where.stream_seq, where.timestamp_ns // 1000)
-                    if found is not None and listens(topics, found.event.topic):
-                        yield found
+                async with contextlib.aclosing(reading):  # type: ignore[type-var]
+                    async for message in reading:
+                        where = delivery(message.reply)
+                        after_seq = where.stream_seq
+                        stored_us = where.timestamp_ns // 1000
+                        found = self._read(message.data, after_seq, stored_us)
+                        if found is not None and listens(topics, found.event.topic):
+                            yield found
             except (BrokerUnavailable, *AWAY):
                 await asyncio.sleep(AGAIN_S)
 

@@ -48,7 +48,9 @@ class Answer:
 
 def of(result: Any, *, duration_ms: float, refused: tuple[str, ...]) -> Answer:
     """The answer in the SDK's CallToolResult."""
-    texts, parts, room = [], [], MAX_TEXT
+    texts: list[str] = []
+    parts: list[str] = []
+    room = MAX_TEXT
     for block in result.content:
         if block.type != "text":
             if len(parts) < MAX_PARTS:

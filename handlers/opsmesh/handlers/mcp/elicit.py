@@ -6,9 +6,11 @@ schema is written anew from what the protocol allows a form to hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import msgspec
 
 from opsmesh.handlers.actions.contract import Question, Reply
 
@@ -20,6 +22,9 @@ MAX_FIELDS: Final = 20
 MAX_CHOICES: Final = 100
 #: Questions of one answer.
 MAX_QUESTIONS: Final = 10
+
+#: Bytes that are kept of it all in the ledger.
+MAX_KEPT: Final = 48 * 1024
 
 #: https://modelcontextprotocol.io/specification/2025-11-25/client/elicitation: a flat object of
 #: these. A pattern is not taken over: a stranger's pattern may never end.
@@ -39,6 +44,11 @@ class Wanted:
         """What is kept of it in the ledger."""
         return {"state": self.state, "questions": [list(one) for one in self.questions]}
 
+    def redacted(self, redact: Callable[[str], str]) -> Wanted:
+        """The same, without secrets in its texts."""
+        questions = tuple((key, redact(text), schema) for key, text, schema in self.questions)
+        return replace(self, questions=questions)
+
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Wanted:
         """What was kept."""
@@ -57,7 +67,8 @@ def wanted(result: Any) -> Wanted | None:
         if request.method != "elicitation/create" or getattr(params, "mode", "") != "form":
             return None
         found.append((str(key), _text(params.message, MAX_PROMPT), form(params.requested_schema)))
-    return Wanted(state=result.request_state, questions=tuple(found))
+    asked = Wanted(state=result.request_state, questions=tuple(found))
+    return asked if len(msgspec.json.encode(asked.saved())) <= MAX_KEPT else None
 
 
 def question(

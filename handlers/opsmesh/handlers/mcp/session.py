@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from anyio import BrokenResourceError, ClosedResourceError
 from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -52,6 +53,8 @@ CLOSE_S: Final = 4.0
 #: Pages, and tools, of a list that are read.
 MAX_PAGES: Final = 50
 MAX_TOOLS: Final = 1000
+#: Requests of a server that are noted in a session.
+MAX_REFUSED: Final = 100
 #: Characters of what a server says in an error.
 MAX_SAID: Final = 300
 #: Requests of ours to which a server asks something of us, and their names for people.
@@ -173,7 +176,7 @@ class Session:
             raise CallFailed(
                 "bad_result", f"{self._which(tool)}: its answer breaks the protocol"
             ) from error
-        except ExceptionGroup as error:
+        except (ExceptionGroup, OSError, ClosedResourceError, BrokenResourceError) as error:
             raise await self._gone() from error
         except RuntimeError as error:  # more rounds of questions than the SDK goes along with
             raise CallFailed("tool_error", f"{self._which(tool)}: {error}") from error
@@ -198,19 +201,22 @@ class Session:
     ) -> Any:
         client = self._open()
         state, responses = (None, None) if asked is None else asked
-        given = None if responses is None else {k: _response(v) for k, v in responses.items()}
+        given: Any = None
+        if responses is not None:
+            given = {key: _response(reply) for key, reply in responses.items()}
+        callback: Any = progress
         if not ask:
             return await client.call_tool(
                 tool,
                 arguments,
-                progress_callback=progress,
+                progress_callback=callback,
                 input_responses=given,
                 request_state=state,
             )
         result = await client.session.call_tool(
             tool,
             arguments,
-            progress_callback=progress,
+            progress_callback=callback,
             input_responses=given,
             request_state=state,
             allow_input_required=True,
@@ -254,7 +260,7 @@ class Session:
                 # Both by our own hand: the SDK would check an answer with patterns that may never
                 # end, and it names in errors alone what it refuses.
                 client.session.validate_tool_result = _not_by_the_sdk  # type: ignore[method-assign]
-                client.session.dispatch_input_request = self._asked  # type: ignore[method-assign]
+                client.session.dispatch_input_request = self._asked  # type: ignore[assignment, method-assign]
                 self._client = client
                 await self._list()
                 self._used = time.monotonic()
@@ -410,9 +416,9 @@ class Session:
         """What a server asks of us in the middle of a call is refused: there is no model here, no
         folder for it, and no person who could answer while a step holds its place."""
         what = ASKED.get(request.method, str(request.method)[:40])
-        if len(self._refused) < 100:
+        if len(self._refused) < MAX_REFUSED:
             self._refused.append(what)
-        log.warning("mcp.refused", server=self.name, what=what)
+            log.warning("mcp.refused", server=self.name, what=what)
         if what == "elicitation":  # a tool may go on without
             return ElicitResult(action="decline")
         return ErrorData(code=INVALID_REQUEST, message=f"opsmesh declines {what}")

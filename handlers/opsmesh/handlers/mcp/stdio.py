@@ -46,6 +46,7 @@ class StdioTransport:
         self.fault = ""
         #: It was given up for a message that nobody could take.
         self.too_large = False
+        self._told = False
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: asyncio.StreamWriter | None = None
         self._streams: list[Any] = []
@@ -125,7 +126,8 @@ class StdioTransport:
                     message = jsonrpc_message_adapter.validate_json(line, by_name=False)
                 except ValueError:
                     garbage += 1
-                    if garbage == 1:
+                    if not self._told:  # once: what floods must not flood the log
+                        self._told = True
                         log.warning("mcp.garbage", server=self._name, line=repr(line[:100]))
                     if garbage > MAX_GARBAGE:
                         self.fault = (

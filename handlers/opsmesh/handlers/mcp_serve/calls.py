@@ -15,6 +15,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
+from opsmesh.handlers.checks.allowed import NotOnTheList
 from opsmesh.handlers.mcp_serve import answers
 from opsmesh.handlers.mcp_serve.answers import NotAllowed
 from opsmesh.handlers.mcp_serve.records import Outcome, Records
@@ -85,7 +86,7 @@ class Calls:
                 outcome = "ok"
                 return result
             except Exception as error:
-                outcome = "refused" if isinstance(error, NotAllowed) else "failed"
+                outcome = "refused" if isinstance(error, NotAllowed | NotOnTheList) else "failed"
                 told = error if isinstance(error, ToolError) else answers.refusal(error)
                 said = str(told or f"{type(error).__name__}: {error}")
                 if told is None:

@@ -55,7 +55,7 @@ def base(
         title=title,
         instructions=instructions,
         version=version("opsmesh"),
-        log_level="WARNING",
+        log_level="ERROR",
         middleware=[_recorder(records)],
         subscriptions=False,
     )

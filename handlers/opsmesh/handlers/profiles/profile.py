@@ -59,6 +59,7 @@ class Step:
     on_unknown: OnUnknown = "retry"
     continue_on_error: bool = False
     approve: ApproveSpec | None = None
+    when: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +373,7 @@ def _load_step(
         on_unknown=on_unknown,
         continue_on_error=spec.continue_on_error,
         approve=spec.approve,
+        when=spec.when,
     )
 
 
@@ -382,7 +384,9 @@ def _unknown_step_key(key: str, known: list[str], found: registry.Found) -> str:
 
 
 def _describe(step: Step) -> dict[str, Any]:
-    asks = {} if step.approve is None else {"approve": step.approve.model_dump(mode="json")}
+    asks: dict[str, Any] = {} if step.when is None else {"when": step.when}
+    if step.approve is not None:
+        asks["approve"] = step.approve.model_dump(mode="json")
     return {
         "id": step.id,
         "timeout": step.timeout,

@@ -10,7 +10,14 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from opsmesh.handlers import jsonschemas
 from opsmesh.handlers.actions.contract import OnUnknown, Otherwise
@@ -29,6 +36,7 @@ from opsmesh.handlers.profiles.clauses import (
     overlapping,
 )
 from opsmesh.handlers.runs.concurrency import Concurrency
+from opsmesh.handlers.template import Template
 from opsmesh.router.conditions import Expression
 from opsmesh.router.retry import Retry
 from opsmesh.router.rule import DEFAULT_MAX_HOPS, ProfileState, Rule
@@ -124,6 +132,11 @@ def _schema(value: Any) -> Any:
     return value
 
 
+def _question(value: str) -> str:
+    Template("${{ " + value + " }}")  # an error in it belongs to the place where it stands
+    return value
+
+
 def _prompt(value: Any) -> Any:
     return {"prompt": value} if isinstance(value, str) else value
 
@@ -174,6 +187,12 @@ class StepSpec(Spec):
         ),
     ] = None
     continue_on_error: bool = False
+    when: Annotated[
+        Annotated[str, Field(min_length=1), AfterValidator(_question)] | None,
+        Field(
+            description="CEL over event, steps, vars, host and run; not true: the step is skipped."
+        ),
+    ] = None
     approve: Annotated[
         ApproveSpec | None,
         BeforeValidator(_prompt),

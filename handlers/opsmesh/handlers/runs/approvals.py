@@ -9,31 +9,37 @@ it does not.
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
 import structlog
 from nats.aio.client import Client
 
 from opsmesh.handlers import jsonschemas
+from opsmesh.handlers.desktop.text import clean
 from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.runs import asking, results
 from opsmesh.handlers.runs.ledger import Asked, Held, Ledger, Replied, Run, StepRecord
 from opsmesh.handlers.runs.waiting import Index
 from opsmesh.router import redaction
+from opsmesh.router.connection import AWAY
 from opsmesh.router.kv import Conflict
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import encode, subject
+from opsmesh.schemas.redact import Redactor
 
 Verdict = Literal["granted", "denied"]
 
 #: Surfaces on which anybody could be: an answer from there needs the token.
 UNKNOWN_PERSON: Final = frozenset({"notification", "link"})
-#: Characters of what a person says.
+#: Characters of what a person says, and of a name; bytes of a value.
 MAX_COMMENT: Final = 1024
+MAX_NAME: Final = 128
+MAX_ANSWER: Final = 64 * 1024
 
 log = structlog.get_logger()
 
@@ -117,7 +123,10 @@ async def answer(
     The same answer by the same person again changes nothing, unless it came with the token, which
     is good for once. UnknownApproval, InvalidAnswer, RefusedAnswer.
     """
-    comment = comment[:MAX_COMMENT]
+    redactor = redaction.load(Settings())
+    by, via, host = (_word(text) for text in (by, via, host))
+    # cut after secrets are taken out: half a secret has no form
+    comment = redactor.text(clean(comment), context=approval_id[:64])[:MAX_COMMENT]
     while True:
         held, found = await _find(client, approval_id)
         reply = found.asked.reply
@@ -125,11 +134,10 @@ async def answer(
             return Answered(found.run, found.asked, new=False)
         if (reason := _refusal(found, by=by, via=via, token=token)) is not None:
             refused = {"verdict": verdict, "by": by, "via": via, "by_host": host}
-            await _publish_refusal(client, found, reason=reason, **refused)
+            await _publish_refusal(client, redactor, found, reason=reason, **refused)
             raise RefusedAnswer(reason)
         if verdict == "granted" and found.asked.schema is not None:
-            if wrong := jsonschemas.problem(found.asked.schema, value):
-                raise InvalidAnswer(f"the answer does not fit: {wrong}")
+            await _fits(found.asked.schema, value, redactor)
         elif value is not None:
             raise InvalidAnswer("this question takes no value, only yes or no")
         given = Replied(
@@ -148,6 +156,28 @@ async def answer(
             continue
         log.info("approval.answered", id=approval_id, verdict=verdict, by=by, via=via)
         return Answered(held.run, asked, new=True)
+
+
+async def _fits(schema: Mapping[str, Any], value: Any, redactor: Redactor) -> None:
+    try:
+        size = len(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidAnswer(f"the answer cannot be stored: {error}") from error
+    if size > MAX_ANSWER:
+        raise InvalidAnswer(f"the answer has {size} bytes; {MAX_ANSWER} are allowed")
+    if wrong := await jsonschemas.fault(schema, value):
+        raise InvalidAnswer(f"the answer does not fit: {clean(wrong)}")
+    # it would lie in the ledger and in an event; taken out, the step would be run with less
+    if redactor.redact(value)[1]:
+        raise InvalidAnswer(
+            "the answer holds a secret, which would be on record",
+            hint='store it, and write ${{ secret("name") }} in the step: docs/actions/approve.md',
+        )
+
+
+def _word(text: str) -> str:
+    """A name as it may stand in a record."""
+    return " ".join(clean(text).split())[:MAX_NAME]
 
 
 async def _find(client: Client, approval_id: str) -> tuple[Held, Open]:
@@ -181,6 +211,8 @@ def _refusal(found: Open, *, by: str, via: str, token: str | None) -> str | None
         return f"{by or 'nobody in particular'} may not answer; {' and '.join(asked.by)} may"
     if asked.reply is not None:
         when = times.clock(asked.reply.at_us)
+        if asked.reply.verdict in ("expired", "withdrawn"):
+            return f"nobody can answer it any more: {asking.why(asked)}, at {when}"
         return f"it was answered already: {asking.why(asked)}, at {when}"
     if asked.expired(times.now_us()):
         return f"it expired at {times.clock(asked.expires_us)}"
@@ -189,7 +221,10 @@ def _refusal(found: Open, *, by: str, via: str, token: str | None) -> str | None
     return None
 
 
-async def _publish_refusal(client: Client, found: Open, **facts: str) -> None:
+async def _publish_refusal(client: Client, redactor: Redactor, found: Open, **facts: str) -> None:
     event = results.refused(found.run, found.step, found.asked, now_us=times.now_us(), **facts)
-    data, _ = redaction.load(Settings()).event(encode(event))
-    await Publisher(client).publish(subject(event.host, event.topic), data, msg_id=event.id)
+    data, _ = redactor.event(encode(event))
+    try:
+        await Publisher(client).publish(subject(event.host, event.topic), data, msg_id=event.id)
+    except AWAY as error:  # it is refused all the same
+        log.warning("approval.refusal_not_told", id=found.asked.id, error=str(error))

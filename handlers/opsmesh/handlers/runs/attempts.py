@@ -12,40 +12,32 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 
-from opsmesh.handlers.actions.contract import NoSecrets, OnUnknown, Recent, Secrets
-from opsmesh.handlers.actions.shared import Shared
+from opsmesh.handlers.actions.contract import OnUnknown
 from opsmesh.handlers.live.firing import Gone, Stored, fetch
-from opsmesh.handlers.live.mesh import LiveMesh
-from opsmesh.handlers.live.recent import reader
-from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import asking, results
+from opsmesh.handlers.runs.asker import Asker
 from opsmesh.handlers.runs.holder import Holder
 from opsmesh.handlers.runs.lease import Lease, sure
-from opsmesh.handlers.runs.ledger import AttemptError, Held, Ledger, Replied, Run, StepRecord
+from opsmesh.handlers.runs.ledger import (
+    AttemptError,
+    Run,
+    StepRecord,
+)
+from opsmesh.handlers.runs.services import Job, Services
 from opsmesh.handlers.runs.steps import Failure, Paused, Surroundings, attempt, resumes
 from opsmesh.handlers.runs.takeover import lost, read, take_over
 from opsmesh.handlers.runs.telling import Telling
-from opsmesh.handlers.runs.waiting import Index
-from opsmesh.router import deadletter, paths
+from opsmesh.router import deadletter
 from opsmesh.router.kv import Conflict
 from opsmesh.router.retry import delay_s
-from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
-from opsmesh.schemas.envelope import Event, host_token
-from opsmesh.schemas.redact import Redactor, built_in
-from opsmesh.schemas.registry import Registry
 
 #: Compare-and-set attempts at the record of a run that has been stopped.
 SAVE_TRIES: Final = 5
@@ -53,68 +45,6 @@ SAVE_TRIES: Final = 5
 CLOCKS_US: Final = 3600 * 1_000_000
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Services:
-    """What every profile of a handler process shares."""
-
-    client: Client
-    ledger: Ledger
-    registry: Registry
-    host: str
-    bundles: Path
-    workdirs: Path
-    publish: Callable[[Event], Awaitable[None]]
-    redactor: Redactor = field(default_factory=built_in)
-    secrets: Secrets = field(default_factory=NoSecrets)
-    shared: Shared = field(default_factory=Shared)
-    strict_topics: bool = False
-
-    #: Set when there is a new bundle.
-    bundled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @cached_property
-    def recent(self) -> Recent:
-        """Reads what the stream holds."""
-        return reader(self.client)
-
-    @cached_property
-    def mesh(self) -> LiveMesh:
-        """What steps may do in the mesh."""
-        return LiveMesh(self.client, self.registry, strict=self.strict_topics)
-
-    @cached_property
-    def vigil(self) -> Vigil:
-        """Whether this process has been away."""
-        return Vigil(self.client)
-
-    @cached_property
-    def index(self) -> Index:
-        """Which runs wait for a person."""
-        return Index(self.client)
-
-    @cached_property
-    def question_key(self) -> bytes:
-        """What the tokens of this host's questions are made with."""
-        return asking.load_key(Path(paths.state_dir()))
-
-
-@dataclass(eq=False)
-class Job:
-    """One run under way. `events` are those of the firing, the run's own event the last; none: they
-    are read when it begins."""
-
-    held: Held
-    events: Sequence[Stored] = ()
-    task: asyncio.Task[None] | None = None
-    #: Its first step is on record as started, by us, and has not been.
-    fresh: bool = False
-    #: It has been given its turn.
-    turn: bool = False
-    #: Why it has to end, once it has; and whether it has heard.
-    cancelled: str = ""
-    heard: bool = False
 
 
 class Attempts:
@@ -125,6 +55,11 @@ class Attempts:
         self._ledger = services.ledger
         self._me = me
         self._telling = telling
+        self._asker = Asker(services)
+
+    async def remind(self, job: Job) -> None:
+        """See to it that people know of a run that waits for them."""
+        await self._asker.remind(job)
 
     async def once(self, job: Job, profile: Profile) -> float | None:
         """One attempt; seconds to the next one, or None at the run's end. A run that is `waiting`
@@ -156,7 +91,7 @@ class Attempts:
             await self._dead(job, Failure(step="", error=run.reason))
             return None
         if (asks := run.asking) is not None:
-            if not await self._answered(job, asks):
+            if not await self._asker.answered(job, asks):
                 return 0.0
             return await self._attempt(job, profile)
         step, another = run.unsettled, run.state != "running"
@@ -177,48 +112,6 @@ class Attempts:
             return None
         run.attempt += another
         return await self._attempt(job, profile)
-
-    async def _answered(self, job: Job, step: StepRecord) -> bool:
-        """Whether the step's question has ended; how, is told before anything follows from it."""
-        run, cause, now_us = job.held.run, job.events[-1].event, times.now_us()
-        asked = step.asked[-1]
-        if asked.reply is None and not asked.expired(now_us):
-            return False
-        if asked.reply is None:
-            asked = asking.end(step, Replied(verdict="expired", at_us=now_us))
-            await job.held.save(now_us)
-        await self._services.publish(results.decided(run, step, asked, cause))
-        await self._services.index.end(asked.id, run.key)
-        log.info("step.answered", profile=run.profile, step=step.id, how=asking.why(asked))
-        return True
-
-    async def remind(self, job: Job) -> None:
-        """See to it that a run which waits can be found, and that its question was told: whoever
-        put it may have been killed in between."""
-        run, step, asked = job.held.run, job.held.run.asking, job.held.run.question
-        await self._services.index.put(run.run_id if asked is None else asked.id, run.key)
-        if step is None or asked is None:
-            return
-        subjects = [f"evt.{host_token(run.host)}.automation.approval.requested"]
-        since_us = max(0, asked.asked_us - CLOCKS_US)
-        async for msg in scan(
-            self._services.client, EVENTS, subjects=subjects, since_us=since_us, headers_only=True
-        ):
-            if (msg.headers or {}).get("Nats-Msg-Id") == results.asked_id(run, asked):
-                return
-        cause = (await fetch(self._services.client, run))[-1].event
-        await self._services.publish(results.asked(run, step, asked, cause))
-
-    async def _ask(self, job: Job, paused: Paused) -> None:
-        """Put a step's question: into the index, into the ledger, and before people."""
-        run, cause, now_us = job.held.run, job.events[-1].event, times.now_us()
-        key = self._services.question_key
-        asked = asking.put(run, paused.record, paused.question, key=key, now_us=now_us)
-        await self._services.index.put(asked.id, run.key)
-        run.state, run.holder = "waiting", None
-        await job.held.save(now_us)
-        await self._services.publish(results.asked(run, paused.record, asked, cause))
-        log.info("step.asks", profile=run.profile, step=paused.record.id, prompt=asked.prompt)
 
     async def _choice(self, job: Job, step: StepRecord) -> OnUnknown:
         """How to go on after a step whose outcome is unknown; told before it is done."""
@@ -262,17 +155,19 @@ class Attempts:
             run.steps = [
                 one
                 for one in run.steps
-                if (one.state == "skipped" and one.unknown_us) or (resumes(one) and one.saved)
+                if (one.state == "skipped" and one.unknown_us)
+                or (resumes(one) and one.saved)
+                or asking.refused(one)
             ]
-            for one in run.steps:  # who has said yes said it to the text of then
-                one.asked = tuple(asked for asked in one.asked if asked.name != asking.GATE)
+            for one in run.steps:  # who has said yes said it to the text of then; a no stays
+                one.asked = tuple(asked for asked in one.asked if not asking.let_pass(asked))
         run.state, run.holder = "running", self._me
         began = time.monotonic()
         failure = await self._steps(job, profile, first)
         run.duration_ms = round((time.monotonic() - began) * 1e3, 3)
         run.holder = None
         if isinstance(failure, Paused):
-            await self._ask(job, failure)
+            await self._asker.ask(job, failure)
             return 0.0
         if failure is None:
             run.state = "succeeded"
@@ -341,8 +236,10 @@ class Attempts:
         """Give a run up: that it is, its dead letter, and its end."""
         run = job.held.run
         if run.state != "failing":
+            withdrawn = asking.withdraw(run, failure.error, now_us=times.now_us())
             run.state, run.reason, run.holder = "failing", failure.error, None
             await job.held.save(times.now_us())
+            await self._asker.withdrawn(job, withdrawn)
         else:  # somebody was at it before: perhaps longer ago than the broker remembers ids
             run.dlq_seq = await self._letter(run)
         main = job.events[-1] if job.events else None
@@ -408,9 +305,15 @@ class Attempts:
                     return
                 if (step := run.unsettled) is not None and step.state == "started":
                     lost(run, step, f"stopped while it was under way: {reason}")
+                waited = run.state == "waiting"
+                withdrawn = asking.withdraw(run, reason, now_us=times.now_us())
                 run.state, run.reason, run.holder = state, reason, None
                 with contextlib.suppress(Conflict):
                     await self._telling.end(job.held, job.events[-1].event)
+                    if withdrawn is not None:
+                        await self._asker.withdrawn(job, withdrawn)
+                    elif waited:
+                        await self._services.index.end(run.run_id, run.key)
                     log.info(f"run.{state}", profile=run.profile, reason=reason)
                     return
 

@@ -53,9 +53,10 @@ log = structlog.get_logger()
 
 
 class Replied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a question ended; `via` is the surface on which somebody answered."""
+    """How a question ended; `via` is the surface on which somebody answered. It is withdrawn when
+    its run ends before."""
 
-    verdict: Literal["granted", "denied", "expired"]
+    verdict: Literal["granted", "denied", "expired", "withdrawn"]
     at_us: int
     answer: Any = None
     by: str = ""

@@ -30,6 +30,7 @@ APPROVAL: Final[dict[str, approvals.Verdict]] = {"approve": "granted", "deny": "
 MAX_BY, MAX_REASON = 64, 1024
 #: Questions in one answer, the oldest first: it has to fit into a message.
 MAX_QUESTIONS: Final = 100
+MAX_BYTES: Final = 512 * 1024
 
 log = structlog.get_logger()
 
@@ -45,6 +46,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     via: str = "quickshell"
     token: str | None = None
     answer: Any = None
+    #: Where the person is; unset: on the host of whoever takes the answer.
+    host: str = ""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,8 +95,13 @@ class Desk:
             if held is not None and (one := question(held.run)) is not None:
                 asked.append(one)
         asked.sort(key=lambda one: str(one["since"]))
-        left = max(0, len(asked) - MAX_QUESTIONS)
-        return {"ok": True, "questions": asked[:MAX_QUESTIONS], "left_out": left}
+        shown, size = [], 0
+        for one in asked[:MAX_QUESTIONS]:
+            size += len(msgspec.json.encode(one))
+            if size > MAX_BYTES:
+                break
+            shown.append(one)
+        return {"ok": True, "questions": shown, "left_out": len(asked) - len(shown)}
 
     async def _runnable(self, data: bytes) -> dict[str, Any]:
         wanted = msgspec.json.decode(data, type=Wanted)
@@ -130,7 +138,7 @@ class Desk:
                 verdict,
                 by=given.by[:MAX_BY],
                 via=given.via[:MAX_BY],
-                host=self._host,
+                host=given.host or self._host,
                 token=given.token,
                 value=given.answer,
                 comment=given.reason,
@@ -154,6 +162,8 @@ def question(run: Run) -> dict[str, Any] | None:
             "since": times.format_us(asked.asked_us),
             "expires": times.format_us(asked.expires_us) if asked.expires_us else None,
             "schema": asked.schema,
+            "otherwise": asked.otherwise if asked.expires_us else None,
+            "may_answer": list(asked.by),
         }
     step = run.unsettled
     if run.state != "waiting" or step is None or run.answer(step) is not None:
@@ -167,6 +177,8 @@ def question(run: Run) -> dict[str, Any] | None:
         "since": times.format_us(step.unknown_us or run.updated_us),
         "expires": None,  # such a run waits until somebody answers
         "schema": None,
+        "otherwise": None,
+        "may_answer": [],
     }
 
 

@@ -115,7 +115,7 @@ def asked_id(run: Run, asked: Asked) -> str:
 
 
 def decided(run: Run, step: StepRecord, asked: Asked, cause: Event) -> Event:
-    """automation.approval.granted, denied or expired: how a question ended."""
+    """automation.approval.granted, denied, expired or withdrawn: how a question ended."""
     reply = asked.reply
     if reply is None:
         raise ValueError(f"question {asked.id} is open")
@@ -150,9 +150,11 @@ def refused(
     by_host: str,
     via: str,
 ) -> Event:
-    """automation.approval.refused: an answer was not taken. Each is an event of its own."""
+    """automation.approval.refused: an answer was not taken. The same again within a minute is the
+    same event: who knocks and knocks fills no stream."""
     said = {"verdict": verdict, "reason": reason, "by": by, "by_host": by_host, "via": via}
-    event_id = ids.uuid7(now_us // 1000)
+    minute_ms = now_us // 60_000_000 * 60_000
+    event_id = ids.derived(minute_ms, asked.id, verdict, reason, by, by_host, via)
     return Event(
         topic="automation.approval.refused",
         ts_utc=times.format_us(now_us),

@@ -16,14 +16,15 @@ from typing import Final
 import structlog
 
 from opsmesh.handlers.actions.contract import CANCELLED
-from opsmesh.handlers.live.firing import Stored
+from opsmesh.handlers.live.firing import Gone, Stored
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import answers
-from opsmesh.handlers.runs.attempts import Attempts, Job, Services
+from opsmesh.handlers.runs.attempts import Attempts
 from opsmesh.handlers.runs.concurrency import Turns
 from opsmesh.handlers.runs.holder import this_process
 from opsmesh.handlers.runs.lease import Lost
 from opsmesh.handlers.runs.ledger import Held, Run
+from opsmesh.handlers.runs.services import Job, Services
 from opsmesh.handlers.runs.steps import begun
 from opsmesh.handlers.runs.takeover import read
 from opsmesh.handlers.runs.telling import Telling
@@ -112,7 +113,8 @@ class Runs:
         policy = self.profile.concurrency
         if run.profile_hash != self.profile.hash or not self._acting.is_set():
             return
-        if self.profile.steps[0].approve is not None:  # it begins with a question, not with a step
+        first = self.profile.steps[0]
+        if first.approve is not None or first.when is not None:  # perhaps it does not begin with it
             return
         # in order: whoever is here has its turn, or is before this one
         if policy.mode != "parallel" and self._beside[run.slot] >= policy.limit:
@@ -277,10 +279,29 @@ class Runs:
     async def _pause(self, job: Job, delay: float) -> None:
         """Wait for the next attempt's time, or for a person's answer."""
         if job.held.run.state == "waiting":
-            await self._attempts.remind(job)
-            job.held = await answers.awaited(self._services.client, self._services.ledger, job.held)
+            await self._answered(job)
         elif delay > 0:
             await asyncio.sleep(delay)
+
+    async def _answered(self, job: Job) -> None:
+        client, ledger = self._services.client, self._services.ledger
+        while True:
+            try:
+                await self._attempts.remind(job)
+                job.held = await answers.awaited(client, ledger, job.held)
+                return
+            except Gone as gone:  # its event went with age; `once` gives the run up
+                self._log.warning("run.event_gone", run_id=job.held.run.run_id, error=str(gone))
+                return
+            except Exception as error:
+                if not isinstance(error, AWAY):
+                    self._log.exception("run.interrupted", run_id=job.held.run.run_id)
+                elif logs.away.allows(logs.BROKER):
+                    self._log.warning("run.interrupted", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(UNEXPECTED_DELAY)
+            job.held = await read(job.held, ledger)
+            if job.held.run.state != "waiting":
+                return
 
     async def _attempt(self, job: Job) -> float | None:
         """One attempt; seconds to the next one, or None at the run's end."""

@@ -31,6 +31,7 @@ from opsmesh.handlers.actions.contract import (
     no_stream,
 )
 from opsmesh.handlers.actions.shared import Shared
+from opsmesh.handlers.desktop.text import clean
 from opsmesh.handlers.errors import Ask, TemplateError
 from opsmesh.handlers.errors import Retry as RetryAsked
 from opsmesh.handlers.profiles.profile import Profile, Step
@@ -146,7 +147,11 @@ async def attempt(
 def _anew(step: Step, known: StepRecord | None) -> StepRecord:
     """The record of a step that begins, with what is known of an earlier go."""
     record = begun(step, times.now_us())
-    if known is None or known.action != record.action:
+    if known is None:
+        return record
+    if known.action != record.action:  # edited; who has refused the step has refused it
+        if (gate := asking.gate_of(known)) is not None and asking.refused(known):
+            record.asked = (gate,)
         return record
     if resumes(known):
         record.saved, record.asked = known.saved, known.asked
@@ -159,16 +164,25 @@ def _gate(
     profile: Profile, step: Step, record: StepRecord, held: Held, around: Surroundings
 ) -> Failure | Paused | None:
     """What stands before the step; None and a record that is started when it may be run."""
-    if step.approve is None:
-        return None
     asked = asking.gate_of(record)
+    if step.when is not None and asked is None:
+        try:
+            answer = Template("${{ " + step.when + " }}").render(_variables(profile, held, around))
+        except TemplateError as error:
+            record.state, record.error = "failed", str(error)
+            return Failure(step=step.id, error=str(error), retryable=False)
+        if answer is not True:
+            record.state, record.error = "skipped", f"when: {step.when} is not true"
+            return None
     if asked is None:
+        if step.approve is None:
+            return None
         try:
             prompt = Template(step.approve.prompt).render_text(_variables(profile, held, around))
         except TemplateError as error:
             record.state, record.error = "failed", str(error)
             return Failure(step=step.id, error=str(error), retryable=False)
-        prompt = around.redactor.text(prompt, context=held.run.run_id, path="$.prompt")
+        prompt = around.redactor.text(clean(prompt), context=held.run.run_id, path="$.prompt")
         return Paused(record=record, question=asking.gate(step.approve, prompt))
     outcome = asking.outcome(asked)
     if outcome == "skip":
@@ -197,8 +211,14 @@ async def _run(
         asked = retry
         result = StepResult(ok=False, output={}, error=str(retry))
     except Ask as ask:
-        record.duration_ms = round((time.monotonic() - began) * 1e3, 3)
-        return Paused(record=record, question=ask.question)
+        try:
+            question = asking.checked(ask.question, record, around.redactor, place=ctx.place)
+        except ValueError as error:
+            said = f"its question cannot be put: {error}"
+            result = StepResult(ok=False, output={}, error=said, retryable=False)
+        else:
+            record.duration_ms = round((time.monotonic() - began) * 1e3, 3)
+            return Paused(record=record, question=question)
     except Conflict:  # what it saved was refused: the run is another handler's
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import Final
 from nats.aio.client import Client
 
 from opsmesh.router import topology
-from opsmesh.router.kv import Bucket, Conflict
+from opsmesh.router.kv import Bucket, Conflict, Put
 from opsmesh.router.scan import scan
 
 #: Keys of questions that are open, and of those that ended, by the question's id.
@@ -31,8 +31,13 @@ class Index:
 
     async def put(self, question_id: str, run_key: str) -> None:
         """Note a question; noting it again is harmless."""
-        with contextlib.suppress(Conflict):
-            await self._bucket.put(f"{OPEN}.{question_id}", run_key.encode())
+        key = f"{OPEN}.{question_id}"
+        try:
+            await self._bucket.put(key, run_key.encode())
+        except Conflict:
+            # there, or its end left a mark: a run whose outcome is unknown may wait twice
+            if await self._bucket.get(key) is None:
+                await self._bucket.put_all([Put(key, run_key.encode())])
 
     async def end(self, question_id: str, run_key: str) -> None:
         """It is open no more."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -191,7 +192,7 @@ def _looked_at(
 
 
 def _hidden(path: Path) -> bool:
-    folders = ("/home", "/root", "/tmp", "/var/tmp", "/run", "/dev")  # noqa: S108
+    folders = ("/home", "/tmp", "/var/tmp", "/run", "/dev", pwd.getpwuid(0).pw_dir)  # noqa: S108
     return any(path.is_relative_to(folder) for folder in folders)
 
 

@@ -156,7 +156,7 @@ class Keyring:
     kind = "keyring"
 
     def __init__(self, load: Callable[[], Any] | None = None) -> None:
-        self._load = load or _keyring
+        self._load = load or (lambda: _keyring())
 
     def find(self, name: str) -> str | None:
         try:

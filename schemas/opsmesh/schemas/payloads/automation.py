@@ -20,7 +20,7 @@ class Step(Payload, frozen=True, kw_only=True):
 
     id: Annotated[str, doc("the step's id in the profile")]
     action: Annotated[str, doc("kind of the action, like command")]
-    outcome: Annotated[str, doc("done, failed, skipped or unknown")]
+    outcome: Annotated[str, doc("done, failed, skipped, unknown or asked")]
     duration_ms: Annotated[float | None, doc("time of the step, milliseconds")] = None
     exit_code: Annotated[int | None, doc("exit status of a command")] = None
     error: Annotated[str | None, doc("what went wrong")] = None
@@ -339,6 +339,14 @@ TOPICS: Final = (
         severity="warn",
         description="Nobody answered in time.",
         example={**_WAIT, "waited_s": 600.0},
+    ),
+    Topic(
+        "automation.approval.withdrawn",
+        payload=AutomationApprovalDecided,
+        owner="handlers",
+        severity="warn",
+        description="The run that asked ended before anybody answered.",
+        example={**_WAIT, "comment": "cancelled by hand", "waited_s": 30.0},
     ),
     Topic(
         "automation.approval.refused",

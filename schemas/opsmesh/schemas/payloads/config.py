@@ -65,6 +65,31 @@ class ConfigDriftDetected(Payload, frozen=True, kw_only=True):
     states: Annotated[dict[str, str] | None, doc("the tool's state letters by file")] = None
 
 
+class ConfigFailureRecorded(Payload, frozen=True, kw_only=True):
+    """What explains a failed apply is collected."""
+
+    tool: _Tool
+    phase: Annotated[str | None, doc("validation: nothing was applied; apply")] = None
+    good: Annotated[str | None, doc("commit that was applied well last")] = None
+    changed: Annotated[list[str] | None, doc("files that were changed since")] = None
+    bundle: Annotated[str | None, doc("id of the evidence bundle")] = None
+    report: Annotated[str | None, doc("path of its report on that host")] = None
+
+
+class ConfigRollbackDecided(Payload, frozen=True, kw_only=True):
+    """What became of a rollback that was offered."""
+
+    tool: _Tool
+    verdict: Annotated[str, doc("what the person said: granted, denied, expired")]
+    rolled_back: Annotated[bool, doc("whether the files were put back")] = False
+    verified: Annotated[bool, doc("whether they are what was applied well, and checks pass")] = (
+        False
+    )
+    to: Annotated[str | None, doc("commit that they are of")] = None
+    before: Annotated[str | None, doc("ref that keeps what was there before")] = None
+    why: Annotated[str | None, doc("why not, where it was not")] = None
+
+
 TOPICS: Final = (
     Topic(
         "config.change.detected",
@@ -115,5 +140,27 @@ TOPICS: Final = (
         severity="warn",
         description="The home folder differs from the dotfiles' source.",
         example={"tool": "yadm", "paths": [".vimrc"], "states": {".vimrc": " M"}},
+    ),
+    Topic(
+        "config.failure.recorded",
+        payload=ConfigFailureRecorded,
+        owner="opsmesh",
+        severity="info",
+        description="What explains a failed apply is collected.",
+        example={"tool": "chezmoi", "phase": "apply", "changed": ["dot_zshrc"]},
+    ),
+    Topic(
+        "config.rollback.decided",
+        payload=ConfigRollbackDecided,
+        owner="opsmesh",
+        severity="info",
+        description="What became of a rollback that was offered.",
+        example={
+            "tool": "chezmoi",
+            "verdict": "granted",
+            "rolled_back": True,
+            "verified": True,
+            "before": "refs/opsmesh/before/01a205fc-ddc4-7221-a64d-3394619e70d8",
+        },
     ),
 )

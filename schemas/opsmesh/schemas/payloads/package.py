@@ -59,6 +59,29 @@ class PackageVulnDetected(Payload, frozen=True, kw_only=True):
     url: Annotated[str | None, doc("page of the advisory")] = None
 
 
+class PackageCheckCompleted(Payload, frozen=True, kw_only=True):
+    """What works after a transaction, and what does not."""
+
+    problems: Annotated[int, doc("failed commands, new failed units and missing libraries")]
+    transaction: Annotated[str, doc("id of the transaction's event")]
+    manager: Annotated[str | None, doc("package manager: pacman, apt")] = None
+    commands: Annotated[list[str] | None, doc("commands that failed")] = None
+    units: Annotated[list[str] | None, doc("units that failed since")] = None
+    libraries: Annotated[int | None, doc("binaries that miss a library")] = None
+    leftovers: Annotated[list[str] | None, doc("configuration to be merged, like .pacnew")] = None
+    bundle: Annotated[str | None, doc("id of the evidence bundle")] = None
+    report: Annotated[str | None, doc("path of its report on that host")] = None
+
+
+class PackageBreakageSuspected(Payload, frozen=True, kw_only=True):
+    """Something broke soon after a transaction; that is no proof."""
+
+    transaction: Annotated[str, doc("id of the transaction's event")]
+    broken: Annotated[str, doc("id of the event that tells what broke")]
+    unit: Annotated[str | None, doc("unit that failed")] = None
+    packages: Annotated[list[str] | None, doc("packages of the transaction")] = None
+
+
 TOPICS: Final = (
     Topic(
         "package.txn.completed",
@@ -94,6 +117,33 @@ TOPICS: Final = (
             "status": "Fixed",
             "fixed": True,
             "fix_version": "3.3.1-2",
+        },
+    ),
+    Topic(
+        "package.check.completed",
+        payload=PackageCheckCompleted,
+        owner="opsmesh",
+        severity="info",
+        description="What works after a transaction, and what does not.",
+        example={
+            "problems": 1,
+            "transaction": "01a205fc-ddc4-7221-a64d-3394619e70d8",
+            "manager": "pacman",
+            "libraries": 1,
+            "leftovers": ["/etc/pacman.conf.pacnew"],
+        },
+    ),
+    Topic(
+        "package.breakage.suspected",
+        payload=PackageBreakageSuspected,
+        owner="opsmesh",
+        severity="warn",
+        description="Something broke soon after a transaction.",
+        example={
+            "transaction": "01a205fc-ddc4-7221-a64d-3394619e70d8",
+            "broken": "01a205fd-12aa-7d01-8a44-0d6a6a0a3b11",
+            "unit": "backup.service",
+            "packages": ["openssl"],
         },
     ),
 )

@@ -74,6 +74,18 @@ class PythonDepVulnDetected(Payload, frozen=True, kw_only=True):
     requirement: Annotated[str | None, doc("file that asks for the package")] = None
 
 
+class PythonTestDiagnosed(Payload, frozen=True, kw_only=True):
+    """Tests that failed were run again, alone."""
+
+    tests: Annotated[list[str], doc("pytest's names of the tests")]
+    outcome: Annotated[str, doc("failed: it is reproduced; passed: it is not; or why neither")]
+    reproduced: Annotated[bool, doc("whether they fail alone, too")] = False
+    passed: Annotated[str | None, doc("when they passed last")] = None
+    environment: Annotated[list[str] | None, doc("what is different from then")] = None
+    bundle: Annotated[str | None, doc("id of the evidence bundle")] = None
+    report: Annotated[str | None, doc("path of its report on that host")] = None
+
+
 TOPICS: Final = (
     Topic(
         "python.test.failed",
@@ -131,6 +143,19 @@ TOPICS: Final = (
             "vuln_id": "GHSA-h5c8-rqwp-cp95",
             "aliases": ["CVE-2024-22195"],
             "fix_versions": ["3.1.3"],
+        },
+    ),
+    Topic(
+        "python.test.diagnosed",
+        payload=PythonTestDiagnosed,
+        owner="opsmesh",
+        severity="info",
+        description="Tests that failed were run again, alone.",
+        example={
+            "tests": ["tests/test_cart.py::test_total"],
+            "outcome": "failed",
+            "reproduced": True,
+            "environment": ["package attrs: 25.3.0 → 25.4.0"],
         },
     ),
 )

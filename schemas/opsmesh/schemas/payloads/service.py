@@ -85,6 +85,39 @@ class SystemOomKilled(Payload, frozen=True, kw_only=True):
     cursor: _Cursor = None
 
 
+class ServiceTriageCompleted(Payload, frozen=True, kw_only=True):
+    """What explains a unit's failure is collected."""
+
+    unit: Annotated[str, doc("unit name")]
+    manager: _Manager = "system"
+    result: Annotated[str | None, doc("systemd's result of the failure")] = None
+    bundle: Annotated[str | None, doc("id of the evidence bundle")] = None
+    report: Annotated[str | None, doc("path of its report on that host")] = None
+
+
+class ServiceRestartDecided(Payload, frozen=True, kw_only=True):
+    """What became of a restart that was offered."""
+
+    unit: Annotated[str, doc("unit name")]
+    verdict: Annotated[str, doc("what the person said: granted, denied, expired")]
+    manager: _Manager = "system"
+    restarted: Annotated[bool, doc("whether it was restarted")] = False
+    healthy: Annotated[bool, doc("whether it was up afterwards")] = False
+    why: Annotated[str | None, doc("why not, where it was not")] = None
+
+
+class SystemIncidentRecorded(Payload, frozen=True, kw_only=True):
+    """What explains a crash is collected."""
+
+    exe: Annotated[str | None, doc("path of the program")] = None
+    signal: Annotated[str | None, doc("signal, like SIGABRT")] = None
+    unit: Annotated[str | None, doc("unit that it ran in")] = None
+    earlier: Annotated[int | None, doc("earlier crashes of the program in the journal")] = None
+    backtrace: Annotated[bool, doc("whether the bundle has one")] = False
+    bundle: Annotated[str | None, doc("id of the evidence bundle")] = None
+    report: Annotated[str | None, doc("path of its report on that host")] = None
+
+
 TOPICS: Final = (
     Topic(
         "service.start.failed",
@@ -149,5 +182,35 @@ TOPICS: Final = (
             "constraint": "CONSTRAINT_MEMCG",
             "invocation_id": "9c5d45f3b14c44f48196d732078be62b",
         },
+    ),
+    Topic(
+        "service.triage.completed",
+        payload=ServiceTriageCompleted,
+        owner="opsmesh",
+        severity="info",
+        description="What explains a unit's failure is collected.",
+        example={"unit": "backup.service", "manager": "user", "result": "exit-code"},
+    ),
+    Topic(
+        "service.restart.decided",
+        payload=ServiceRestartDecided,
+        owner="opsmesh",
+        severity="info",
+        description="What became of a restart that was offered.",
+        example={
+            "unit": "backup.service",
+            "manager": "user",
+            "verdict": "granted",
+            "restarted": True,
+            "healthy": True,
+        },
+    ),
+    Topic(
+        "system.incident.recorded",
+        payload=SystemIncidentRecorded,
+        owner="opsmesh",
+        severity="info",
+        description="What explains a crash is collected.",
+        example={"exe": "/usr/bin/python3.11", "signal": "SIGABRT", "earlier": 2},
     ),
 )

@@ -1,0 +1,1 @@
+"""Profiles that come with opsmesh, to be enabled one by one."""
