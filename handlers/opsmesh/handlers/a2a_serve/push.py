@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import httpx
@@ -96,7 +97,10 @@ class Herald:
             if key not in self._watches:
                 watch = asyncio.create_task(self._watch(record, push.id))
                 self._watches[key] = watch
-                watch.add_done_callback(lambda _, key=key: self._watches.pop(key, None))
+                watch.add_done_callback(partial(self._ended, key))
+
+    def _ended(self, key: tuple[str, str], _: asyncio.Task[None]) -> None:
+        self._watches.pop(key, None)
 
     async def _watch(self, record: Record, push_id: str) -> None:
         async with contextlib.aclosing(
