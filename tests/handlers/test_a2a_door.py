@@ -267,6 +267,25 @@ def test_news_elsewhere(mesh: Served, url: str) -> None:
     run(body())
 
 
+def test_too_many_addresses(mesh: Served, heard: Hook) -> None:
+    """A task sends news to five addresses; the same one again is no other."""
+
+    async def body() -> None:
+        async with client(mesh.address, token=TOKENS["planner"]) as asking:
+            task = await send(asking, message("many", "say"))
+
+            async def add(n: int) -> None:
+                to = _push(heard, f"/hook/{n}", task_id=task.id)
+                await asking.create_task_push_notification_config(to)
+
+            for n in (0, 0, 1, 2, 3, 4, 4):
+                await add(n)
+            with pytest.raises(InvalidParamsError, match="5 addresses at most"):
+                await add(5)
+
+    run(body())
+
+
 def test_news_are_not_redirected(mesh: Served, heard: Hook) -> None:
     """Whoever gets news cannot send them on."""
     heard.status = 307

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import httpx
@@ -47,7 +48,8 @@ def wanted(config: TaskPushNotificationConfig) -> PushTo:
     if any(len(text) > MAX_SECRET or not text.isprintable() for text in secrets):
         raise ValueError("a token or credentials cannot be sent as they are")
     return PushTo(
-        id=config.id[:80] or ids.uuid7(),
+        # without an id of its own: the same, when the same is asked for again
+        id=config.id[:80] or ids.derived(0, "push", config.url, *secrets),
         url=config.url,
         token=config.token,
         scheme=about.scheme,
@@ -65,7 +67,8 @@ def shown(push: PushTo, task_id: str) -> TaskPushNotificationConfig:
 
 
 class Herald:
-    """Tells what becomes of tasks; one watch for each task that somebody wants news of."""
+    """Tells what becomes of tasks; one watch for each address that somebody wants news at, so that
+    one that does not answer holds up no other."""
 
     def __init__(
         self, client: Client, records: Records, ledger: Ledger, prefixes: Sequence[str]
@@ -74,39 +77,41 @@ class Herald:
         self._records = records
         self._ledger = ledger
         self._prefixes = prefixes
-        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._watches: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Go on where the process before has stopped."""
         if not self._prefixes:
             return
         async for record in self._records.all():
-            if record.push:
-                self.watch(record.task_id)
+            self.watch(record)
 
     async def stop(self) -> None:
         """Tell no more."""
-        await tasks.end(self._watches.values())
+        await tasks.end(list(self._watches.values()))
 
-    def watch(self, task_id: str) -> None:
-        """Tell of this task, unless it is done already."""
-        if task_id in self._watches:
-            return
-        watch = asyncio.create_task(self._watch(task_id))
-        self._watches[task_id] = watch
-        watch.add_done_callback(lambda _: self._watches.pop(task_id, None))
+    def watch(self, record: Record) -> None:
+        """Tell of this task wherever news of it go, unless it is done already."""
+        for push in record.push:
+            key = (record.task_id, push.id)
+            if key not in self._watches:
+                watch = asyncio.create_task(self._watch(record, push.id))
+                self._watches[key] = watch
+                watch.add_done_callback(partial(self._ended, key))
 
-    async def _watch(self, task_id: str) -> None:
-        record = await self._records.get(task_id)
-        if record is None:
-            return
+    def _ended(self, key: tuple[str, str], _: asyncio.Task[None]) -> None:
+        self._watches.pop(key, None)
+
+    async def _watch(self, record: Record, push_id: str) -> None:
         async with contextlib.aclosing(
             news.follow(self._client, self._ledger, record)
         ) as following:
             async for task in following:
-                found = await self._records.get(task_id)
-                if found is not None:  # an address that does not answer holds up no other
-                    await asyncio.gather(*(self._tell(record, one, task) for one in found.push))
+                found = await self._records.get(record.task_id)
+                push = next((p for p in found.push if p.id == push_id), None) if found else None
+                if push is None:  # nobody wants to hear of it there any more
+                    return
+                await self._tell(record, push, task)
 
     async def _tell(self, record: Record, push: PushTo, task: Task) -> None:
         mark = standing.mark(task)

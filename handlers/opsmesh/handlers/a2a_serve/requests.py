@@ -166,10 +166,9 @@ class Requests(RequestHandler):
             )
         )
         if push_to is not None and not new:
-            record = await self._mesh.records.set_push(record.task_id, push_to) or record
+            record = await self._set_push(record, push_to)
         await self._begin(record, message)
-        if record.push:
-            self._mesh.herald.watch(record.task_id)
+        self._mesh.herald.watch(record)
         log.info("a2a.accepted", task=record.task_id, skill=skill, caller=caller, new=new)
         return record
 
@@ -322,11 +321,8 @@ class Requests(RequestHandler):
         self._pushes()
         record = await self._own(params.task_id, context)
         wanted = self._wanted(params)
-        try:
-            await self._mesh.records.set_push(record.task_id, wanted)
-        except ValueError as error:
-            raise InvalidParamsError(str(error)) from error
-        self._mesh.herald.watch(record.task_id)
+        record = await self._set_push(record, wanted)
+        self._mesh.herald.watch(record)
         return push.shown(wanted, record.task_id)
 
     @validate_request_params
@@ -356,6 +352,12 @@ class Requests(RequestHandler):
         self._pushes()
         record = await self._own(params.task_id, context)
         await self._mesh.records.drop_push(record.task_id, params.id)
+
+    async def _set_push(self, record: Record, wanted: PushTo) -> Record:
+        try:
+            return await self._mesh.records.set_push(record.task_id, wanted) or record
+        except ValueError as error:
+            raise InvalidParamsError(str(error)) from error
 
     def _pushes(self) -> None:
         if not self._settings.push_urls:
