@@ -6,6 +6,7 @@ import json
 
 import pytest
 import typer
+from rich.markup import escape
 
 from opsmesh.cli import output
 
@@ -21,7 +22,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """So do lines, notes and errors."""
-    output.console().print(f"[bold]{output.escape(EVIL)}[/]")
+    output.console().print(f"[bold]{escape(EVIL)}[/]")
     output.note(EVIL)
     with pytest.raises(typer.Exit):
         output.fail(EVIL, hint=EVIL)

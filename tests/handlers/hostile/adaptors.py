@@ -593,7 +593,7 @@ ADAPTORS: Final = (
     Adaptor("emit", "emit", 500, emit),
     Adaptor("trigger", "trigger", 500, trigger),
     Adaptor("wait", "wait", 500, wait),
-    Adaptor("approve", "approve", 500, approve),
+    Adaptor("approve", "approve", 100, approve),
     Adaptor(
         "command", "command", 40, functools.partial(command, sandbox="none", refused=no_argument)
     ),
@@ -601,7 +601,7 @@ ADAPTORS: Final = (
     Adaptor("command", "command-systemd", 20, in_systemd),
     Adaptor("collect", "collect", 20, collect),
     Adaptor("notify", "notify", 60, notify),
-    Adaptor("restart_unit", "restart_unit", 100, restart_unit),
+    Adaptor("restart_unit", "restart_unit", 60, restart_unit),
     Adaptor("rollback_config", "rollback_config", 8, rollback_config),
     Adaptor("mcp", "mcp", 40, mcp),
     Adaptor("a2a", "a2a", 8, a2a),
