@@ -58,7 +58,7 @@ ASKED: Final = {
     "roots/list": "roots",
 }
 
-#: Progress of a call: how far, of how much, and what the server says.
+#: How far a call is, of how much, and what the server says.
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 #: The server's state of a call that waited for a person, and the replies by its keys.
 Asked = tuple[str | None, Mapping[str, Mapping[str, Any]]]
@@ -158,15 +158,13 @@ class Session:
                 result = await self._send(tool, dict(arguments), progress, ask, asked)
         except TimeoutError:
             self._look()
-            raise CallFailed(
-                "timeout", f"{self._which(tool)} did not answer within {timeout:g} s"
-            ) from None
+            late = f"{self._which(tool)} did not answer within {timeout:g} s"
+            raise CallFailed("timeout", late) from None
         except MCPError as error:
             raise await self._failed(tool, error) from error
         except ValidationError as error:
-            raise CallFailed(
-                "bad_result", f"{self._which(tool)}: its answer breaks the protocol"
-            ) from error
+            broken = f"{self._which(tool)}: its answer breaks the protocol"
+            raise CallFailed("bad_result", broken) from error
         except (ExceptionGroup, OSError, ClosedResourceError, BrokenResourceError) as error:
             raise await self._gone() from error
         except RuntimeError as error:  # more rounds of questions than the SDK goes along with
