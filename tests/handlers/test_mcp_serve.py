@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
 from tests.conftest import eventually, mesh_client, run
@@ -170,8 +171,8 @@ def test_profiles(reading: str) -> None:
             assert (await ask(client, "validate_profile", text=text))["ok"]
             news: list[float] = []
 
-            async def heard(done: float, total: float | None, message: str | None) -> None:
-                news.append(done)
+            async def heard(progress: float, total: float | None, message: str | None) -> None:
+                news.append(progress)
 
             result = await client.call_tool(
                 "backtest_profile", {"text": text}, progress_callback=heard
@@ -389,7 +390,7 @@ def test_injection(reading: str, text: str) -> None:
                 marks.add(mark)
                 assert shown.count(mark) == 2
                 assert shown.startswith("Untrusted data")
-                assert json.loads(inside) == result.structured_content["data"]  # type: ignore[index]
+                assert json.loads(inside) == result.structured_content["data"]
                 for bad in "\x1b\x07\u202e\u2066\u200b\U000e0049":
                     assert bad not in shown
             assert len(marks) == 2
@@ -557,7 +558,7 @@ def test_stdout(home: Path) -> None:
     assert process.stdout is not None
     process.stdin.write(given)
     process.stdin.flush()
-    answered = set()
+    answered: set[int] = set()
     while not answered >= {1, 2, 3}:
         answered.add(json.loads(process.stdout.readline())["id"])
     rest, _ = process.communicate(timeout=20)
@@ -578,10 +579,8 @@ def test_token(guarded: str) -> None:
     secret = file.read_text().strip()
 
     async def body() -> None:
-        import mcp.client.streamable_http as over
-
-        http = httpx.AsyncClient(headers={"Authorization": f"Bearer {secret}"})
-        async with http, Client(over.streamable_http_client(guarded, http_client=http)) as client:
+        http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"})
+        async with http, Client(streamable_http_client(guarded, http_client=http)) as client:
             assert (await client.list_tools()).tools
 
     run(body())
@@ -601,13 +600,13 @@ def test_token(guarded: str) -> None:
 )
 def test_door(guarded: str, headers: dict[str, str], status: int) -> None:
     """Without the token, under another name, or from a web page, nobody comes in."""
-    assert httpx.post(guarded, headers=headers, json={}).status_code == status
+    assert httpx2.post(guarded, headers=headers, json={}).status_code == status
 
 
 @pytest.mark.parametrize(
     ("facts", "text"),
     [
-        ({"host": "0.0.0.0"}, "no --token"),
+        ({"host": "0.0.0.0"}, "no --token-file"),
         ({"host": "192.0.2.1", "no_auth": True}, "this machine alone"),
         ({"host": "192.0.2.1", "token_file": Path("t")}, "no TLS"),
         ({"host": "0.0.0.0", "token_file": Path("t")}, "is no name"),
