@@ -18,10 +18,11 @@ from tests.handlers.user_manager import CannotStart, user_manager
 from typer.testing import CliRunner
 
 from opsmesh.cli.main import app
-from opsmesh.handlers.checks import allowed, junit
+from opsmesh.handlers.checks import allowed, junit, server
 from opsmesh.handlers.checks.allowed import NotOnTheList
 from opsmesh.handlers.sandbox import host
 from opsmesh.router import paths
+from opsmesh.router.settings import Settings
 
 TESTS = """
 import os, socket, pytest
@@ -317,10 +318,10 @@ def test_collect(mesh: Served, checks: str) -> None:
 
 def test_off(home: Path) -> None:
     """Without a word in the settings each check is off, and names the setting to write."""
-    where = Served(home, None, None).stdio("checks", "serve")  # type: ignore[arg-type]
 
     async def body() -> None:
-        async with asking(where) as client:
+        serving = server.make(Settings(), transport="stdio")
+        async with asking(serving.server) as client:
             for tool, arguments, setting in (
                 ("run_pytest", {"folder": "/tmp"}, "checks.pytest: ["),
                 ("run_lint", {"folder": "/tmp"}, "checks.lint: ["),
@@ -330,6 +331,7 @@ def test_off(home: Path) -> None:
                 ("collect_evidence", {"event_id": "01a205fc"}, "checks.collectors: ["),
             ):
                 assert setting in await refused(client, tool, **arguments)
+        await serving.close()
 
     run(body())
 

@@ -102,6 +102,8 @@ def test_search(reading: str) -> None:
             assert older["more_before_seq"] is None
             text = await ask(client, "search_events", **about, text="NOTE 3")
             assert [one["event"]["payload"]["n"] for one in text["events"]] == [3]
+            text = await ask(client, "search_events", **about, text='["n"]')
+            assert text["events"] == []
             where = await ask(client, "search_events", **about, where="event.payload.n > 3")
             assert [one["event"]["payload"]["n"] for one in where["events"]] == [4]
             none = await ask(client, "search_events", **about, host="elsewhere")
@@ -182,6 +184,8 @@ def test_profiles(reading: str) -> None:
             assert tested["compared"] is True
             assert "ignored.service" not in str(tested["lost"])
             assert len(tested["gained"]) >= 1
+            as_json = json.dumps({"profiles": {"new": {"on": "a.b.c", "actions": []}}})
+            assert "actions" in await refused(client, "backtest_profile", text=as_json)
             assert "name or a file" in await refused(client, "backtest_profile")
             after = (await ask(client, "list_profiles"))["profiles"]
             assert after == listed
@@ -453,6 +457,7 @@ def _client_info() -> Any:
     return Implementation(name="probe", version="1")
 
 
+@pytest.mark.slow
 def test_not_recorded(mesh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be put on record is not done."""
     taken = mesh.home / "taken"
@@ -527,6 +532,7 @@ def _stdio(home: Path) -> Any:
     return Served(home, None, None).stdio()  # type: ignore[arg-type]  # it starts nothing
 
 
+@pytest.mark.slow
 def test_stdout(home: Path) -> None:
     """Over stdio nothing is written to standard output but the protocol, and it ends with it."""
     opening = {
