@@ -179,6 +179,7 @@ def test_profiles(reading: str) -> None:
             result = await client.call_tool(
                 "backtest_profile", {"text": text}, progress_callback=heard
             )
+            assert news
             assert result.structured_content is not None, said(result)
             [tested] = result.structured_content["data"]["profiles"]
             assert tested["compared"] is True

@@ -185,6 +185,7 @@ class ProfileTools:
             raise Refused("since is not before until")
         after, before = await asyncio.to_thread(_versions, profile, text)
         chosen = [*after.values(), *before.values()]
+        await ctx.report_progress(0, None, "reading past events")
         async with self._archive(chosen, since_us, until_us) as (source, folder):
             result = await _decided(ctx, folder, chosen, since_us, until_us, self._mesh)
         news, olds = result.profiles[: len(after)], result.profiles[len(after) :]
