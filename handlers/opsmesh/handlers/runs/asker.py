@@ -60,7 +60,7 @@ class Asker:
         if asked.reply is None:
             asked = asking.end(step, Replied(verdict="expired", at_us=now_us))
             await job.held.save(now_us)
-        await self._tell_end(run, step, asked, cause)
+        await self._tell_end(run, step, asked, cause, told=job.told)
         log.info("step.answered", profile=run.profile, step=step.id, how=asking.why(asked))
         return True
 
@@ -79,10 +79,14 @@ class Asker:
         job.told = asked.id
 
     async def _tell_end(
-        self, run: Run, step: StepRecord, asked: Asked, cause: Event | None
+        self, run: Run, step: StepRecord, asked: Asked, cause: Event | None, *, told: str = ""
     ) -> None:
-        """Tell how a question ended; only then it is open no more for those who look for it."""
+        """Tell how a question ended; only then it is open no more for those who look for it.
+        `told` is one of which people know for sure: who is killed before that may be answered all
+        the same, for the question is in the ledger."""
         if cause is not None and asked.reply is not None:
+            if told != asked.id:
+                await self._tell_once(results.asked(run, step, asked, cause), asked.asked_us)
             event = results.decided(run, step, asked, cause)
             await self._tell_once(event, asked.reply.at_us)
         await self._services.index.end(asked.id, run.key)
@@ -135,4 +139,4 @@ class Asker:
         """Tell how the question of a run ended that has ended itself."""
         if step is not None:
             cause = job.events[-1].event if job.events else None
-            await self._tell_end(job.held.run, step, step.asked[-1], cause)
+            await self._tell_end(job.held.run, step, step.asked[-1], cause, told=job.told)

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from opsmesh.handlers import jsonschemas
-from opsmesh.handlers.actions.contract import Question, Reply
+from opsmesh.handlers.actions.contract import Otherwise, Question, Reply
 from opsmesh.handlers.desktop.text import clean
 from opsmesh.handlers.profiles.spec import ApproveSpec
 from opsmesh.handlers.runs.ledger import Asked, Replied, Run, StepRecord
@@ -45,6 +45,13 @@ MAX_EXPIRES_S: Final = 366 * 86400.0
 
 #: What becomes of a step that has asked.
 Outcome = Literal["run", "skip", "fail"]
+
+#: What a refusal means, for people.
+REFUSED: Final[dict[Otherwise, str]] = {
+    "skip": "the step is skipped",
+    "run": "the step is skipped",
+    "fail": "the run is given up",
+}
 
 log = structlog.get_logger()
 
