@@ -7,6 +7,8 @@ whoever comes next does what is left, and tells nothing twice.
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -27,10 +29,23 @@ CLOCKS_US: Final = 3600 * 1_000_000
 #: For so long the broker surely knows the id of an event, and stores it once (its window is twice
 #: that: `topology`).
 BROKER_KNOWS_US: Final = 60 * 1_000_000
+#: Looks go back to the beginning of a day, and hold for so many seconds: what was told meanwhile
+#: the broker knows.
+DAY_US: Final = 86400 * 1_000_000
+LOOK_S: Final = 10.0
 #: Seconds between looks for questions that lead to nothing.
 SWEEP_S: Final = 3600.0
 
 log = structlog.get_logger()
+
+
+@dataclass
+class Look:
+    """What was told under a subject from some time on; `until` is when it counts no more."""
+
+    since_us: int
+    until: float
+    ids: set[str] = field(default_factory=set)
 
 
 class Asker:
@@ -38,6 +53,8 @@ class Asker:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._looking = asyncio.Lock()
+        self._looks: dict[str, Look] = {}
 
     async def ask(self, job: Job, paused: Paused) -> None:
         """Put a step's question: into the index, into the ledger, and before people."""
@@ -94,15 +111,26 @@ class Asker:
     async def _tell_once(self, event: Event, since_us: int) -> None:
         """Publish what may have been told before, by somebody who was killed since."""
         if times.now_us() - since_us > BROKER_KNOWS_US:
-            subjects = [subject(event.host, event.topic)]
-            since_us = max(0, since_us - CLOCKS_US)
-            client = self._services.client
-            async for msg in scan(
-                client, EVENTS, subjects=subjects, since_us=since_us, headers_only=True
-            ):
-                if (msg.headers or {}).get("Nats-Msg-Id") == event.id:
-                    return
+            known = await self._told(subject(event.host, event.topic), since_us - CLOCKS_US)
+            if event.id in known:
+                return
         await self._services.publish(event)
+
+    async def _told(self, name: str, since_us: int) -> set[str]:
+        """Ids of the events under a subject. A thousand runs that wait are taken up at the same
+        moment: one look is for all of them."""
+        since_us = max(0, since_us // DAY_US * DAY_US)
+        async with self._looking:
+            look = self._looks.get(name)
+            if look is None or look.since_us > since_us or look.until < time.monotonic():
+                look = Look(since_us, time.monotonic() + LOOK_S)
+                client = self._services.client
+                async for msg in scan(
+                    client, EVENTS, subjects=[name], since_us=since_us, headers_only=True
+                ):
+                    look.ids.add((msg.headers or {}).get("Nats-Msg-Id", ""))
+                self._looks[name] = look
+            return look.ids
 
     async def clear(self, question_id: str, run_key: str) -> None:
         """End a question that leads to nothing: whoever put it was killed before the ledger had
