@@ -20,8 +20,6 @@ from opsmesh.handlers.lint import (
     triggers,
     unknown,
 )
-    unknown,
-)
 from opsmesh.handlers.lint import servers as servers_
 from opsmesh.handlers.lint.finding import SEVERITIES, Finding
 from opsmesh.handlers.lint.places import Places, Source
