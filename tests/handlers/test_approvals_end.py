@@ -15,8 +15,12 @@ from opsmesh.handlers.runs.approvals import Open, RefusedAnswer
 from opsmesh.handlers.runs.asker import Asker
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.waiting import Index
+from opsmesh.router import trigger
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
+from opsmesh.router.trigger import Trigger
+from opsmesh.schemas import ids
+from opsmesh.schemas.envelope import encode
 
 
 async def index(m: Mesh) -> list[str]:
@@ -312,5 +316,22 @@ def test_a_run_that_the_ledger_has_forgotten(nats_server: EmbeddedServer, tmp_pa
                 "00000000-0000-7000-8000-000000000001", "gone.run"
             )
             assert await index(m) == []
+
+    run(body())
+
+
+def test_triggered_by_hand(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """Asked for by hand, and twice with one id, a profile asks once."""
+
+    async def body() -> None:
+        async with mesh(text(tmp_path / "out")) as m:
+            event = await m.publish("demo.unheard")
+            by_hand = Trigger(kind="manual", id=ids.uuid7())
+            for _ in range(2):
+                await trigger.send(m.client, "restart", encode(event), by_hand)
+            [one] = await asked(m)
+            await say(m, one)
+            await ended(m, "succeeded")
+            assert await counts(m) == {"requested": 1, "granted": 1}
 
     run(body())
