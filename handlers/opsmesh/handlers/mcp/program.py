@@ -137,6 +137,11 @@ class Program:
             await asyncio.sleep(_LOOK_S)
         return True
 
+    async def last_said(self, seconds: float) -> None:
+        """Return when it has ended and its last words are read, or after so many seconds each."""
+        if await self.gone(seconds) and self._listening is not None:
+            await asyncio.wait([self._listening], timeout=seconds)
+
     async def stop(self, *, at_once: bool = False) -> None:
         """End it and all of its group, and let go of its pipes. Its input has been closed before.
 

@@ -30,7 +30,7 @@ MAX_GARBAGE: Final = 200
 #: Lines a second that are read; what is beyond waits in the server's pipe.
 LINES_PER_S: Final = 2000
 #: Seconds between the end of a server's output and its own, to tell of both.
-END_S: Final = 0.2
+END_S: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -100,7 +100,7 @@ class StdioTransport:
             with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
                 await self._lines(output, to_us)
             # Its output is over: a moment for how it ended to be known.
-            await self._program.gone(END_S)
+            await self._program.last_said(END_S)
             self.fault = self.fault or self._program.ended()
         finally:
             self.ended.set()
@@ -155,6 +155,6 @@ class StdioTransport:
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             pass
         except (OSError, RuntimeError):  # it reads no more: nobody may wait for its answer
-            await self._program.gone(END_S)
+            await self._program.last_said(END_S)
             self.give_up(self._program.ended("reads nothing more"))
             to_us.close()
