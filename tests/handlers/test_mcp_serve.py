@@ -459,12 +459,13 @@ def _client_info() -> Any:
 
 
 @pytest.mark.slow
-def test_not_recorded(mesh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_recorded(mesh: Served) -> None:
     """What cannot be put on record is not done."""
     taken = mesh.home / "taken"
     taken.write_text("")  # a file, where the state folder's spool would be made
     where = mesh.stdio("mcp", "serve", "--allow", "trigger")
     spool = Path(paths.spool_dir())
+    spool.mkdir(parents=True, exist_ok=True)
     aside = spool.with_name("aside")
     spool.rename(aside)
     spool.symlink_to(taken)
