@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,16 +12,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.conftest import run
+from tests.conftest import eventually, run
 from tests.handlers.mcp_served import Served, ask, asking, publish, refused, served
 from tests.handlers.user_manager import CannotStart, user_manager
 from typer.testing import CliRunner
 
 from opsmesh.cli.main import app
-from opsmesh.handlers.checks import allowed, junit
+from opsmesh.handlers.checks import allowed, junit, server
 from opsmesh.handlers.checks.allowed import NotOnTheList
 from opsmesh.handlers.sandbox import host
 from opsmesh.router import paths
+from opsmesh.router.settings import Settings
 
 TESTS = """
 import os, socket, pytest
@@ -159,6 +162,44 @@ def test_pytest_broken(mesh: Served, checks: str) -> None:
     run(body())
 
 
+def test_given_up(mesh: Served, checks: str) -> None:
+    """A check that its client gives up is ended, with all that it started."""
+    project = mesh.home / "project"
+    mark = f"{project}/tests/began"
+    (project / "tests" / "test_slow.py").write_text(
+        f"import time\ndef test_slow():\n    open({mark!r}, 'w').close()\n    time.sleep(300)\n"
+    )
+
+    async def body() -> None:
+        async with asking(checks) as client:
+            arguments = {"folder": str(project), "tests": ["tests/test_slow.py"]}
+            call = asyncio.create_task(client.call_tool("run_pytest", arguments))
+
+            async def began() -> bool:
+                return Path(mark).exists()
+
+            await eventually(began)
+            call.cancel()
+
+            async def gone() -> bool:
+                return not any("test_slow.py" in line for line in _commands())
+
+            assert not await gone()
+            await eventually(gone)
+            assert (await ask(client, "run_lint", folder=str(project)))["total"] > 0
+
+    run(body())
+
+
+def _commands() -> list[str]:
+    """The command lines of this machine's processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
 def test_lint(mesh: Served, checks: str) -> None:
     """What ruff finds comes back with its place, and nothing is changed."""
     project = mesh.home / "project"
@@ -277,10 +318,10 @@ def test_collect(mesh: Served, checks: str) -> None:
 
 def test_off(home: Path) -> None:
     """Without a word in the settings each check is off, and names the setting to write."""
-    where = Served(home, None, None).stdio("checks", "serve")  # type: ignore[arg-type]
 
     async def body() -> None:
-        async with asking(where) as client:
+        serving = server.make(Settings(), transport="stdio")
+        async with asking(serving.server) as client:
             for tool, arguments, setting in (
                 ("run_pytest", {"folder": "/tmp"}, "checks.pytest: ["),
                 ("run_lint", {"folder": "/tmp"}, "checks.lint: ["),
@@ -290,6 +331,7 @@ def test_off(home: Path) -> None:
                 ("collect_evidence", {"event_id": "01a205fc"}, "checks.collectors: ["),
             ):
                 assert setting in await refused(client, tool, **arguments)
+        await serving.close()
 
     run(body())
 
@@ -376,3 +418,24 @@ def test_ls(home: Path) -> None:
     file.write_text("checks: {lint: [~/work]}\n")
     rows = json.loads(CliRunner().invoke(app, ["checks", "ls", "--json"]).stdout)
     assert {one["check"]: one["allowed"] for one in rows}["run_lint"] == ["~/work"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("checks: {pyest: [~/a]}", "did you mean 'pytest'?"),
+        ("checks: {lint: [work/app]}", "'work/app' is not an absolute path"),
+        ("checks: {config: {dots: []}}", "checks.config"),
+        ("mcp_serve: {allow: [everything]}", "mcp_serve.allow"),
+        ("mcp_serve: {collectors: [/etc/passwd]}", "is no collector's word"),
+    ],
+)
+def test_settings(home: Path, text: str, said: str) -> None:
+    """A mistake in the allow-list is said with its place, and nothing is served."""
+    file = Path(paths.config_dir(), "config.yaml")
+    file.parent.mkdir(parents=True)
+    file.write_text(text + "\n")
+    done = CliRunner().invoke(app, ["checks", "ls"])
+    assert done.exit_code == 1
+    assert said in done.output
+    assert f"{file}:1:" in done.output

@@ -113,6 +113,8 @@ def test_stdin_and_folder(context: Context, tmp_path: Path) -> None:
         (["echo", "${{ event.payload.nope }}"], "${{ event.payload.nope }}: no field"),
         ({"argv": ["ls"], "cwd": "/no/such/folder"}, "the working directory '/no/such/folder'"),
         ({"argv": ["ls"], "cwd": "${{ event.workspace }}"}, "the working directory '' is not"),
+        ({"argv": ["ls"], "cwd": "~no-such-user"}, "the working directory '~no-such-user'"),
+        ({"argv": ["ls"], "cwd": "/${{ event.payload.nul }}"}, "the working directory"),
     ],
 )
 def test_hopeless(context: Context, value: Any, said: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import run
 
 from opsmesh.handlers.actions.contract import Reply
-from opsmesh.handlers.mcp import elicit, http, schema
+from opsmesh.handlers.mcp import elicit, http, schema, stdio
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_flood_over_http() -> None:
         reading.cancel()
         return total
 
-    assert http.MAX_MESSAGE <= run(body()) <= http.MAX_MESSAGE + http.FLOOD
+    assert stdio.MAX_MESSAGE <= run(body()) <= stdio.MAX_MESSAGE + http.FLOOD

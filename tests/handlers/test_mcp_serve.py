@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
 from tests.conftest import eventually, mesh_client, run
@@ -101,6 +102,8 @@ def test_search(reading: str) -> None:
             assert older["more_before_seq"] is None
             text = await ask(client, "search_events", **about, text="NOTE 3")
             assert [one["event"]["payload"]["n"] for one in text["events"]] == [3]
+            text = await ask(client, "search_events", **about, text='["n"]')
+            assert text["events"] == []
             where = await ask(client, "search_events", **about, where="event.payload.n > 3")
             assert [one["event"]["payload"]["n"] for one in where["events"]] == [4]
             none = await ask(client, "search_events", **about, host="elsewhere")
@@ -170,17 +173,20 @@ def test_profiles(reading: str) -> None:
             assert (await ask(client, "validate_profile", text=text))["ok"]
             news: list[float] = []
 
-            async def heard(done: float, total: float | None, message: str | None) -> None:
-                news.append(done)
+            async def heard(progress: float, total: float | None, message: str | None) -> None:
+                news.append(progress)
 
             result = await client.call_tool(
                 "backtest_profile", {"text": text}, progress_callback=heard
             )
+            assert news
             assert result.structured_content is not None, said(result)
             [tested] = result.structured_content["data"]["profiles"]
             assert tested["compared"] is True
             assert "ignored.service" not in str(tested["lost"])
             assert len(tested["gained"]) >= 1
+            as_json = json.dumps({"profiles": {"new": {"on": "a.b.c", "actions": []}}})
+            assert "actions" in await refused(client, "backtest_profile", text=as_json)
             assert "name or a file" in await refused(client, "backtest_profile")
             after = (await ask(client, "list_profiles"))["profiles"]
             assert after == listed
@@ -389,7 +395,7 @@ def test_injection(reading: str, text: str) -> None:
                 marks.add(mark)
                 assert shown.count(mark) == 2
                 assert shown.startswith("Untrusted data")
-                assert json.loads(inside) == result.structured_content["data"]  # type: ignore[index]
+                assert json.loads(inside) == result.structured_content["data"]
                 for bad in "\x1b\x07\u202e\u2066\u200b\U000e0049":
                     assert bad not in shown
             assert len(marks) == 2
@@ -452,6 +458,7 @@ def _client_info() -> Any:
     return Implementation(name="probe", version="1")
 
 
+@pytest.mark.slow
 def test_not_recorded(mesh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be put on record is not done."""
     taken = mesh.home / "taken"
@@ -526,6 +533,7 @@ def _stdio(home: Path) -> Any:
     return Served(home, None, None).stdio()  # type: ignore[arg-type]  # it starts nothing
 
 
+@pytest.mark.slow
 def test_stdout(home: Path) -> None:
     """Over stdio nothing is written to standard output but the protocol, and it ends with it."""
     opening = {
@@ -557,7 +565,7 @@ def test_stdout(home: Path) -> None:
     assert process.stdout is not None
     process.stdin.write(given)
     process.stdin.flush()
-    answered = set()
+    answered: set[int] = set()
     while not answered >= {1, 2, 3}:
         answered.add(json.loads(process.stdout.readline())["id"])
     rest, _ = process.communicate(timeout=20)
@@ -578,10 +586,8 @@ def test_token(guarded: str) -> None:
     secret = file.read_text().strip()
 
     async def body() -> None:
-        import mcp.client.streamable_http as over
-
-        http = httpx.AsyncClient(headers={"Authorization": f"Bearer {secret}"})
-        async with http, Client(over.streamable_http_client(guarded, http_client=http)) as client:
+        http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"})
+        async with http, Client(streamable_http_client(guarded, http_client=http)) as client:
             assert (await client.list_tools()).tools
 
     run(body())
@@ -601,13 +607,13 @@ def test_token(guarded: str) -> None:
 )
 def test_door(guarded: str, headers: dict[str, str], status: int) -> None:
     """Without the token, under another name, or from a web page, nobody comes in."""
-    assert httpx.post(guarded, headers=headers, json={}).status_code == status
+    assert httpx2.post(guarded, headers=headers, json={}).status_code == status
 
 
 @pytest.mark.parametrize(
     ("facts", "text"),
     [
-        ({"host": "0.0.0.0"}, "no --token"),
+        ({"host": "0.0.0.0"}, "no --token-file"),
         ({"host": "192.0.2.1", "no_auth": True}, "this machine alone"),
         ({"host": "192.0.2.1", "token_file": Path("t")}, "no TLS"),
         ({"host": "0.0.0.0", "token_file": Path("t")}, "is no name"),

@@ -388,7 +388,7 @@ def test_topics(tmp_path: Path, on: str) -> None:
         ("{command: [ls], timeout: 3}", "timeout: 3 is no duration"),
         ("{command: [ls], on_unknown: retri}", "did you mean 'retry'?"),
         ("{emit: {topic: A}}", "topic 'A' is not 2 to 6 tokens"),
-        ("{collect: [jurnal]}", "'jurnal' is not one of coredump, disk, "),
+        ("{collect: [jurnal]}", "'jurnal' is not one of config_changes, "),
         ("{collect: [{journal: {lnes: 1}}]}", "unknown key 'lnes' of 'journal'"),
         ("ls", "should be a valid dictionary, not 'ls'"),
     ],

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from opsmesh.handlers.collectors import elf, libraries, package_files
 from opsmesh.handlers.lint.check import lint
 from opsmesh.handlers.profiles.profile import load_file, load_profiles
-from opsmesh.handlers.shipped import catalogue, elf, libraries, package_files
+from opsmesh.handlers.shipped import catalogue
 from opsmesh.router import paths
 from opsmesh.schemas.registry import load_registry
 

@@ -281,6 +281,49 @@ def test_a_question_is_shown_and_answered_from_qml(
         assert state["lastResult"]["ok"] is False
 
 
+ASKS = """
+profiles:
+  restart:
+    on: service.start.failed
+    actions:
+      - id: ask
+        approve:
+          prompt: "Which one?"
+          expires: 1h
+          answer: {type: object, required: [n], properties: {n: {type: integer}}}
+"""
+
+
+def test_an_approval_is_given_from_qml(nats_server: EmbeddedServer, home: Path, qml: Qml) -> None:
+    """What a step asks is shown with all that a bar needs; a value that does not fit is said, one
+    that does is taken, in the name of the agent's user."""
+    settings = Settings()
+
+    async def body() -> None:
+        async with mesh(ASKS, settings=settings) as m:
+            await m.publish()
+            state = await _thread(qml.until, lambda s: s["pendingApprovals"])
+            [asked] = state["pendingApprovals"]
+            assert (asked["kind"], asked["choices"]) == ("approval", ["approve", "deny"])
+            assert (asked["prompt"], asked["otherwise"]) == ("Which one?", "skip")
+            assert asked["expires"] is not None
+            assert asked["schema"]["required"] == ["n"]
+            await _thread(qml.call, "approve", asked["id"], "", {"n": "x"})
+            state = await _thread(
+                qml.until, lambda s: "does not fit" in str((s["lastResult"] or {}).get("error"))
+            )
+            assert await _thread(qml.call, "approve", asked["id"], "go on", {"n": 3}) is True
+            await _thread(qml.until, lambda s: not s["pendingApprovals"])
+            [granted] = await m.wait("automation.approval.granted")
+            told = granted.payload
+            assert (told["by"], told["via"]) == (user.name(), "quickshell")
+            assert (told["by_host"], told["comment"]) == (settings.host, "go on")
+            assert told["answer"] == {"n": 3}
+
+    with agent(home):
+        run(body())
+
+
 def test_the_end_of_a_runbook_is_told(nats_server: EmbeddedServer, home: Path, qml: Qml) -> None:
     """The profile's own end, not that of another one that heard the click; a name that nobody knows
     is an error, and leaves nothing behind."""

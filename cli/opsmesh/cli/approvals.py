@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +19,22 @@ from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def complete(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Ids of what waits, for a shell."""
+    for one in with_client(_waiting):
+        if one.asked.id.startswith(incomplete):
+            yield one.asked.id, f"{one.run.profile}: {one.asked.prompt}"
+
+
 Which = Annotated[
-    str, typer.Argument(metavar="ID", help="An approval's id or its run's, or the start of one.")
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="An approval's id or its run's, or the start of one.",
+        autocompletion=complete,
+    ),
 ]
 Comment = Annotated[str, typer.Option("--comment", "-m", help="Why; it goes into the record.")]
 
@@ -86,8 +101,9 @@ def show(approval_id: Which, as_json: AsJson = False) -> None:
         ("asked", output.local(times.format_us(asked.asked_us))),
         ("expires", _expires(one) or "never"),
         ("otherwise", asked.otherwise if asked.expires_us else ""),
+        ("on a no", asking.REFUSED[asked.otherwise] if reply is None else ""),
         ("may answer", ", ".join(asked.by)),
-        ("value", json.dumps(asked.schema, ensure_ascii=False) if asked.schema else ""),
+        ("value", json.dumps(asked.schema) if asked.schema else ""),
         ("ended", ended),
         ("via", "" if reply is None else reply.via),
     ):

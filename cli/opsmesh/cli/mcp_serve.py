@@ -31,7 +31,9 @@ Host = Annotated[str, typer.Option(help="With --http: the address to serve on.")
 Port = Annotated[int | None, typer.Option(help="With --http: the port; 0 is a free one.")]
 Token = Annotated[
     Path | None,
-    typer.Option("--token", metavar="FILE", help="The file (0600) of the token clients need."),
+    typer.Option(
+        "--token-file", metavar="FILE", help="The file (0600) with what clients have to know."
+    ),
 ]
 Names = Annotated[
     list[str] | None,

@@ -1,6 +1,7 @@
 """How the command line speaks: tables for people, JSON for programs, errors with a next step.
 
-Nothing else in `cli` prints a table or decides an exit code.
+Nothing else in `cli` prints a table or decides an exit code. What is stored is a stranger's: on a
+terminal it is shown, and never acts on it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,16 +23,37 @@ from opsmesh.schemas import times
 FAILED, USAGE, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 69
 
 
+#: What a terminal obeys, and what turns a text around, by how it is written instead.
+_ACTS: Final = {
+    **{n: f"\\x{n:02x}" for n in (*range(0x20), *range(0x7F, 0xA0)) if n not in (0x09, 0x0A)},
+    **{n: f"\\u{n:04x}" for n in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))},
+}
+#: JSON escapes the lower half by itself.
+_ACTS_IN_JSON: Final = {n: f"\\u{n:04x}" for n in _ACTS if n >= 0x7F}
+
+
+def shown(text: str) -> str:
+    """A text whose controls and marks of direction are seen; line breaks and tabs stay."""
+    return text.translate(_ACTS)
+
+
+class Screen(Console):
+    """A console on which no text acts."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(shown(one) if isinstance(one, str) else one for one in objects), **how)
+
+
 def as_json(value: Any) -> None:
     """One JSON document to standard output; times in it are UTC."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(text.translate(_ACTS_IN_JSON) + "\n")
 
 
 def console() -> Console:
     """Where people read. A pipe has no width: nothing is cut that a program may want."""
-    found = Console(highlight=False, soft_wrap=True)
-    return found if found.is_terminal else Console(width=10_000, highlight=False, soft_wrap=True)
+    found = Screen(highlight=False, soft_wrap=True)
+    return found if found.is_terminal else Screen(width=10_000, highlight=False, soft_wrap=True)
 
 
 def table(
@@ -44,7 +66,7 @@ def table(
     """A table for people; `empty` is said when there are no rows. `style` gives a cell's colour."""
     rows = list(rows)
     if not rows:
-        Console(stderr=True).print(empty, style="dim", highlight=False)
+        Screen(stderr=True).print(empty, style="dim", highlight=False)
         return
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
@@ -55,7 +77,8 @@ def table(
 
 
 def _cell(name: str, value: Any, style: Callable[[str, Any], str] | None) -> str:
-    text = escape("-" if value is None or value is False or value == "" else str(value))
+    text = shown("-" if value is None or value is False or value == "" else str(value))
+    text = escape(text)
     colour = style(name, value) if style else ""
     return f"[{colour}]{text}[/]" if colour else text
 
@@ -67,7 +90,7 @@ def local(ts_utc: str) -> str:
 
 def fail(message: str, *, hint: str = "", code: int = FAILED) -> NoReturn:
     """End the command with an error on standard error, and what to do next."""
-    speaker = Console(stderr=True, soft_wrap=True, highlight=False)
+    speaker = Screen(stderr=True, soft_wrap=True, highlight=False)
     speaker.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
         speaker.print(f"[dim]{escape(hint)}[/]")
@@ -76,4 +99,4 @@ def fail(message: str, *, hint: str = "", code: int = FAILED) -> NoReturn:
 
 def note(message: str) -> None:
     """A line for people on standard error, so that standard output stays a program's."""
-    Console(stderr=True, soft_wrap=True).print(escape(message), highlight=False)
+    Screen(stderr=True, soft_wrap=True).print(escape(message), highlight=False)

@@ -20,6 +20,7 @@ from opsmesh.cli.why.why import open_explainer, place_record
 from opsmesh.handlers.explain.answers import Answer, Finding
 from opsmesh.handlers.explain.story import Ambiguous, Chapter, tell
 from opsmesh.handlers.explain.wording import count
+from opsmesh.handlers.runs import asking
 from opsmesh.handlers.runs.ledger import Run, StepRecord
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.times import clock
@@ -185,6 +186,9 @@ def _step(step: StepRecord) -> str:
         told += f" [dim]{escape(step.evidence_path)}[/]"
     if step.error and step.error != f"exit code {step.exit_code}":
         told += f" [red]{escape(' '.join(step.error.split()))}[/]"
+    if step.asked and step.state == "asked":
+        asked = step.asked[-1]
+        told += f" [magenta]asks[/] {escape(asked.prompt)} [dim]{escape(asking.why(asked))}[/]"
     return told
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,19 +25,22 @@ from tests.handlers.hostile.canary import write_tool
 from tests.handlers.hostile.stage import Adaptor, Show, Stage, X
 from tests.handlers.user_manager import CannotStart, user_manager
 
+from opsmesh.handlers import rehearse
 from opsmesh.handlers.actions.a2a import A2a
 from opsmesh.handlers.actions.collect import Collect
 from opsmesh.handlers.actions.command import Command
-from opsmesh.handlers.actions.contract import Followed, NoMesh, StepResult
+from opsmesh.handlers.actions.contract import Followed, NoMesh, Question, Reply, StepResult
 from opsmesh.handlers.actions.emit import Emit
 from opsmesh.handlers.actions.mcp import Mcp
 from opsmesh.handlers.actions.notify import SHARED, Notify
+from opsmesh.handlers.actions.restart import RestartUnit
+from opsmesh.handlers.actions.rollback import RollbackConfig
 from opsmesh.handlers.actions.trigger import Trigger
 from opsmesh.handlers.actions.wait import Wait
 from opsmesh.handlers.desktop.board import Board
+from opsmesh.handlers.profiles.profile import from_source
+from opsmesh.handlers.runs import asking
 from opsmesh.handlers.sandbox import host, prepare
-from opsmesh.handlers.shipped.restart import RestartUnit
-from opsmesh.handlers.shipped.rollback import RollbackConfig
 from opsmesh.router import paths
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import MAX_PAYLOAD, Event, decode, encode
@@ -44,6 +48,8 @@ from opsmesh.schemas.envelope import MAX_PAYLOAD, Event, decode, encode
 #: Bytes of one argument: the kernel's MAX_ARG_STRLEN, execve(2).
 MAX_ARGUMENT: Final = 128 * 1024
 
+#: What a screen obeys, and what turns a text around.
+_ACTS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 
 
@@ -454,42 +460,125 @@ async def wait(stage: Stage) -> AsyncIterator[Show]:
 
 
 @asynccontextmanager
+async def approve(stage: Stage) -> AsyncIterator[Show]:
+    """The question before a step: a person reads it, and the step is not run meanwhile."""
+    witness = Witness(stage.folder)
+    source = {
+        "on": "service.start.failed",
+        "actions": [{"approve": f"restart {X}?", "command": [str(witness.program), "--", X]}],
+    }
+    profile = from_source("hostile", source)
+
+    async def show(text: str) -> Any:
+        ctx = stage.context(text)
+        asked: list[Question] = []
+
+        def replies(step: str, question: Question) -> Reply:
+            asked.append(question)
+            return Reply(verdict="denied", by="nobody")
+
+        run, _ = await rehearse.act(
+            profile,
+            [ctx.event],
+            ctx.data,
+            host="dev",
+            rehearsal_id=ctx.run_id,
+            workdir=ctx.folder,
+            bundles=ctx.bundles,
+            publish=ctx.publish,
+            replies=replies,
+        )
+        assert len(asked) == 1
+        assert witness.arguments() is None
+        prompt = run.steps[0].asked[-1].prompt
+        assert prompt.startswith("restart ")
+        assert len(prompt) <= asking.MAX_PROMPT
+        assert _ACTS.search(prompt) is None
+        return [run, prompt]
+
+    yield show
+
+
+@asynccontextmanager
 async def restart_unit(stage: Stage) -> AsyncIterator[Show]:
-    """The unit of the event: systemctl, a stand-in, is asked about what is the name of a unit."""
-    asked = stage.folder / "asked-units"
+    """The unit that is restarted; systemctl is a stand-in that writes down what it was asked."""
+    asked = stage.folder / "asked"
     write_tool(
         stage.canary.tools / "systemctl",
-        f'{{ printf "%s\\0" "$@"; printf "\\n\\0"; }} >>"{asked}"; echo ActiveState=failed',
+        f'{{ printf "%s\\0" systemctl "$@"; printf "\\n\\0"; }} >>"{asked}"; '
+        'printf "LoadState=loaded\\nActiveState=failed\\n"',
     )
-    action = RestartUnit.parse({"flapping": "0s", "settle": "0s"})
+    actions = [RestartUnit.parse({"settle": "0s"}), RestartUnit.parse({"unit": X, "settle": "0s"})]
 
-    async def show(text: str) -> StepResult:
+    async def nothing(*topics: Any, **how: Any) -> list[Event]:
+        return []
+
+    async def show(text: str) -> Any:
         asked.unlink(missing_ok=True)
-        result = await action.run(stage.context(text))
-        assert not result.ok
-        seen = asked.read_bytes().split(b"\n\0") if asked.exists() else []
-        commands = [line.split(b"\0")[:-1] for line in seen if line]
-        for command in commands:
-            assert command[-2:] == [b"--", text.encode()], command
-            assert command[-3] in (b"restart",) or command[-3].startswith(b"--property=")
-        assert _UNIT.fullmatch(text) or not commands
-        return result
+        results = [await action.run(stage.context(text, recent=nothing)) for action in actions]
+        calls = asked.read_bytes().split(b"\0\n\0")[:-1] if asked.exists() else []
+        for call in calls:
+            _one_unit(call.decode().split("\0"), text)
+        assert bool(calls) == all(one.output.get("unit") == text for one in results)
+        return results
 
     yield show
 
 
 @asynccontextmanager
 async def rollback_config(stage: Stage) -> AsyncIterator[Show]:
-    """The tool of the event: what is none of the four starts nothing."""
-    action = RollbackConfig.parse({"source": "/nowhere"})
+    """Checks after a rollback, the source, and revisions that events tell; git is the real one."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+    witness = Witness(stage.folder)
+    repository = stage.folder / "dots"
+    repository.mkdir()
 
-    async def show(text: str) -> StepResult:
-        ctx = stage.context(text)
-        event = msgspec.structs.replace(ctx.event, payload={"tool": text, "revision": text})
-        result = await action.run(replace(ctx, event=event))
-        assert not result.ok
-        assert not result.retryable
-        return result
+    def run(*arguments: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        done = subprocess.run(
+            [git, "-C", str(repository), *who, *arguments], check=True, capture_output=True
+        )
+        return done.stdout.decode().strip()
+
+    run("init", "--quiet")
+    (repository / "rc").write_text("1")
+    run("add", "rc")
+    run("commit", "--quiet", "-m", "x")
+    good = run("rev-parse", "HEAD")
+    action = RollbackConfig.parse(
+        {
+            "source": str(repository),
+            "checks": [["env", f"WITNESS={witness.file}", str(witness.program), "--", X]],
+        }
+    )
+    bare = RollbackConfig.parse({"source": str(repository), "checks": [[str(witness.program), X]]})
+    elsewhere = RollbackConfig.parse({"source": X})
+
+    async def show(text: str) -> Any:
+        async def recent(*topics: Any, **how: Any) -> list[Event]:
+            told = [{"tool": "git", "revision": good}, {"tool": "git", "revision": text}]
+            return [msgspec.structs.replace(EVENT, payload=one) for one in told]
+
+        witness.forget()
+        result = await action.run(stage.context(text, recent=recent))
+        assert result.output["to"] == good, result
+        if no_argument(text):
+            assert witness.arguments() is None
+        else:
+            assert result.ok, result
+            assert witness.arguments() == [b"--", text.encode()]
+        plain = await bare.run(stage.context(text, recent=recent))
+        assert not (text.startswith("-") and plain.ok)
+        ctx = stage.context(text, recent=recent)
+        lost = await elsewhere.run(ctx)
+        event = msgspec.structs.replace(ctx.event, payload={"tool": text})
+        toolless = await action.run(replace(ctx, event=event))
+        for one in (lost, toolless):
+            assert not one.ok
+            assert not one.retryable
+        return [result, plain, lost, toolless]
 
     yield show
 
@@ -504,6 +593,7 @@ ADAPTORS: Final = (
     Adaptor("emit", "emit", 500, emit),
     Adaptor("trigger", "trigger", 500, trigger),
     Adaptor("wait", "wait", 500, wait),
+    Adaptor("approve", "approve", 100, approve),
     Adaptor(
         "command", "command", 40, functools.partial(command, sandbox="none", refused=no_argument)
     ),
@@ -511,8 +601,8 @@ ADAPTORS: Final = (
     Adaptor("command", "command-systemd", 20, in_systemd),
     Adaptor("collect", "collect", 20, collect),
     Adaptor("notify", "notify", 60, notify),
+    Adaptor("restart_unit", "restart_unit", 60, restart_unit),
+    Adaptor("rollback_config", "rollback_config", 8, rollback_config),
     Adaptor("mcp", "mcp", 40, mcp),
     Adaptor("a2a", "a2a", 8, a2a),
-    Adaptor("restart_unit", "restart_unit", 40, restart_unit),
-    Adaptor("rollback_config", "rollback_config", 500, rollback_config),
 )

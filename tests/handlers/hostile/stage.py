@@ -48,7 +48,7 @@ class Stage:
         """A step of a run of its own, of an event that holds the payload."""
         self._count += 1
         run_id = f"run{self._count}"
-        payload = {"x": text, "unit": text, "path": text, "nodeid": text, text: [text]}
+        payload = {text: [text], "x": text, "unit": text, "path": text, "tool": "git"}
         event = msgspec.structs.replace(EVENT, payload=payload)
 
         async def publish(event: Event) -> None:

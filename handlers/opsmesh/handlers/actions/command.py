@@ -128,7 +128,10 @@ class Command:
 
     def _folder(self, ctx: StepContext) -> Path:
         text = self._cwd.render_text(ctx.variables) if self._cwd else ""
-        folder = Path(text).expanduser()
+        try:
+            folder = Path(text).expanduser()
+        except RuntimeError as error:  # ~ of a user that there is not
+            raise Unstartable((), f"the working directory {text[:200]!r}: {error}") from None
         if not folder.is_absolute():
             raise Unstartable((), f"the working directory {text!r} is not an absolute path")
         return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opsmesh.handlers.lint import agents as agents_
 from opsmesh.handlers.lint import (
+    approve,
     commands,
     confined,
     expressions,
@@ -65,6 +66,7 @@ def lint(
         result += confined.lint(profile, place, strict=strict)
         result += triggers.lint(profile, place, list(places))
         result += unknown.lint(profile, place)
+        result += approve.lint(profile, place)
         if servers is not None:
             result += servers_.lint(profile, place, servers, strict=strict)
         result += agents_.lint(profile, place, agents, strict=strict)

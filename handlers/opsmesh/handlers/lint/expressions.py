@@ -71,6 +71,21 @@ _EVERY_STEP: Final = {
     "exit_code": kinds.of(int | None),
     "evidence_path": kinds.of(str | None),
 }
+#: What a step that asks has beside its output.
+_APPROVAL: Final = replace(
+    kinds.MAP,
+    fields={
+        "verdict": replace(kinds.TEXT, values=("granted", "denied", "expired")),
+        "by": kinds.TEXT,
+        "answer": kinds.Type(),
+    },
+    lacks="an approval has no {}",
+)
+
+
+def gives(step: Step) -> bool:
+    """Whether everything that the step gives is known: what is read beside it is an error here."""
+    return step.action.key in _OUTPUTS
 
 
 def conditions(profile: Profile) -> Iterator[tuple[Where, str, tuple[str, ...]]]:
@@ -130,8 +145,10 @@ def _placeholders(profile: Profile, places: Places, registry: Registry) -> Itera
             for said in scenes.read(tree, over, names, registry).said:
                 where: Where = ("actions", number, "when")
                 yield _finding(places, where, said, text=step.when, at=said.at)
-        value = source.get(step.action.key)
-        for where, text in texts(value, ("actions", number, step.action.key)):
+        written = [*texts(source.get(step.action.key), ("actions", number, step.action.key))]
+        if step.approve is not None:
+            written.append((_prompt(source, number), step.approve.prompt))
+        for where, text in written:
             for at, inside in placeholders(text):
                 if reference.mentioned(inside):  # no CEL; where it stands was looked at already
                     continue
@@ -141,6 +158,11 @@ def _placeholders(profile: Profile, places: Places, registry: Registry) -> Itera
                 for said in scenes.read(tree, over, names, registry).said:
                     if not (said.message in _OF_REPORTS and where[-2:] == ("collect", "report")):
                         yield _finding(places, where, said, text=text, at=at + said.at)
+
+
+def _prompt(source: Mapping[str, Any], number: int) -> Where:
+    where: Where = ("actions", number, "approve")
+    return (*where, "prompt") if isinstance(source.get("approve"), Mapping) else where
 
 
 def placeholders(text: str) -> Iterator[tuple[int, str]]:
@@ -158,6 +180,8 @@ def _output(step: Step) -> Type:
     own = _OUTPUTS.get(step.action.key)
     if own is None:
         return kinds.MAP
+    if step.approve is not None:
+        own = {**own, "approval": _APPROVAL}
     lacks = f"step {step.id!r} ({step.action.key}) gives no {{}}"
     return replace(kinds.MAP, fields={**own, **_EVERY_STEP}, lacks=lacks)
 

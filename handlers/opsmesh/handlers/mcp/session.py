@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
-from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -35,14 +34,14 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from opsmesh.handlers.errors import CallFailed, InputWanted, Unstartable
-from opsmesh.handlers.mcp import answer, elicit, schema
+from opsmesh.handlers.mcp import answer, checks, elicit
 from opsmesh.handlers.mcp.answer import Answer
 from opsmesh.handlers.mcp.http import http_transport
 from opsmesh.handlers.mcp.program import Program
 from opsmesh.handlers.mcp.stdio import StdioTransport
+from opsmesh.handlers.mcp.tools import Tools
 from opsmesh.handlers.process import minimal_environment
 from opsmesh.router.mcp_servers import McpServer
-from opsmesh.schemas.nearest import did_you_mean
 
 #: Seconds without a call after which a session is closed: a server takes memory.
 IDLE_S: Final = 600.0
@@ -50,13 +49,8 @@ IDLE_S: Final = 600.0
 LOOK_S: Final = 5.0
 #: Seconds for a session to close.
 CLOSE_S: Final = 4.0
-#: Pages, and tools, of a list that are read.
-MAX_PAGES: Final = 50
-MAX_TOOLS: Final = 1000
 #: Requests of a server that are noted in a session.
 MAX_REFUSED: Final = 100
-#: Characters of what a server says in an error.
-MAX_SAID: Final = 300
 #: Requests of ours to which a server asks something of us, and their names for people.
 ASKED: Final = {
     "sampling/createMessage": "sampling",
@@ -64,7 +58,7 @@ ASKED: Final = {
     "roots/list": "roots",
 }
 
-#: Progress of a call: how far, of how much, and what the server says.
+#: How far a call is, of how much, and what the server says.
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 #: The server's state of a call that waited for a person, and the replies by its keys.
 Asked = tuple[str | None, Mapping[str, Mapping[str, Any]]]
@@ -88,8 +82,7 @@ class Session:
         self._owner: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._tools: dict[str, Tool] = {}
-        self._stale = False
+        self._tools = Tools(name, spec.tools)
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -104,6 +97,7 @@ class Session:
         session = cls(name, spec)
         env, headers = await asyncio.to_thread(_filled, spec, fill)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ready.add_done_callback(_heard_of)  # who asked may be gone by then
         # In a context of its own: it is no part of the step that was the first to ask.
         session._owner = asyncio.create_task(
             session._own(ready, env, headers), name=f"mcp session {name}", context=Context()
@@ -138,10 +132,7 @@ class Session:
 
     async def tools(self) -> list[Tool]:
         """The server's tools that its settings allow; read anew when it said they changed."""
-        if self._stale:
-            self._stale = False
-            await self._list()
-        return [tool for tool in self._tools.values() if allowed(self.spec.tools, tool.name)]
+        return await self._tools.all(self._open().list_tools)
 
     async def call(
         self,
@@ -162,20 +153,18 @@ class Session:
         refused = len(self._refused)
         try:
             async with asyncio.timeout(timeout):
-                found = await self._tool(tool)
-                _check_arguments(found, arguments)
+                found = await self._tools.find(tool, self._open().list_tools)
+                checks.arguments(found, arguments)
                 result = await self._send(tool, dict(arguments), progress, ask, asked)
         except TimeoutError:
             self._look()
-            raise CallFailed(
-                "timeout", f"{self._which(tool)} did not answer within {timeout:g} s"
-            ) from None
+            late = f"{self._which(tool)} did not answer within {timeout:g} s"
+            raise CallFailed("timeout", late) from None
         except MCPError as error:
             raise await self._failed(tool, error) from error
         except ValidationError as error:
-            raise CallFailed(
-                "bad_result", f"{self._which(tool)}: its answer breaks the protocol"
-            ) from error
+            broken = f"{self._which(tool)}: its answer breaks the protocol"
+            raise CallFailed("bad_result", broken) from error
         except (ExceptionGroup, OSError, ClosedResourceError, BrokenResourceError) as error:
             raise await self._gone() from error
         except RuntimeError as error:  # more rounds of questions than the SDK goes along with
@@ -188,7 +177,7 @@ class Session:
         self.answered += 1
         took = round((self._used - began) * 1e3, 3)
         given = answer.of(result, duration_ms=took, refused=tuple(self._refused[refused:]))
-        self._check_result(found, given)
+        checks.result(self._which(tool), found, given)
         return given
 
     async def _send(
@@ -203,7 +192,7 @@ class Session:
         state, responses = (None, None) if asked is None else asked
         given: Any = None
         if responses is not None:
-            given = {key: _response(reply) for key, reply in responses.items()}
+            given = {key: ElicitResult(**reply) for key, reply in responses.items()}
         callback: Any = progress
         if not ask:
             return await client.call_tool(
@@ -262,7 +251,7 @@ class Session:
                 client.session.validate_tool_result = _not_by_the_sdk  # type: ignore[method-assign]
                 client.session.dispatch_input_request = self._asked  # type: ignore[assignment, method-assign]
                 self._client = client
-                await self._list()
+                await self._tools.read(client.list_tools)
                 self._used = time.monotonic()
                 ready.set_result(None)
                 log.info("mcp.opened", server=self.name, protocol=client.protocol_version)
@@ -316,77 +305,21 @@ class Session:
             for one in ends:
                 one.cancel()
 
-    async def _list(self) -> None:
-        found: dict[str, Tool] = {}
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await self._open().list_tools(cursor=cursor, cache_mode="refresh")
-            for tool in page.tools:
-                if len(found) < MAX_TOOLS:
-                    found[tool.name] = tool
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        self._tools = found
-
-    async def _tool(self, name: str) -> Tool:
-        if not allowed(self.spec.tools, name):
-            raise CallFailed("unknown_tool", not_allowed(self.name, name))
-        if self._stale or name not in self._tools:  # it need not have said that it has a new one
-            self._stale = False
-            await self._list()
-        if name not in self._tools:
-            near = did_you_mean(name, self._tools)
-            known = near or f"; it has {', '.join(sorted(self._tools)[:20]) or 'none'}"
-            raise CallFailed("unknown_tool", f"server {self.name!r} has no tool {name!r}{known}")
-        return self._tools[name]
-
-    def _check_result(self, tool: Tool, given: Answer) -> None:
-        which = self._which(tool.name)
-        if given.is_error:
-            said = given.text.strip().splitlines()
-            raise CallFailed(
-                "tool_error", f"{which}: {_short(said[0]) if said else 'an error'}", answer=given
-            )
-        if given.size > answer.MAX_STRUCTURED:
-            raise CallFailed(
-                "bad_result",
-                f"{which}: {given.size} bytes of structured content exceed {answer.MAX_STRUCTURED}",
-            )
-        if tool.output_schema is None:
-            return
-        if given.structured is None:
-            raise CallFailed(
-                "bad_result",
-                f"{which}: it promises structured content, and sent none",
-                answer=given,
-            )
-        try:
-            fault = schema.wrong(tool.output_schema, given.structured, what="result")
-        except schema.Unusable as error:
-            raise CallFailed("bad_result", f"{which}: output: {error}", answer=given) from error
-        if fault:
-            raise CallFailed(
-                "bad_result", f"{which}: its answer does not fit its schema: {fault}", answer=given
-            )
-
     async def _failed(self, tool: str, error: MCPError) -> CallFailed:
         if error.code == CONNECTION_CLOSED or not self.alive:
             return await self._gone()
         if error.code == INVALID_REQUEST and "session" in error.message.lower():
             self._closing.set()  # 404: the server has forgotten us; the next call opens anew
-            return CallFailed("dead_server", f"server {self.name!r}: {_short(error.message)}")
-        return CallFailed("tool_error", f"{self._which(tool)}: {_short(error.message)}")
+            return CallFailed("dead_server", f"server {self.name!r}: {checks.short(error.message)}")
+        return CallFailed("tool_error", f"{self._which(tool)}: {checks.short(error.message)}")
 
     async def _gone(self) -> CallFailed:
         """The server is not there any more, or was given up."""
         transport, alone = self._transport, self._under_way == 1
         self._closing.set()
         if transport is None:
-            return CallFailed(
-                "dead_server",
-                f"server {self.name!r} {self._reason or 'cannot be reached any more'}",
-            )
+            why = self._reason or "cannot be reached any more"
+            return CallFailed("dead_server", f"server {self.name!r} {why}")
         # whose answer it was is known when nobody else waited
         kind = "bad_result" if transport.too_large and alone else "dead_server"
         return CallFailed(kind, f"server {self.name!r} {transport.fault or 'was closed'}")
@@ -410,7 +343,7 @@ class Session:
 
     async def _heard(self, message: Any) -> None:
         if isinstance(message, ToolListChangedNotification):
-            self._stale = True
+            self._tools.stale = True
 
     async def _asked(self, context: Any, request: Any) -> Any:
         """What a server asks of us in the middle of a call is refused: there is no model here, no
@@ -443,32 +376,13 @@ class Session:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             return f"breaks the protocol: {error.title} {where}"[:300]
         if isinstance(error, MCPError):
-            return f"does not come up: {_short(error.message)}"
-        return f"cannot be reached: {type(error).__name__}: {_short(str(error))}"
+            return f"does not come up: {checks.short(error.message)}"
+        return f"cannot be reached: {type(error).__name__}: {checks.short(str(error))}"
 
 
-def _short(text: str) -> str:
-    """A stranger's text as a part of an error: one line, cut off."""
-    return " ".join(text[: 2 * MAX_SAID].split())[:MAX_SAID]
-
-
-def allowed(patterns: list[str] | None, tool: str) -> bool:
-    """Whether a server's settings let the tool be called."""
-    return patterns is None or any(fnmatchcase(tool, pattern) for pattern in patterns)
-
-
-def not_allowed(server: str, tool: str) -> str:
-    """Why a tool is not called, and what to do about it."""
-    return f"tool {tool!r} is not among the tools that mcp_servers.{server}.tools allows"
-
-
-def _check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
-    try:
-        fault = schema.wrong(tool.input_schema, dict(arguments), what="argument")
-    except schema.Unusable as error:
-        raise CallFailed("bad_result", f"tool {tool.name!r}: input: {error}") from error
-    if fault:
-        raise CallFailed("bad_arguments", f"tool {tool.name!r}: {fault}")
+def _heard_of(ready: asyncio.Future[None]) -> None:
+    if not ready.cancelled():
+        ready.exception()
 
 
 async def _never(context: Any, params: Any) -> ElicitResult:
@@ -476,16 +390,10 @@ async def _never(context: Any, params: Any) -> ElicitResult:
     return ElicitResult(action="decline")
 
 
-def _response(reply: Mapping[str, Any]) -> ElicitResult:
-    return ElicitResult.model_validate(dict(reply))
-
-
 async def _not_by_the_sdk(name: str, result: Any) -> None:
-    """An answer is checked by `Session._check_result`."""
+    """An answer is checked by `checks.result`."""
 
 
 def _filled(spec: McpServer, fill: Callable[[str], str]) -> tuple[dict[str, str], dict[str, str]]:
-    env, headers = (
-        {name: fill(text) for name, text in values.items()} for values in (spec.env, spec.headers)
-    )
-    return env, headers
+    env = {name: fill(text) for name, text in spec.env.items()}
+    return env, {name: fill(text) for name, text in spec.headers.items()}

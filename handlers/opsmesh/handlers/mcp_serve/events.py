@@ -131,13 +131,14 @@ class EventTools:
         host: Annotated[str | None, Field(description="only this host's")] = None,
         since: Annotated[str, Field(description="an age (10m, 2h, 7d) or a time")] = "1h",
         until: Annotated[str | None, Field(description="the same; now unless given")] = None,
+        # no None: the SDK reads JSON out of what may be something else than text
         text: Annotated[
-            str | None, Field(max_length=MAX_FILTER, description="stands in it, in any case")
-        ] = None,
+            str, Field(max_length=MAX_FILTER, description="stands in it, in any case")
+        ] = "",
         where: Annotated[
-            str | None,
+            str,
             Field(max_length=MAX_FILTER, description="CEL, like event.payload.unit == 'a.service'"),
-        ] = None,
+        ] = "",
         limit: Annotated[int, Field(ge=1, le=MOST)] = USUAL,
         before_seq: Annotated[int | None, Field(ge=1, description="older than this one")] = None,
     ) -> Annotated[CallToolResult, Marked[Search]]:
@@ -228,9 +229,7 @@ class EventTools:
 class _Wanted:
     """What a search keeps."""
 
-    def __init__(
-        self, topics: list[str], text: str | None, where: str | None, registry: Registry
-    ) -> None:
+    def __init__(self, topics: list[str], text: str, where: str, registry: Registry) -> None:
         self._topics = tuple(topics)
         self._text = text.lower() if text else None
         self._where = _condition(where) if where else None

@@ -41,8 +41,9 @@ SHOWN: Final = 20
 BACKTEST_S: Final = 300.0
 NEWS_S: Final = 0.25
 
+#: No None: the SDK reads JSON out of what may be something else than text.
 Text = Annotated[
-    str | None,
+    str,
     Field(max_length=MAX_FILE, description="a whole profile file in YAML, with its `profiles:`"),
 ]
 
@@ -137,7 +138,7 @@ class ProfileTools:
         return answer(await asyncio.to_thread(_listed))
 
     async def validate_profile(
-        self, ctx: Context, text: Annotated[str, Field(max_length=MAX_FILE)]
+        self, ctx: Context, text: Text
     ) -> Annotated[CallToolResult, Marked[Validation]]:
         """Check a profile file's whole text before anybody puts it into force: form, fields and
         types, topics, loops, programs."""
@@ -172,7 +173,7 @@ class ProfileTools:
         self,
         ctx: Context,
         profile: Annotated[str | None, Field(max_length=128, description="one in force")] = None,
-        text: Text = None,
+        text: Text = "",
         since: Annotated[str, Field(description="an age (12h, 7d) or a time")] = "24h",
         until: Annotated[str | None, Field(description="the same; now unless given")] = None,
     ) -> Annotated[CallToolResult, Marked[Backtest]]:
@@ -184,6 +185,7 @@ class ProfileTools:
             raise Refused("since is not before until")
         after, before = await asyncio.to_thread(_versions, profile, text)
         chosen = [*after.values(), *before.values()]
+        await ctx.report_progress(0, None, "reading past events")
         async with self._archive(chosen, since_us, until_us) as (source, folder):
             result = await _decided(ctx, folder, chosen, since_us, until_us, self._mesh)
         news, olds = result.profiles[: len(after)], result.profiles[len(after) :]
@@ -304,16 +306,14 @@ def _listed() -> Profiles:
     )
 
 
-def _versions(
-    profile: str | None, text: str | None
-) -> tuple[dict[str, Profile], dict[str, Profile]]:
+def _versions(profile: str | None, text: str) -> tuple[dict[str, Profile], dict[str, Profile]]:
     """What is tested, and the versions in force of a text's profiles."""
-    if (profile is None) == (text is None):
+    if (profile is None) == (not text):
         raise Refused("give a profile's name or a file's text", hint="list_profiles shows names")
     current = load_profiles(Path(paths.config_dir()))
     if profile is not None:
         return {profile: _of(current, profile)}, {}
-    with _written(text or "") as file:
+    with _written(text) as file:
         found = load_file(file)
     if found.errors:
         raise Refused(str(found.errors[0]), hint="validate_profile tells all that is wrong")

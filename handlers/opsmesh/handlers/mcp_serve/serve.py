@@ -68,8 +68,8 @@ def token(address: Address, which: str) -> str | None:
             raise Refused(f"--no-auth is for this machine alone, and not for {address.host}")
         if address.token_file is None:
             raise Refused(
-                f"{address.host} is reached from elsewhere, and there is no --token",
-                hint=f"--token FILE, a file of mode 0600; {door.default_file(which)} is for this "
+                f"{address.host} is reached from elsewhere, and there is no --token-file",
+                hint=f"--token-file FILE, of mode 0600; {door.default_file(which)} is for this "
                 "machine",
             )
         if address.host in ANY and not address.names:

@@ -7,6 +7,8 @@ whoever comes next does what is left, and tells nothing twice.
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -27,10 +29,23 @@ CLOCKS_US: Final = 3600 * 1_000_000
 #: For so long the broker surely knows the id of an event, and stores it once (its window is twice
 #: that: `topology`).
 BROKER_KNOWS_US: Final = 60 * 1_000_000
+#: Looks go back to the beginning of a day, and hold for so many seconds: what was told meanwhile
+#: the broker knows.
+DAY_US: Final = 86400 * 1_000_000
+LOOK_S: Final = 10.0
 #: Seconds between looks for questions that lead to nothing.
 SWEEP_S: Final = 3600.0
 
 log = structlog.get_logger()
+
+
+@dataclass
+class Look:
+    """What was told under a subject from some time on; `until` is when it counts no more."""
+
+    since_us: int
+    until: float
+    ids: set[str] = field(default_factory=set)
 
 
 class Asker:
@@ -38,6 +53,8 @@ class Asker:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._looking = asyncio.Lock()
+        self._looks: dict[str, Look] = {}
 
     async def ask(self, job: Job, paused: Paused) -> None:
         """Put a step's question: into the index, into the ledger, and before people."""
@@ -60,7 +77,7 @@ class Asker:
         if asked.reply is None:
             asked = asking.end(step, Replied(verdict="expired", at_us=now_us))
             await job.held.save(now_us)
-        await self._tell_end(run, step, asked, cause)
+        await self._tell_end(run, step, asked, cause, told=job.told)
         log.info("step.answered", profile=run.profile, step=step.id, how=asking.why(asked))
         return True
 
@@ -79,10 +96,14 @@ class Asker:
         job.told = asked.id
 
     async def _tell_end(
-        self, run: Run, step: StepRecord, asked: Asked, cause: Event | None
+        self, run: Run, step: StepRecord, asked: Asked, cause: Event | None, *, told: str = ""
     ) -> None:
-        """Tell how a question ended; only then it is open no more for those who look for it."""
+        """Tell how a question ended; only then it is open no more for those who look for it.
+        `told` is one of which people know for sure: who is killed before that may be answered all
+        the same, for the question is in the ledger."""
         if cause is not None and asked.reply is not None:
+            if told != asked.id:
+                await self._tell_once(results.asked(run, step, asked, cause), asked.asked_us)
             event = results.decided(run, step, asked, cause)
             await self._tell_once(event, asked.reply.at_us)
         await self._services.index.end(asked.id, run.key)
@@ -90,15 +111,26 @@ class Asker:
     async def _tell_once(self, event: Event, since_us: int) -> None:
         """Publish what may have been told before, by somebody who was killed since."""
         if times.now_us() - since_us > BROKER_KNOWS_US:
-            subjects = [subject(event.host, event.topic)]
-            since_us = max(0, since_us - CLOCKS_US)
-            client = self._services.client
-            async for msg in scan(
-                client, EVENTS, subjects=subjects, since_us=since_us, headers_only=True
-            ):
-                if (msg.headers or {}).get("Nats-Msg-Id") == event.id:
-                    return
+            known = await self._told(subject(event.host, event.topic), since_us - CLOCKS_US)
+            if event.id in known:
+                return
         await self._services.publish(event)
+
+    async def _told(self, name: str, since_us: int) -> set[str]:
+        """Ids of the events under a subject. A thousand runs that wait are taken up at the same
+        moment: one look is for all of them."""
+        since_us = max(0, since_us // DAY_US * DAY_US)
+        async with self._looking:
+            look = self._looks.get(name)
+            if look is None or look.since_us > since_us or look.until < time.monotonic():
+                look = Look(since_us, time.monotonic() + LOOK_S)
+                client = self._services.client
+                async for msg in scan(
+                    client, EVENTS, subjects=[name], since_us=since_us, headers_only=True
+                ):
+                    look.ids.add((msg.headers or {}).get("Nats-Msg-Id", ""))
+                self._looks[name] = look
+            return look.ids
 
     async def clear(self, question_id: str, run_key: str) -> None:
         """End a question that leads to nothing: whoever put it was killed before the ledger had
@@ -135,4 +167,4 @@ class Asker:
         """Tell how the question of a run ended that has ended itself."""
         if step is not None:
             cause = job.events[-1].event if job.events else None
-            await self._tell_end(job.held.run, step, step.asked[-1], cause)
+            await self._tell_end(job.held.run, step, step.asked[-1], cause, told=job.told)

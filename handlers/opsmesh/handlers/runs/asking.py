@@ -16,13 +16,13 @@ import secrets
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
 
 from opsmesh.handlers import jsonschemas
-from opsmesh.handlers.actions.contract import Question, Reply
+from opsmesh.handlers.actions.contract import Otherwise, Question, Reply
 from opsmesh.handlers.desktop.text import clean
 from opsmesh.handlers.profiles.spec import ApproveSpec
 from opsmesh.handlers.runs.ledger import Asked, Replied, Run, StepRecord
@@ -45,6 +45,13 @@ MAX_EXPIRES_S: Final = 366 * 86400.0
 
 #: What becomes of a step that has asked.
 Outcome = Literal["run", "skip", "fail"]
+
+#: What a refusal means, for people.
+REFUSED: Final[dict[Otherwise, str]] = {
+    "skip": "the step is skipped",
+    "run": "the step is skipped",
+    "fail": "the run is given up",
+}
 
 log = structlog.get_logger()
 
@@ -115,10 +122,10 @@ def checked(question: Question, record: StepRecord, redactor: Redactor, *, place
         raise ValueError(f"{question.name[:MAX_NAME]!r} is no name of a question")
     if question.expires_s is not None and not 0 < question.expires_s <= MAX_EXPIRES_S:
         raise ValueError(f"a question cannot expire after {question.expires_s} s")
-    schema = None if question.schema is None else dict(question.schema)
-    if schema is not None:
-        schema, _ = redactor.redact(schema, context=place)
-        jsonschemas.check(schema)
+    schema: dict[str, Any] | None = None
+    if question.schema is not None:
+        jsonschemas.check(question.schema)
+        schema, _ = redactor.redact(dict(question.schema), context=place)
     prompt = redactor.text(clean(question.prompt), context=place, path="$.prompt")
     return replace(question, prompt=prompt, schema=schema)
 

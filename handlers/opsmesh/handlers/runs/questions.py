@@ -144,7 +144,7 @@ class Desk:
                 comment=given.reason,
             )
         except approvals.ApprovalError as error:
-            return {"ok": False, "id": given.run, "error": str(error)}
+            return {"ok": False, "id": given.run[:MAX_BY], "error": str(error)}
         return {"ok": True, "id": given.run, "answer": given.choice, "new": done.new}
 
 

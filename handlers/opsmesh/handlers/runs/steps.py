@@ -214,8 +214,8 @@ async def _run(
         try:
             question = asking.checked(ask.question, record, around.redactor, place=ctx.place)
         except ValueError as error:
-            said = f"its question cannot be put: {error}"
-            result = StepResult(ok=False, output={}, error=said, retryable=False)
+            why = f"its question cannot be put: {error}"
+            result = StepResult(ok=False, output={}, error=why, retryable=False)
         else:
             record.duration_ms = round((time.monotonic() - began) * 1e3, 3)
             return Paused(record=record, question=question)

@@ -61,13 +61,17 @@ def shown(confinement: Confinement) -> Shown:
 
 
 def _checked(text: str, key: str) -> Path:
-    asked = Path(text).expanduser()
+    try:
+        asked = Path(text).expanduser()
+    except RuntimeError as error:  # ~ of a user that there is not
+        raise Unstartable((), f"{key}: {text!r}: {error}") from None
     if not asked.is_absolute():
         raise Unstartable((), f"{key}: {text!r} is not an absolute path")
     try:
         path = asked.resolve(strict=True)
-    except OSError as error:
-        raise Unstartable((), f"{key}: {text!r}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Unstartable((), f"{key}: {text!r}: {reason}") from None
     if str(path) in _SYSTEM or Path.home().resolve().is_relative_to(path):
         raise Unstartable((), f"{key}: {text!r} is too much: no sandbox would be left")
     for own in _own():

@@ -61,7 +61,8 @@ Row {
             }
 
             Repeater {
-                model: one.modelData.choices
+                // a button gives no value: `opsmesh approve` does
+                model: one.modelData.schema ? one.modelData.choices.filter(choice => choice !== "approve") : one.modelData.choices
 
                 Rectangle {
                     id: button

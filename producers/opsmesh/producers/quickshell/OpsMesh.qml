@@ -18,7 +18,8 @@ Singleton {
     // What became of the last event, run or answer: {ok, id, …}, or {ok: false, error}. A run is
     // told twice: when it was started, and with its `state` when it has ended.
     property var lastResult: null
-    // What waits for a person: [{id, kind, profile, prompt, choices, since, expires}].
+    // What waits for a person: [{id, kind, profile, prompt, choices, since, expires, schema,
+    // otherwise, may_answer}]; kind is run or approval.
     property var pendingApprovals: []
     // Events that were given up: no room in the queue, or none in the agent's spool.
     property int dropped: 0
@@ -67,10 +68,21 @@ Singleton {
         return id;
     }
 
-    // Answer one of `pendingApprovals`.
-    function answer(id, choice, reason) {
-        const given = { run: _text(id), choice: _text(choice), by: "quickshell" };
+    // Answer one of `pendingApprovals` with one of its choices. An approval that has a schema takes
+    // the value with it; the agent says who its user is.
+    function answer(id, choice, reason, value) {
+        const given = { run: _text(id), choice: _text(choice), via: "quickshell" };
+        if (value !== undefined && value !== null)
+            given.answer = value;
         return _ask({ _answer: _with(given, { reason: reason }) }, { id: _text(id), answer: _text(choice) });
+    }
+
+    function approve(id, comment, value) {
+        return answer(id, "approve", comment, value);
+    }
+
+    function deny(id, comment) {
+        return answer(id, "deny", comment);
     }
 
     // ---------------------------------------------------------------- events to the agent

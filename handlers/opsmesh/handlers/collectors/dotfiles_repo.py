@@ -59,7 +59,10 @@ async def find(request: Request, source: str) -> Repo:
     if tool not in TOOLS:
         raise Unavailable(f"{str(tool)[:40]!r} is not one of {', '.join(TOOLS)}")
     if source:
-        root = Path(source).expanduser()
+        try:
+            root = Path(source).expanduser()
+        except RuntimeError as error:  # ~ of a user that there is not
+            raise Unavailable(f"the source {source[:80]!r}: {error}") from None
         if not root.is_absolute():
             raise Unavailable(f"the source {source!r} is not an absolute path")
         repo = Repo(request=request, tool=tool, root=root)

@@ -16,10 +16,10 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field
 
 from opsmesh.handlers.actions.spec import Spec, Text
+from opsmesh.handlers.collectors import failing_tests
 from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable
 from opsmesh.handlers.collectors.files import read_end
 from opsmesh.handlers.collectors.git import COMMIT, COMMITS, DIFF, Git
-from opsmesh.handlers.shipped import failing_tests
 
 #: The plug-in's records below pytest's cache (pytest_opsmesh.py).
 SESSION: Final = "v/opsmesh/session"

@@ -15,13 +15,14 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field
 
+from opsmesh.handlers.actions.arguments import Arguments
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.environment import step_environment, write_event
 from opsmesh.handlers.actions.spec import Argv, Spec, Text
+from opsmesh.handlers.collectors import dotfiles_repo
 from opsmesh.handlers.collectors.contract import Request, Unavailable
+from opsmesh.handlers.collectors.dotfiles_repo import Repo, first_line
 from opsmesh.handlers.errors import HandlersError, Unstartable
-from opsmesh.handlers.shipped import dotfiles_repo
-from opsmesh.handlers.shipped.dotfiles_repo import Repo, first_line
 
 #: Seconds that one program may take.
 PROGRAM_S: Final = 60.0
@@ -85,7 +86,7 @@ class RollbackConfig:
         if repo.tool == "chezmoi":
             await _must(repo, ["chezmoi", "verify", "--no-tty"])
         for argv in self._spec.checks:
-            await _must(repo, [repo.request.render(part) for part in argv])
+            await _must(repo, Arguments(argv).render(repo.request.ctx.variables))
 
 
 async def _nothing_in_the_way(repo: Repo, good: str) -> None:

@@ -14,9 +14,9 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field
 
 from opsmesh.handlers.actions.spec import Spec, Text
+from opsmesh.handlers.collectors import failing_tests
 from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable, said
 from opsmesh.handlers.errors import Unstartable
-from opsmesh.handlers.shipped import failing_tests
 
 #: Where a project keeps its interpreter.
 VENVS: Final = (".venv", "venv", "env")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from opsmesh.handlers.actions.spec import Spec, Text
+from opsmesh.handlers.collectors import dotfiles_repo
 from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable
 from opsmesh.handlers.collectors.git import COMMIT, COMMITS, DIFF
-from opsmesh.handlers.shipped import dotfiles_repo
 
 
 class ConfigChangesSpec(Spec):

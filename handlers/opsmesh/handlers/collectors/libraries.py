@@ -15,9 +15,9 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field
 
 from opsmesh.handlers.actions.spec import Spec, Text
+from opsmesh.handlers.collectors import elf, package_files
 from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable
-from opsmesh.handlers.shipped import elf, package_files
-from opsmesh.handlers.shipped.elf import Elf
+from opsmesh.handlers.collectors.elf import Elf
 
 #: Where programs lie that other packages bring.
 ALSO: Final = ("/usr/bin", "/usr/sbin")
