@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import structlog
@@ -54,40 +53,21 @@ from a2a.utils.task import (
     validate_history_length,
     validate_page_size,
 )
-from nats.aio.client import Client
 
 from opsmesh.handlers.a2a_serve import answering, incoming, news, push, standing
-from opsmesh.handlers.a2a_serve.exposed import Exposed
-from opsmesh.handlers.a2a_serve.push import Herald
-from opsmesh.handlers.a2a_serve.records import PushTo, Record, Records
+from opsmesh.handlers.a2a_serve.mesh import Mesh
+from opsmesh.handlers.a2a_serve.records import PushTo, Record
 from opsmesh.handlers.runs import approvals, cancelling
-from opsmesh.handlers.runs.ledger import Ledger, Run
+from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router import trigger
 from opsmesh.router.settings_a2a import A2aServe
 from opsmesh.schemas import ids, times
-from opsmesh.schemas.envelope import Event, encode
-from opsmesh.schemas.redact import Redactor
+from opsmesh.schemas.envelope import encode
 
 #: Seconds in which a caller may send `per_minute` messages.
 MINUTE: Final = 60.0
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mesh:
-    """What is behind the requests. `hindrance` says why a profile cannot be run now, "" if it can;
-    `publish` stores an event."""
-
-    client: Client
-    ledger: Ledger
-    records: Records
-    exposed: Exposed
-    herald: Herald
-    redactor: Redactor
-    host: str
-    publish: Callable[[Event], Awaitable[None]]
-    hindrance: Callable[[str], Awaitable[str]]
 
 
 class Requests(RequestHandler):

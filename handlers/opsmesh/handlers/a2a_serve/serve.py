@@ -29,9 +29,10 @@ from opsmesh.handlers.a2a.agents import Fills
 from opsmesh.handlers.a2a_serve import exposed
 from opsmesh.handlers.a2a_serve.door import Door
 from opsmesh.handlers.a2a_serve.exposed import Exposed
+from opsmesh.handlers.a2a_serve.mesh import Mesh
 from opsmesh.handlers.a2a_serve.push import Herald
 from opsmesh.handlers.a2a_serve.records import Records
-from opsmesh.handlers.a2a_serve.requests import Mesh, Requests
+from opsmesh.handlers.a2a_serve.requests import Requests
 from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.router import connection, paths, redaction, topology
