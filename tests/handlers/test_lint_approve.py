@@ -73,7 +73,7 @@ profiles:
   p:
     on: service.start.failed
     actions:
-      - {id: first, mcp: {server: s, tool: t}}
+      - {id: first, notify: {title: failed}}
       - command: [echo, "${{ steps.first.approval.verdict }}"]
 """
     found = said(tmp_path, text, load_registry())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.conftest import mesh_client, run
 
-from opsmesh.router.pull import delivery
+from opsmesh.router.pull import Pull, delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.topology import EVENTS
@@ -60,3 +61,24 @@ def test_scan_leaves_no_consumer_behind(nats_server: EmbeddedServer) -> None:
             assert await js.consumers_info(EVENTS) == []
 
     run(body())
+
+
+def test_what_goes_meanwhile_is_not_waited_for(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is counted, and is gone before it is read: the scan ends."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            last = (await js.publish("evt.h.a.b", b"x")).seq
+            start = Pull.start
+
+            async def late(self: Pull) -> None:
+                await js.delete_msg(EVENTS, last)
+                await start(self)
+
+            monkeypatch.setattr(Pull, "start", late)
+            assert [m async for m in scan(client, EVENTS)] == []
+
+    run(body(), timeout=10)

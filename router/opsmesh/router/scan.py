@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from opsmesh.router.errors import BrokerUnavailable
@@ -17,6 +18,9 @@ from opsmesh.router.wire import Received
 
 #: Messages under way from the broker at most.
 BATCH = 1024
+#: Seconds without a message after which the broker is asked whether there is another one: what was
+#: replaced between its count and now never arrives, and may have been the last.
+QUIET = 0.5
 
 
 async def scan(
@@ -68,8 +72,15 @@ async def scan(
     )
     await pull.start()
     try:
+        received = 0
         while True:
-            msg = await queue.get()
+            try:
+                msg = queue.get_nowait() if queue.qsize() else await _next(queue, follow=follow)
+            except TimeoutError:
+                if queue.empty() and await _at_end(js, stream, info.name, received):
+                    return
+                continue
+            received += 1
             if isinstance(msg, str):
                 raise BrokerUnavailable(str(client.connected_url or ""), msg)
             pull.done(1)
@@ -84,3 +95,18 @@ async def scan(
         with contextlib.suppress(NatsError, OSError):
             await pull.stop()
             await js.delete_consumer(stream, info.name)
+
+
+async def _at_end(js: JetStreamContext, stream: str, consumer: str, received: int) -> bool:
+    """Whether everything that the broker has for this reader was received."""
+    try:
+        info = await js.consumer_info(stream, consumer)
+    except (NatsError, OSError, TimeoutError):  # away: the reader hears of it by itself
+        return False
+    sent = info.delivered.consumer_seq if info.delivered is not None else 0
+    return not info.num_pending and sent <= received
+
+
+async def _next(queue: asyncio.Queue[Received | str], *, follow: bool) -> Received | str:
+    async with asyncio.timeout(None if follow else QUIET):
+        return await queue.get()
