@@ -16,6 +16,7 @@ from tests.handlers.test_approvals import asked, ended
 from typer.testing import Result
 
 from opsmesh.cli import health
+from opsmesh.cli.approvals import complete
 from opsmesh.handlers.runs.approvals import Open
 from opsmesh.router import user
 from opsmesh.router.server import EmbeddedServer
@@ -147,3 +148,22 @@ def test_status_counts_them(nats_server: EmbeddedServer, tmp_path: Path) -> None
             assert [active.runs.waiting for active in m.server._active.values()] == [[]]
 
     run(body())
+
+
+def test_completed(nats_server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell completes the ids of what waits."""
+
+    async def body() -> None:
+        async with waiting() as (_, one):
+            found = await asyncio.to_thread(lambda: list(complete(one.asked.id[:4])))
+            assert found == [(one.asked.id, "restart: Restart it?")]
+
+    run(body())
+
+
+def test_nothing_is_completed_without_a_mesh(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no error stands in the line that somebody types."""
+    assert list(complete("0")) == []
+    assert capsys.readouterr() == ("", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -15,6 +17,8 @@ from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.runs import approvals, asking
 from opsmesh.handlers.runs.approvals import Answered, Open, Verdict
+from opsmesh.router.connection import AWAY
+from opsmesh.router.errors import RouterError
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 
@@ -22,8 +26,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def complete(incomplete: str) -> Iterator[tuple[str, str]]:
-    """Ids of what waits, for a shell."""
-    for one in with_client(_waiting):
+    """Ids of what waits, for a shell; nothing while the mesh is away."""
+    found: list[Open] = []
+    # a prompt that is being typed is no place for an error
+    with (
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.suppress(typer.Exit, *AWAY, RouterError),
+    ):
+        found = with_client(_waiting)
+    for one in found:
         if one.asked.id.startswith(incomplete):
             yield one.asked.id, f"{one.run.profile}: {one.asked.prompt}"
 
