@@ -32,7 +32,8 @@ agent.session.started agent.command.executed agent.turn.completed agent.approval
 agent.error
 automation.run.succeeded automation.run.failed automation.run.deadlettered
 automation.approval.requested automation.approval.granted automation.approval.denied
-automation.approval.expired automation.approval.refused automation.approval.withdrawn automation.feedback.recorded
+automation.approval.expired automation.approval.refused automation.approval.withdrawn
+automation.feedback.recorded
 mesh.gap.detected mesh.gap.filled
 mesh.component.started mesh.component.stopped mesh.component.failed
 shell.command.failed automation.deadletter.redriven automation.deadletter.dropped
