@@ -16,6 +16,9 @@ from tests.handlers.a2a_peers import Peer, configure, peer
 from opsmesh.router import logs, paths
 from opsmesh.router.settings import Settings
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("cli_a2a")
+
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:

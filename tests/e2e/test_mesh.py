@@ -16,6 +16,10 @@ import pytest
 
 from tests.producers import journals
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("mesh")
+
+
 PROFILES = """
 profiles:
   first-aid:

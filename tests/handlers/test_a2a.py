@@ -23,6 +23,10 @@ from opsmesh.handlers.errors import Ask, SecretMissing
 from opsmesh.schemas.envelope import Event, decode, encode
 from opsmesh.schemas.registry import load_registry
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("a2a")
+
+
 Context = Callable[..., StepContext]
 
 

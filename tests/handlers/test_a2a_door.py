@@ -34,6 +34,10 @@ from opsmesh.handlers.a2a import agents
 from opsmesh.handlers.a2a_serve.serve import Refused, is_loopback, tokens
 from opsmesh.router.settings_a2a import A2aServe
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("a2a_door")
+
+
 #: Made here, so that no scanner takes them for somebody's.
 TOKENS = {name: f"{name}-" + "s3cret" * 4 for name in ("planner", "checker")}
 

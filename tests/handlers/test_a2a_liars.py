@@ -18,6 +18,10 @@ from opsmesh.handlers.actions.a2a import A2a
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.schemas.envelope import Event
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("a2a_liars")
+
+
 Context = Callable[..., StepContext]
 
 

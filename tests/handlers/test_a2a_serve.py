@@ -40,6 +40,10 @@ from tests.handlers.a2a_served import (
 
 from opsmesh.handlers.runs.ledger import Ledger
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("a2a_serve")
+
+
 COMPLETED, CANCELED = TaskState.TASK_STATE_COMPLETED, TaskState.TASK_STATE_CANCELED
 
 

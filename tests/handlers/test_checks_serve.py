@@ -24,6 +24,10 @@ from opsmesh.handlers.sandbox import host
 from opsmesh.router import paths
 from opsmesh.router.settings import Settings
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("checks_serve")
+
+
 TESTS = """
 import os, socket, pytest
 from pathlib import Path

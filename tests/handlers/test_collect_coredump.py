@@ -19,6 +19,10 @@ from opsmesh.handlers.collectors.coredump import MESSAGE_ID
 from opsmesh.handlers.evidence import zst
 from opsmesh.schemas.envelope import Event
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("coredump")
+
+
 EXE = str(Path("/usr/bin/sleep").resolve())
 
 

@@ -31,7 +31,7 @@ from opsmesh.schemas.envelope import Event
 
 Context = Callable[..., StepContext]
 PEER = Path(__file__).with_name("mcp_http_peer.py")
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.xdist_group("mcp_http")]
 
 
 class Peer:

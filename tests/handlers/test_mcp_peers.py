@@ -19,7 +19,7 @@ from opsmesh.handlers.errors import CallFailed
 from opsmesh.handlers.mcp.session import Session
 from opsmesh.router.mcp_servers import McpServer
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.xdist_group("mcp_peers")]
 
 EVERYTHING: Final = "@modelcontextprotocol/server-everything"
 VERSION: Final = "2026.8.31"

@@ -36,6 +36,10 @@ from opsmesh.handlers.mcp_serve.serve import Address, token
 from opsmesh.handlers.runs import approvals
 from opsmesh.router import paths
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("mcp_serve")
+
+
 #: A protocol in which the server asks with a request of its own.
 HANDSHAKE = "legacy"
 

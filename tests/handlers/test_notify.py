@@ -27,6 +27,10 @@ from opsmesh.handlers.desktop.rates import Said
 from opsmesh.handlers.profiles.profile import Step
 from opsmesh.schemas.envelope import Event
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("notify")
+
+
 Context = Callable[..., StepContext]
 
 

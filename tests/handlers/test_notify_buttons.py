@@ -19,6 +19,10 @@ from opsmesh.handlers.runs import approvals
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.user import name as user
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("notify_buttons")
+
+
 ASKS = """
 profiles:
   restart:

@@ -24,6 +24,10 @@ from opsmesh.handlers.sandbox import host, prepare, systemd, units
 from opsmesh.handlers.sandbox.confinement import Confinement
 from opsmesh.handlers.sandbox.prepare import Step, prepared
 
+#: One process, and one set of what they share.
+pytestmark = pytest.mark.xdist_group("sandbox_systemd")
+
+
 Context = Callable[..., StepContext]
 
 #: Root's home.
