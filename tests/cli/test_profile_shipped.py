@@ -86,3 +86,16 @@ def test_unknown_and_taken(cli: Cli, copy: Path) -> None:
     taken = cli("profile", "enable", "--shipped", NAME)
     assert (taken.exit_code, "defines crash-incident already" in taken.stderr) == (1, True)
     assert not copy.exists()
+
+
+def test_doctor_names_what_fits(cli: Cli) -> None:
+    """What has all it needs here and is not enabled is named once, and is nothing wrong."""
+
+    def told() -> str:
+        found = {one["check"]: one for one in json.loads(cli("doctor", "--json").stdout)}
+        assert found["shipped profiles"]["ok"] is None
+        return str(found["shipped profiles"]["detail"])
+
+    assert "package-check" in told()
+    cli("profile", "enable", "--shipped", "package-check")
+    assert "package-check" not in told()

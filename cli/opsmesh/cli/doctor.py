@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,7 @@ def doctor(
     """
     found = list(checks.machine())
     found += checks.guard(desktop_check.NAME, desktop_check.desktop)
+    found += checks.guard("shipped profiles", _shipped)
     if not config.mistakes():
         settings = Settings()
         found += checks.guard("producers", lambda: wired_checks.producers(settings))
@@ -68,6 +70,16 @@ def doctor(
     else:
         _print(found)
     raise typer.Exit(output.FAILED if any(check.ok is False for check in found) else 0)
+
+
+def _shipped() -> Iterator[Check]:
+    """Profiles that come with opsmesh, fit this machine, and are not in force: no fault."""
+    from opsmesh.cli.profiles import shipped
+
+    if names := shipped.not_enabled():
+        detail = f"not enabled: {', '.join(names)}"
+        fix = "opsmesh profile enable --shipped PROFILE"
+        yield Check(check="shipped profiles", ok=None, detail=detail, fix=fix)
 
 
 def _print(found: list[Check]) -> None:
