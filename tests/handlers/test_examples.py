@@ -49,7 +49,8 @@ def test_all_are_listed() -> None:
 
 
 def test_on_save_for_real(nats_server: EmbeddedServer, tmp_path: Path) -> None:
-    """A file with a fault is saved: the linter says so, the tests wait, and the person is told."""
+    """A file with a fault is saved: the linter says so, the tests are not run, and a notice is
+    tried, which fails where there is no desktop."""
     (tmp_path / "cart.py").write_text("import os\n")
     text = (FOLDER / "on-save.yaml").read_text().replace("window: 1s", "window: 50ms")
 
@@ -67,7 +68,10 @@ def test_on_save_for_real(nats_server: EmbeddedServer, tmp_path: Path) -> None:
             assert "F401" in lint_step.output["stdout"], (done, lint_step)
             assert tests_step is not None
             assert tests_step.state == "skipped"
-            assert ran.step("tell") is not None
+            tell = ran.step("tell")
+            assert tell is not None
+            assert tell.state == "failed"
+            assert "desktop" in (tell.error or "")
 
     run(body())
 
@@ -82,7 +86,11 @@ def test_file_audit_for_real(nats_server: EmbeddedServer, tmp_path: Path) -> Non
                 await m.publish("file.op.delete", payload={"paths": [f"/tmp/{number}"]})
             [done] = await m.wait("automation.run.succeeded")
             assert done.evidence_path is not None
-            report = Path(done.evidence_path, "report.md").read_text()
-            assert report.startswith("# 3 file operations on ")
+            folder = Path(done.evidence_path)
+            assert (folder / "report.md").read_text().startswith("# 3 file operations on ")
+            lines = [json.loads(line) for line in (folder / "operations.jsonl").open()]
+            deleted = {one["payload"]["paths"][0] for one in lines}
+            # the event itself is in the bundle's event.json
+            assert deleted == {"/tmp/0", "/tmp/1"}
 
     run(body())
