@@ -58,6 +58,10 @@ ALONE = {
 }
 
 
+#: Figures that take longest, also with the smallest amounts.
+LONG = {"mcp", "idle", "sink", "replay", "backtest", "shell_prompt"}
+
+
 def command(*arguments: str) -> list[str]:
     """`bench/run.py` with these arguments."""
     return [sys.executable, str(TOP / "bench" / "run.py"), *arguments]
@@ -82,7 +86,7 @@ def measure(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "mcp" else ()) for name in FIGURES],
+    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in FIGURES],
 )
 def test_figure(tmp_path: Path, name: str) -> None:
     """The figure gives a number for each round, beside nats-py's where there is one, in table and

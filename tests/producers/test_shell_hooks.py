@@ -124,14 +124,16 @@ def test_an_interrupt_is_130_and_a_syntax_error_is_silent(home: Path, shell: str
             return "\nagain" in pane.screen()
 
         until(listens)
+        # of a line that was typed too early a part may have been run, and have failed
+        before = len(written(folder))
         pane.type("sh -c 'echo sta\"\"rted; sleep 30'")
         pane.shows("\nstarted")
         pane.press("C-c")
-        until(lambda: len(written(folder)) == 1)
+        until(lambda: len(written(folder)) == before + 1)
         if shell != "fish":  # fish does not leave a line that it cannot parse
             pane.type("fi")
         pane.type(LAST)
-        assert [line["exit"] for line in told(folder)] == [130]
+        assert [line["exit"] for line in told(folder)][before:] == [130]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
