@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from opsmesh.router import connection, paths, server, topology
+from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 
 # A shell starts what it puts into the background with SIGINT ignored, and every child inherits it:
@@ -54,9 +55,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def nats_server(home: Path) -> Iterator[server.EmbeddedServer]:
     """A running nats-server of this test's own, prepared in its state folder."""
-    broker = server.prepare(home / "state" / "opsmesh", name="test")
-    running = server.EmbeddedServer(broker)
-    running.start()
+    for left in (2, 1, 0):
+        running = server.EmbeddedServer(server.prepare(home / "state" / "opsmesh", name="test"))
+        try:
+            running.start()
+            break
+        except BrokerUnavailable:  # a port that was free was taken by another test's server
+            if not left:
+                raise
     yield running
     running.stop()
 
