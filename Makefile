@@ -3,11 +3,12 @@
 # Paths are relative on purpose: make splits words at spaces, and a checkout's folder may hold one.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status demo test test-all lint format bench docs clean
+.PHONY: help up extras down status demo test test-all lint format bench docs clean
 
 BIN := .venv/bin
 # what the tests and checks need: a name, because `call` would take a comma for its own
-CHECKED := .[dev,a2a,keyring,mcp,notify,query]
+EXTRAS := a2a,keyring,mcp,notify,query
+CHECKED := .[dev,$(EXTRAS)]
 UV ?= uv
 #: One interpreter instead of the search: `make PYTHON=/opt/python3.12/bin/python3 test`
 PYTHON ?=
@@ -25,6 +26,9 @@ up: .venv/.runtime ## install what is missing and start the mesh in the backgrou
 	@$(BIN)/opsmesh up --detach
 	@case ":$$PATH:" in *":$$PWD/$(BIN):"*) ;; *) \
 	    printf '\nTo have opsmesh on your PATH:\n  export PATH="%s:$$PATH"\n' "$$PWD/$(BIN)" ;; esac
+
+extras: .venv/.runtime ## install what MCP, A2A, chat and mail, the keyring and SQL over the evidence need
+	@$(call install,.[$(EXTRAS)])
 
 down: ## stop the mesh; events and evidence stay
 	@if test -x $(BIN)/opsmesh; then $(BIN)/opsmesh down; \

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
-import structlog
 from nats.aio.client import Client
 
 from opsmesh.handlers import jsonschemas
@@ -40,8 +39,6 @@ UNKNOWN_PERSON: Final = frozenset({"notification", "link"})
 MAX_COMMENT: Final = 1024
 MAX_NAME: Final = 128
 MAX_ANSWER: Final = 64 * 1024
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,6 @@ async def answer(
             await held.save(given.at_us)
         except Conflict:
             continue
-        log.info("approval.answered", id=approval_id, verdict=verdict, by=by, via=via)
         return Answered(held.run, asked, new=True)
 
 
