@@ -18,6 +18,7 @@ MAKE = shutil.which("make") or ""
 TARGETS = [
     "help",
     "up",
+    "extras",
     "down",
     "status",
     "demo",

@@ -184,7 +184,8 @@ class ExtraMissing(HandlersError):
     def __init__(self, extra: str, reason: str) -> None:
         super().__init__(
             f"this needs the extra {extra!r}, which is not installed here ({reason}); "
-            f"install it: {sys.executable} -m pip install 'opsmesh[{extra}]'"
+            f"install it: {sys.executable} -m pip install 'opsmesh[{extra}]', "
+            "or in a checkout: make extras"
         )
         self.extra = extra
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
+import structlog
 from nats.aio.client import Client
 
 from opsmesh.handlers import jsonschemas
@@ -39,6 +40,8 @@ UNKNOWN_PERSON: Final = frozenset({"notification", "link"})
 MAX_COMMENT: Final = 1024
 MAX_NAME: Final = 128
 MAX_ANSWER: Final = 64 * 1024
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
