@@ -31,7 +31,8 @@ from tests.conftest import eventually, mesh_client, run
 from tests.handlers.a2a_served import Served, client, message, run_of, send, served
 
 from opsmesh.handlers.a2a import agents
-from opsmesh.handlers.a2a_serve.serve import Refused, is_loopback, tokens
+from opsmesh.handlers.a2a_serve.serve import Refused, tokens
+from opsmesh.handlers.http_server import is_loopback
 from opsmesh.router.settings_a2a import A2aServe
 
 #: One process, and one set of what they share.

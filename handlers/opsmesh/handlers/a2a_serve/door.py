@@ -18,14 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from opsmesh.handlers import http_server
+
 #: Bytes of one request.
 MAX_BODY: Final = 1024 * 1024
 #: Seconds in which a request has to have come.
 BODY_S: Final = 30.0
-#: Names that this machine has for itself.
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
 #: What is read, and what is said of anything else (A2A 1.0, section 5.4: -32005).
 JSON_TYPES: Final = ("application/json", "application/a2a+json")
 _NOT_JSON: Final = {
@@ -61,7 +59,8 @@ class Door:
         if scope["method"] == "POST" and length != "0" and not _is_json(headers):
             return JSONResponse(_NOT_JSON, 415)
         if not self._tokens:
-            if "origin" in headers or _name(headers.get("host", "")) not in LOOPBACK:
+            name = http_server.host_name(headers.get("host", ""))
+            if "origin" in headers or name not in http_server.LOOPBACK:
                 return JSONResponse({"error": "only programs of this machine may ask"}, 403)
             scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
             return None
@@ -69,18 +68,18 @@ class Door:
             return None
         caller = self._caller(headers.get("authorization", ""))
         if caller is None:
-            wrong = {"WWW-Authenticate": 'Bearer realm="opsmesh"'}
-            return JSONResponse({"error": "a bearer token is needed"}, 401, headers=wrong)
+            wrong = {"error": "a bearer token is needed"}
+            return JSONResponse(wrong, 401, headers=http_server.UNAUTHORIZED)
         scope["user"], scope["auth"] = SimpleUser(caller), AuthCredentials(["ask"])
         return None
 
     def _caller(self, authorization: str) -> str | None:
-        kind, _, given = authorization.partition(" ")
-        if kind.lower() != "bearer":
+        given = http_server.bearer(authorization)
+        if given is None:
             return None
         found = None
         for name, token in self._tokens.items():  # all of them: how long it takes says nothing
-            if hmac.compare_digest(token.encode(), given.strip().encode(errors="replace")):
+            if hmac.compare_digest(token.encode(), given):
                 found = name
         return found
 
@@ -88,12 +87,6 @@ class Door:
 def _is_json(headers: Headers) -> bool:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind in JSON_TYPES
-
-
-def _name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
-import uvicorn
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
 from a2a.types import AgentCard
 from nats.aio.client import Client
@@ -25,6 +23,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from opsmesh.handlers import http_server
 from opsmesh.handlers.a2a.agents import Fills
 from opsmesh.handlers.a2a_serve import exposed
 from opsmesh.handlers.a2a_serve.door import Door
@@ -42,6 +41,9 @@ from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
 from opsmesh.router.settings_a2a import A2aServe
 from opsmesh.schemas.envelope import Event, encode, subject
+
+if TYPE_CHECKING:
+    import uvicorn
 
 #: Requests that are under way at once.
 MOST: Final = 128
@@ -67,7 +69,7 @@ class Refused(HandlersError):
 
 def tokens(settings: A2aServe, secrets: Fills, *, no_auth: bool) -> Mapping[str, str]:
     """The callers' tokens; none with `no_auth`. Refused for an address that must not be served."""
-    loopback = is_loopback(settings.host)
+    loopback = http_server.is_loopback(settings.host)
     tls = settings.tls_certificate is not None and settings.tls_key is not None
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise Refused("TLS needs a2a_serve.tls_certificate and a2a_serve.tls_key")
@@ -95,21 +97,10 @@ def tokens(settings: A2aServe, secrets: Fills, *, no_auth: bool) -> Mapping[str,
     return found
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def listen(settings: A2aServe) -> socket.socket:
     """The socket; Refused when the address is taken."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
+        return http_server.listen(settings.host, settings.port)
     except OSError as error:
         raise Refused(
             f"{settings.host}:{settings.port} cannot be served: {error.strerror or error}",
@@ -121,9 +112,7 @@ def address(settings: A2aServe, listener: socket.socket) -> str:
     """Where agents reach us."""
     if settings.url is not None:
         return settings.url.rstrip("/")
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    kind = "https" if settings.tls_certificate is not None else "http"
-    return f"{kind}://{host}:{listener.getsockname()[1]}"
+    return http_server.url(settings.host, listener, tls=settings.tls_certificate is not None)
 
 
 def application(
@@ -167,7 +156,14 @@ async def serve(
         try:
             mesh = await _mesh(client, settings)
             app = application(mesh, about, at=at, callers=callers)
-            server = _Server(_config(app, about))
+            server = http_server.server(
+                app,
+                most=MOST,
+                grace_s=GRACE_S,
+                certificate=about.tls_certificate,
+                key=about.tls_key,
+                lifespan="off",
+            )
             await mesh.herald.start()
             ending = asyncio.create_task(_until_told(server))
             try:
@@ -178,32 +174,6 @@ async def serve(
                 await mesh.herald.stop()
         finally:
             await client.close()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: they end the whole of `serve`, in its order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _config(app: Starlette, about: A2aServe) -> uvicorn.Config:
-    tls = {}
-    if about.tls_certificate is not None and about.tls_key is not None:
-        tls = {"ssl_certfile": str(about.tls_certificate), "ssl_keyfile": str(about.tls_key)}
-    return uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=MOST,
-        timeout_graceful_shutdown=GRACE_S,
-        lifespan="off",
-        ws="none",
-        proxy_headers=False,
-        **tls,  # type: ignore[arg-type]
-    )
 
 
 async def _until_told(server: uvicorn.Server) -> None:

@@ -19,11 +19,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from opsmesh.handlers import http_server
 from opsmesh.handlers.mcp_serve.answers import Refused
 from opsmesh.router import paths
 
-#: Names that this machine has for itself.
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 #: Characters that a token has at least.
 SHORTEST: Final = 20
 #: Bytes of a token's file that are read.
@@ -47,18 +46,17 @@ class Door:
         await self._app(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
-        if _name(headers.get("host", "")) not in self._hosts:
+        if http_server.host_name(headers.get("host", "")) not in self._hosts:
             return JSONResponse({"error": "this server has another name"}, 421)
         origin = headers.get("origin")
         if origin is not None and (urlsplit(origin).hostname or "") not in self._hosts:
             return JSONResponse({"error": "requests of web pages are refused"}, 403)
         if self._token is None:
             return None
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(errors="replace"), self._token.encode())
-        if kind.lower() != "bearer" or not right:
-            wrong = {"WWW-Authenticate": 'Bearer realm="opsmesh"'}
-            return JSONResponse({"error": "a bearer token is needed"}, 401, headers=wrong)
+        given = http_server.bearer(headers.get("authorization", ""))
+        if given is None or not hmac.compare_digest(given, self._token.encode()):
+            wrong = {"error": "a bearer token is needed"}
+            return JSONResponse(wrong, 401, headers=http_server.UNAUTHORIZED)
         return None
 
 
@@ -101,9 +99,3 @@ def made(file: Path) -> str:
             opened.flush()
             os.fsync(descriptor)
     return read(file)
-
-
-def _name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0].lower() if ":" in host else host.lower()

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from opsmesh.handlers import http_server
 from opsmesh.handlers.mcp_serve import door
 from opsmesh.handlers.mcp_serve.answers import Refused
 from opsmesh.handlers.mcp_serve.server import Serving
@@ -49,8 +48,8 @@ class Address:
     @property
     def hosts(self) -> frozenset[str]:
         """The names that a request may be for."""
-        if is_loopback(self.host):
-            return door.LOOPBACK
+        if http_server.is_loopback(self.host):
+            return http_server.LOOPBACK
         return frozenset(name.lower() for name in (self.names or (self.host,)))
 
     @property
@@ -63,7 +62,7 @@ def token(address: Address, which: str) -> str | None:
     """What a client has to know; None: nothing. Refused for what must not be served like this."""
     if (address.certificate is None) != (address.key is None):
         raise Refused("TLS needs both --tls-certificate and --tls-key")
-    if not is_loopback(address.host):
+    if not http_server.is_loopback(address.host):
         if address.no_auth:
             raise Refused(f"--no-auth is for this machine alone, and not for {address.host}")
         if address.token_file is None:
@@ -86,16 +85,6 @@ def token(address: Address, which: str) -> str | None:
     return door.made(door.default_file(which))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 async def stdio(serving: Serving) -> None:
     """Serve until the client closes our standard input, or SIGTERM."""
     work = asyncio.ensure_future(serving.server.run_stdio_async())
@@ -113,19 +102,10 @@ async def http(
     serving: Serving, address: Address, *, token: str | None, ready: Callable[[str], None]
 ) -> None:
     """Serve until SIGTERM or SIGINT; `ready` gets the address."""
-    import uvicorn
     from mcp.server.transport_security import TransportSecuritySettings
 
-    class Server(uvicorn.Server):
-        """Leaves signals alone: they end the whole of `http`, in its order."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        listener = socket.create_server((address.host, address.port), family=family)
+        listener = http_server.listen(address.host, address.port)
     except OSError as error:
         raise Refused(
             f"{address.host}:{address.port} cannot be served: {error.strerror or error}",
@@ -141,21 +121,13 @@ async def http(
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
             host=address.host,
         )
-        tls: dict[str, Any] = {}
-        if address.tls:
-            tls = {"ssl_certfile": str(address.certificate), "ssl_keyfile": str(address.key)}
-        config = uvicorn.Config(
+        server = http_server.server(
             door.Door(app, token=token, hosts=address.hosts),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MOST,
-            timeout_graceful_shutdown=GRACE_S,
-            ws="none",
-            proxy_headers=False,
-            **tls,
+            most=MOST,
+            grace_s=GRACE_S,
+            certificate=address.certificate,
+            key=address.key,
         )
-        server = Server(config)
         loop = asyncio.get_running_loop()
 
         def end() -> None:
@@ -164,13 +136,7 @@ async def http(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
         try:
-            ready(_url(address, listener))
+            ready(http_server.url(address.host, listener, tls=address.tls) + PATH)
             await server.serve(sockets=[listener])
         finally:
             await serving.close()
-
-
-def _url(address: Address, listener: socket.socket) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    kind = "https" if address.tls else "http"
-    return f"{kind}://{host}:{listener.getsockname()[1]}{PATH}"
