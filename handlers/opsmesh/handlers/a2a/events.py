@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from opsmesh.handlers.a2a import words
 from opsmesh.handlers.a2a.asking import Outcome
+from opsmesh.handlers.actions import caused
 from opsmesh.handlers.actions.contract import StepContext
 from opsmesh.handlers.errors import AgentFault
 from opsmesh.router import paths
-from opsmesh.schemas import ids, times
-from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity
+from opsmesh.schemas import ids
+from opsmesh.schemas.envelope import Event, Severity
 from opsmesh.schemas.errors import PayloadError
 from opsmesh.schemas.registry import load_registry
 
@@ -76,26 +77,14 @@ def _event(
     payload: dict[str, Any],
     mark: str,
 ) -> Event:
-    cause = ctx.event
     name, _ = words.text(about.card, 80)
-    return Event(
-        topic=topic,
-        ts_utc=times.format_us(times.now_us()),
+    step = (ctx.idempotency_key, str(ctx.attempt))
+    return caused.event(
+        ctx,
+        topic,
+        payload,
+        severity=severity,
+        id=ids.derived(ctx.event.ts_us // 1000, "a2a", *step, topic, mark),
         source=f"a2a:{' '.join(name.split()) or about.agent}",
         component=about.agent,
-        severity=severity,
-        correlation_id=cause.correlation_id,
-        host=ctx.host,
-        session_id=cause.session_id,
-        workspace=cause.workspace,
-        payload=payload,
-        run_id=ctx.run_id,
-        attempt=ctx.attempt,
-        id=ids.derived(
-            cause.ts_us // 1000, "a2a", ctx.idempotency_key, str(ctx.attempt), topic, mark
-        ),
-        schema_version=SCHEMA_VERSION,
-        causation_id=cause.id,
-        hops=cause.hops + 1,
-        traceparent=cause.traceparent,
     )

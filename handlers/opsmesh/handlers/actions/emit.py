@@ -8,28 +8,22 @@ publishes the same event, and the broker drops the second one.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Self
 
-import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from opsmesh.handlers.actions import caused
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.spec import Spec, Text
 from opsmesh.handlers.template import Rendered, Template, compile_value
-from opsmesh.schemas import ids, times
+from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import (
-    MAX_PAYLOAD,
-    SCHEMA_VERSION,
     SEVERITIES,
     Event,
     Severity,
     check_topic,
 )
-from opsmesh.schemas.errors import PayloadTooLarge
 from opsmesh.schemas.nearest import did_you_mean
-
-#: The `source` of events that profiles publish; `component` is the profile.
-SOURCE: Final = "opsmesh"
 
 
 def _severity(value: str) -> str:
@@ -92,32 +86,15 @@ class Emit:
         return StepResult(ok=True, output={"id": event.id, "topic": event.topic})
 
     def _event(self, ctx: StepContext) -> Event:
-        cause = ctx.event
-        payload = self._payload.render(ctx.variables)
-        if not isinstance(payload, dict):
-            raise ValueError(f"the payload became {payload!r:.80}, not a mapping")  # noqa: TRY004
-        size = len(msgspec.json.encode(payload))
-        if size > MAX_PAYLOAD:
-            raise PayloadTooLarge(size, MAX_PAYLOAD)
-        return Event(
-            topic=self.topic,
-            ts_utc=times.format_us(times.now_us()),
-            source=SOURCE,
-            component=self._text(self._spec.component, ctx) or ctx.profile,
+        return caused.event(
+            ctx,
+            self.topic,
+            caused.payload(ctx, self._payload),
             severity=self._severity(ctx),
-            correlation_id=cause.correlation_id,
-            host=ctx.host,
-            session_id=cause.session_id,
-            workspace=self._text(self._spec.workspace, ctx) or cause.workspace,
-            payload=payload,
-            run_id=ctx.run_id,
-            attempt=ctx.attempt,
+            id=ids.derived(ctx.event.ts_us // 1000, ctx.idempotency_key),
+            component=self._text(self._spec.component, ctx),
+            workspace=self._text(self._spec.workspace, ctx),
             evidence_path=self._text(self._spec.evidence_path, ctx) or None,
-            id=ids.derived(cause.ts_us // 1000, ctx.idempotency_key),
-            schema_version=SCHEMA_VERSION,
-            causation_id=cause.id,
-            hops=cause.hops + 1,
-            traceparent=cause.traceparent,
         )
 
     def _severity(self, ctx: StepContext) -> Severity:

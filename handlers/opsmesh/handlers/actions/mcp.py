@@ -20,8 +20,8 @@ import msgspec
 import structlog
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from opsmesh.handlers.actions import caused
 from opsmesh.handlers.actions.contract import StepContext, StepResult
-from opsmesh.handlers.actions.emit import SOURCE
 from opsmesh.handlers.actions.spec import Duration, Spec
 from opsmesh.handlers.errors import (
     Ask,
@@ -33,10 +33,9 @@ from opsmesh.handlers.errors import (
 )
 from opsmesh.handlers.template import Rendered, Template, compile_value
 from opsmesh.router.mcp_servers import NAME
-from opsmesh.schemas import ids, times
+from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import (
     MAX_PAYLOAD,
-    SCHEMA_VERSION,
     Event,
     Severity,
     check_topic,
@@ -351,23 +350,5 @@ def _event(
     topic: str, payload: dict[str, Any], severity: Severity, ctx: StepContext, *about: str
 ) -> Event:
     """In the story of the event that fired the profile; told twice, it is the same event."""
-    cause = ctx.event
-    return Event(
-        topic=topic,
-        ts_utc=times.format_us(times.now_us()),
-        source=SOURCE,
-        component=ctx.profile,
-        severity=severity,
-        correlation_id=cause.correlation_id,
-        host=ctx.host,
-        session_id=cause.session_id,
-        workspace=cause.workspace,
-        payload=payload,
-        run_id=ctx.run_id,
-        attempt=ctx.attempt,
-        id=ids.derived(cause.ts_us // 1000, ctx.idempotency_key, topic, *about),
-        schema_version=SCHEMA_VERSION,
-        causation_id=cause.id,
-        hops=cause.hops + 1,
-        traceparent=cause.traceparent,
-    )
+    event_id = ids.derived(ctx.event.ts_us // 1000, ctx.idempotency_key, topic, *about)
+    return caused.event(ctx, topic, payload, severity=severity, id=event_id)

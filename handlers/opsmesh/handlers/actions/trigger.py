@@ -14,13 +14,13 @@ from typing import Annotated, Any, ClassVar, Self
 import msgspec
 from pydantic import BeforeValidator, Field
 
+from opsmesh.handlers.actions import caused
 from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.actions.spec import Spec
 from opsmesh.handlers.errors import NotRunnable
 from opsmesh.handlers.template import Rendered, compile_value
 from opsmesh.schemas import ids
-from opsmesh.schemas.envelope import MAX_PAYLOAD, Event
-from opsmesh.schemas.errors import PayloadTooLarge
+from opsmesh.schemas.envelope import Event
 
 
 def _payload(value: Any) -> Any:
@@ -79,14 +79,10 @@ class Trigger:
 
     def _event(self, ctx: StepContext) -> Event:
         cause = ctx.event
-        payload = cause.payload
-        if self._payload is not None:
-            payload = self._payload.render(ctx.variables)
-            if not isinstance(payload, dict):
-                raise ValueError(f"the payload became {payload!r:.80}, not a mapping")
-        size = len(msgspec.json.encode(payload))
-        if size > MAX_PAYLOAD:
-            raise PayloadTooLarge(size, MAX_PAYLOAD)
+        if self._payload is None:
+            payload = caused.sized(cause.payload)
+        else:
+            payload = caused.payload(ctx, self._payload)
         return msgspec.structs.replace(
             cause,
             id=ids.derived(cause.ts_us // 1000, ctx.idempotency_key),
