@@ -17,7 +17,7 @@ import subprocess
 import sysconfig
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -115,7 +115,7 @@ async def run(
     out, err = tails
     return ProcessResult(
         exit_code=code if code is not None and code >= 0 else None,
-        signal=_signal_name(-code) if code is not None and code < 0 else None,
+        signal=signal_name(-code) if code is not None and code < 0 else None,
         timed_out=timed_out,
         duration_ms=round((time.monotonic() - started) * 1000, 3),
         stdout=out.kept(),
@@ -152,6 +152,20 @@ def _start(
         return process
 
 
+@contextlib.contextmanager
+def startable(argv: tuple[str, ...], env: Mapping[str, str]) -> Iterator[None]:
+    """Unstartable, with the reason, for whatever keeps a program from being started in here."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        where = f"in PATH {env.get('PATH', '')!r}" if "/" not in argv[0] else "at that path"
+        raise Unstartable(argv, f"command {argv[0]!r} is not found {where}") from error
+    except PermissionError as error:
+        raise Unstartable(argv, f"command {argv[0]!r} is not executable") from error
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise Unstartable(argv, f"command {argv[0]!r} cannot be started: {error}") from error
+
+
 def _popen(
     argv: tuple[str, ...],
     *,
@@ -161,27 +175,19 @@ def _popen(
     pass_fds: tuple[int, ...],
 ) -> subprocess.Popen[bytes]:
     # Not asyncio's subprocess: its wait() goes on, in Python 3.11, while a grandchild holds a pipe.
-    try:
-        with contextlib.ExitStack() as stack:
-            source = subprocess.DEVNULL if stdin is None else stack.enter_context(_input(stdin))
-            return subprocess.Popen(
-                argv,
-                stdin=source,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(env),
-                cwd=cwd,
-                bufsize=0,
-                start_new_session=True,
-                pass_fds=pass_fds,
-            )
-    except FileNotFoundError as error:
-        where = f"in PATH {env.get('PATH', '')!r}" if "/" not in argv[0] else "at that path"
-        raise Unstartable(argv, f"command {argv[0]!r} is not found {where}") from error
-    except PermissionError as error:
-        raise Unstartable(argv, f"command {argv[0]!r} is not executable") from error
-    except (OSError, ValueError) as error:
-        raise Unstartable(argv, f"command {argv[0]!r} cannot be started: {error}") from error
+    with startable(argv, env), contextlib.ExitStack() as stack:
+        source = subprocess.DEVNULL if stdin is None else stack.enter_context(_input(stdin))
+        return subprocess.Popen(
+            argv,
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            cwd=cwd,
+            bufsize=0,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
 
 
 def _input(stdin: Path | bytes) -> IO[bytes]:
@@ -258,7 +264,8 @@ async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
         raise cancelled
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """A signal as people know it."""
     try:
         return signal.Signals(number).name
     except ValueError:

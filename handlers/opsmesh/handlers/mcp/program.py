@@ -22,6 +22,7 @@ from typing import Final
 from opsmesh.handlers import leash
 from opsmesh.handlers.errors import Unstartable
 from opsmesh.handlers.leash import Leash
+from opsmesh.handlers.process import signal_name, startable
 from opsmesh.handlers.procfs import proc
 from opsmesh.router import paths
 
@@ -122,7 +123,7 @@ class Program:
         if code is None:
             how = otherwise
         elif code < 0:
-            how = f"was killed by {_signal_name(-code)}"
+            how = f"was killed by {signal_name(-code)}"
         else:
             how = f"ended with exit code {code}"
         said = self.last_line()
@@ -204,7 +205,7 @@ def _me() -> str:
 def _popen(
     argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path, held: int
 ) -> subprocess.Popen[bytes]:
-    try:
+    with startable(argv, env):
         return subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -217,13 +218,6 @@ def _popen(
             pass_fds=(held,),
             preexec_fn=_in_child(os.getpid()),
         )
-    except FileNotFoundError as error:
-        where = f"in PATH {env.get('PATH', '')!r}" if "/" not in argv[0] else "at that path"
-        raise Unstartable(argv, f"command {argv[0]!r} is not found {where}") from error
-    except PermissionError as error:
-        raise Unstartable(argv, f"command {argv[0]!r} is not executable") from error
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise Unstartable(argv, f"command {argv[0]!r} cannot be started: {error}") from error
 
 
 def _in_child(parent: int) -> Callable[[], None]:
@@ -234,10 +228,3 @@ def _in_child(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return prepare
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
