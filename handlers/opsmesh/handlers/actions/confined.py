@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from opsmesh.handlers.actions.environment import PREFIX, step_environment
 from opsmesh.handlers.actions.spec import Spec, Text
 from opsmesh.handlers.process import ProcessResult
 from opsmesh.handlers.sandbox.confinement import Confinement, Kind
-from opsmesh.handlers.sandbox.prepare import Step, prepared
+from opsmesh.handlers.sandbox.prepare import Step, ready
 from opsmesh.handlers.template import OUTSIDE, Template
 
 #: Bytes of memory with which a program can still say what is wrong.
@@ -128,23 +127,16 @@ async def run(
     own = frozenset([*extra, *(name for name in env if name.startswith(PREFIX))])
     step = Step(run_id=ctx.run_id, step_id=ctx.step_id, workdir=ctx.workdir, timeout=ctx.timeout)
     paths = _rendered(confinement, ctx)
-    making = prepared(argv, paths, step, env=env, own=own, cwd=cwd)
-    if paths == Confinement():
-        ready = making.__enter__()
-    else:  # the first time this tries what the host can do, which takes a while
-        ready = await asyncio.to_thread(making.__enter__)
-    try:
+    async with ready(argv, paths, step, env=env, own=own, cwd=cwd) as made:
         return await process.run(
-            ready.argv,
-            env=ready.env,
+            made.argv,
+            env=made.env,
             cwd=cwd,
             stdin=stdin,
             timeout=ctx.timeout,
             output_limit=output_limit,
-            unit=ready.unit,
+            unit=made.unit,
         )
-    finally:
-        making.__exit__(None, None, None)
 
 
 def _rendered(confinement: Confinement, ctx: StepContext) -> Confinement:

@@ -20,7 +20,7 @@ from opsmesh.handlers import process
 from opsmesh.handlers.process import ProcessResult
 from opsmesh.handlers.sandbox import bwrap
 from opsmesh.handlers.sandbox.confinement import Confinement
-from opsmesh.handlers.sandbox.prepare import Step, prepared
+from opsmesh.handlers.sandbox.prepare import Step, ready
 from opsmesh.router.settings_serving import Checks
 
 #: Bytes kept of each of standard output and standard error.
@@ -61,20 +61,16 @@ class Room:
         own = dict(env or {})
         whole = {**process.minimal_environment(), **own}
         step = Step(run_id="checks", step_id="check", workdir=self.workdir)
-        making = prepared(list(argv), confinement, step, env=whole, own=frozenset(own), cwd=cwd)
-        # the first time this tries what the host can do, which takes a while
-        ready = await asyncio.to_thread(making.__enter__)
-        try:
+        confined = ready(list(argv), confinement, step, env=whole, own=frozenset(own), cwd=cwd)
+        async with confined as made:
             return await process.run(
-                ready.argv,
-                env=ready.env,
+                made.argv,
+                env=made.env,
                 cwd=cwd,
                 timeout=self.section.timeout,
                 output_limit=output_limit,
-                unit=ready.unit,
+                unit=made.unit,
             )
-        finally:
-            making.__exit__(None, None, None)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ cannot be had here is not started at all.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -11,7 +12,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -50,6 +51,28 @@ class Prepared:
     argv: tuple[str, ...]
     env: dict[str, str]
     unit: Unit | None = None
+
+
+@contextlib.asynccontextmanager
+async def ready(
+    argv: list[str],
+    confinement: Confinement,
+    step: Step,
+    *,
+    env: Mapping[str, str],
+    own: frozenset[str],
+    cwd: Path,
+) -> AsyncIterator[Prepared]:
+    """`prepared`, for a loop: the first time it tries what the host can do, which takes a while."""
+    making = prepared(argv, confinement, step, env=env, own=own, cwd=cwd)
+    if confinement == Confinement():
+        found = making.__enter__()
+    else:
+        found = await asyncio.to_thread(making.__enter__)
+    try:
+        yield found
+    finally:
+        making.__exit__(None, None, None)
 
 
 @contextlib.contextmanager
