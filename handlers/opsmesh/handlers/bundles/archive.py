@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from opsmesh.handlers.bundles import folders
 from opsmesh.handlers.bundles.folders import MANIFEST, MAX_MANIFEST
 from opsmesh.handlers.bundles.write import write_file
 from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.evidence import zst
+from opsmesh.handlers.evidence.disk import sync_folder
 from opsmesh.schemas import times
 
 #: Bytes that an archive may become, and files that it may hold.
@@ -117,12 +117,12 @@ def unpack(source: BinaryIO, folder: Path, *, expect: str | None = None) -> str:
     temporary.mkdir(mode=0o700, parents=True)
     try:
         bundle_id = _unpack(source, temporary, expect)
-        folders.sync(temporary)
+        sync_folder(temporary)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    folders.sync(folder.parent)
+    sync_folder(folder.parent)
     return bundle_id
 
 

@@ -59,15 +59,6 @@ def bundle_id(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Let what was renamed in the folder be on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _days(bundles: Path) -> list[Path]:
     try:
         return [bundles / e.name for e in os.scandir(bundles) if _DAY.fullmatch(e.name)]

@@ -22,8 +22,9 @@ from typing import Any, Final
 import msgspec
 
 from opsmesh.handlers.actions.contract import StepContext
-from opsmesh.handlers.bundles.folders import EVENT, MANIFEST, REPORT, read_manifest, safe, sync
+from opsmesh.handlers.bundles.folders import EVENT, MANIFEST, REPORT, read_manifest, safe
 from opsmesh.handlers.collectors.contract import Piece
+from opsmesh.handlers.evidence.disk import sync_folder
 from opsmesh.schemas import times
 from opsmesh.schemas.redact import Report
 
@@ -69,10 +70,10 @@ def write(
     except BaseException:  # the disk is full: what is half done does not fill it further
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync(temporary)
+    sync_folder(temporary)
     temporary.rename(folder)
-    sync(folder.parent)
-    sync(folder.parent.parent)
+    sync_folder(folder.parent)
+    sync_folder(folder.parent.parent)
 
 
 def _fill(

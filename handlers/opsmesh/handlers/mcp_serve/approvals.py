@@ -7,8 +7,6 @@ only, and is on record as the agent's, so that a question that names who may ans
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -29,6 +27,7 @@ from opsmesh.handlers.mcp_serve.calls import client as name_of
 from opsmesh.handlers.mcp_serve.connection import Mesh
 from opsmesh.handlers.runs import approvals
 from opsmesh.handlers.runs.approvals import Open, Verdict
+from opsmesh.router import user
 from opsmesh.schemas import times
 
 #: From this protocol on a server asks by its result, and gets the answer with the call again.
@@ -178,13 +177,13 @@ def _read(said: ElicitResult, one: Open, verdict: Verdict, value: Any) -> tuple[
     if said.action == "cancel":
         raise Refused("the user did not answer; the question stays open", hint="ask again later")
     if said.action == "decline":
-        return "denied", None, _user()
+        return "denied", None, user.name()
     content = dict(said.content or {})
     if one.asked.schema is None:
-        return "granted", None, _user()
+        return "granted", None, user.name()
     if one.asked.schema.get("type") != "object":
-        return "granted", content.get(VALUE, value), _user()
-    return "granted", content or value, _user()
+        return "granted", content.get(VALUE, value), user.name()
+    return "granted", content or value, user.name()
 
 
 def form(schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -208,15 +207,6 @@ def _field(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, Mapping) or schema.get("type") not in _PRIMITIVES:
         return form({"type": "none"})
     return {key: untrusted.clean(schema[key]) for key in schema if key in _KEPT}
-
-
-def _user() -> str:
-    """Whose server this is: over stdio its client is this user's, over HTTP it has this user's
-    token."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def _waiting(one: Open) -> Waiting:

@@ -109,11 +109,6 @@ def asked(run: Run, step: StepRecord, asked: Asked, cause: Event) -> Event:
     return _event(run, cause, REQUESTED, "info", payload, asked.asked_us, asked.id)
 
 
-def asked_id(run: Run, asked: Asked) -> str:
-    """The id of the event that told of this question."""
-    return _event_id(run, REQUESTED, asked.id)
-
-
 def decided(run: Run, step: StepRecord, asked: Asked, cause: Event) -> Event:
     """automation.approval.granted, denied, expired or withdrawn: how a question ended."""
     reply = asked.reply
