@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 from tests.conftest import mesh_client, run
 
+from opsmesh.handlers.actions.contract import Past
 from opsmesh.handlers.live.recent import reader
 from opsmesh.handlers.testing import Profiles
 from opsmesh.router.server import EmbeddedServer
@@ -103,7 +104,7 @@ def test_of_the_stream(
             await store(client, 2, topic="git.head.moved", host="other")
             await store(client, 3, topic="git.head.moved", correlation_id="other")
             await store(client, 4, host="other")
-            events = await reader(client)(**wanted)
+            events = await reader(client)(Past(**wanted))
             assert [int(event.id[-12:]) for event in events] == found
 
     run(body())
@@ -117,7 +118,8 @@ def test_stored_late(nats_server: EmbeddedServer) -> None:
             await store(client, 5)
             await store(client, 2)
             until_us = NOW_US + 3_000_000
-            found = await reader(client)([">"], since_us=0, until_us=until_us, limit=10)
+            past = Past(topics=[">"], since_us=0, until_us=until_us, limit=10)
+            found = await reader(client)(past)
             assert [event.ts_us for event in found] == [NOW_US + 2_000_000]
 
     run(body())

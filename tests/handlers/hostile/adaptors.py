@@ -29,7 +29,7 @@ from opsmesh.handlers import rehearse
 from opsmesh.handlers.actions.a2a import A2a
 from opsmesh.handlers.actions.collect import Collect
 from opsmesh.handlers.actions.command import Command
-from opsmesh.handlers.actions.contract import Followed, NoMesh, Question, Reply, StepResult
+from opsmesh.handlers.actions.contract import Followed, NoMesh, Past, Question, Reply, StepResult
 from opsmesh.handlers.actions.emit import Emit
 from opsmesh.handlers.actions.mcp import Mcp
 from opsmesh.handlers.actions.notify import SHARED, Notify
@@ -510,12 +510,9 @@ async def restart_unit(stage: Stage) -> AsyncIterator[Show]:
     )
     actions = [RestartUnit.parse({"settle": "0s"}), RestartUnit.parse({"unit": X, "settle": "0s"})]
 
-    async def nothing(*topics: Any, **how: Any) -> list[Event]:
-        return []
-
     async def show(text: str) -> Any:
         asked.unlink(missing_ok=True)
-        results = [await action.run(stage.context(text, recent=nothing)) for action in actions]
+        results = [await action.run(stage.context(text)) for action in actions]
         calls = asked.read_bytes().split(b"\0\n\0")[:-1] if asked.exists() else []
         for call in calls:
             _one_unit(call.decode().split("\0"), text)
@@ -557,7 +554,7 @@ async def rollback_config(stage: Stage) -> AsyncIterator[Show]:
     elsewhere = RollbackConfig.parse({"source": X})
 
     async def show(text: str) -> Any:
-        async def recent(*topics: Any, **how: Any) -> list[Event]:
+        async def recent(_: Past) -> list[Event]:
             told = [{"tool": "git", "revision": good}, {"tool": "git", "revision": text}]
             return [msgspec.structs.replace(EVENT, payload=one) for one in told]
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args, runt
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.errors import NotRunnable, SecretMissing
 from opsmesh.handlers.template import Template
+from opsmesh.router.topic_patterns import listens
 from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.redact import Redactor, built_in
 
@@ -83,32 +84,33 @@ async def _saved_nowhere(_: Mapping[str, Any]) -> None:
     """A step outside of a run has nothing to go on from."""
 
 
-class Recent(Protocol):
-    """Reads what the stream holds."""
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """Which events of before: of these topic patterns, by the time at which they happened; of one
+    host and with one correlation id where these are given; the newest `limit` of them."""
 
-    async def __call__(
-        self,
-        topics: Sequence[str],
-        *,
-        since_us: int,
-        until_us: int,
-        limit: int,
-        host: str | None = None,
-        story: str | None = None,
-    ) -> list[Event]:
-        """The newest `limit` events of these topic patterns, by the time at which they happened,
-        the oldest first; of one host and with one correlation id where these are given."""
+    topics: Sequence[str]
+    since_us: int
+    until_us: int
+    limit: int
+    host: str | None = None
+    story: str | None = None
+
+    def fits(self, event: Event) -> bool:
+        """Whether the event is one of them."""
+        return (
+            self.since_us <= event.ts_us <= self.until_us
+            and listens(self.topics, event.topic)
+            and (self.host is None or event.host == self.host)
+            and (self.story is None or event.correlation_id == self.story)
+        )
 
 
-async def no_stream(
-    topics: Sequence[str],
-    *,
-    since_us: int,
-    until_us: int,
-    limit: int,
-    host: str | None = None,
-    story: str | None = None,
-) -> list[Event]:
+#: Reads what the stream holds, the oldest first.
+Recent = Callable[[Past], Awaitable[list[Event]]]
+
+
+async def no_stream(_: Past) -> list[Event]:
     """A step outside of a mesh has no past to read."""
     return []
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 from pydantic import Field
 
 from opsmesh.handlers import process
-from opsmesh.handlers.actions.contract import StepContext, StepResult
+from opsmesh.handlers.actions.contract import Past, StepContext, StepResult
 from opsmesh.handlers.actions.environment import step_environment, write_event
 from opsmesh.handlers.actions.spec import Duration, Spec, Text
 from opsmesh.handlers.collectors import subject
@@ -116,13 +116,15 @@ class RestartUnit:
             return ""
         now_us = times.now_us()
         try:
-            found = await request.ctx.recent(
-                STOPPING,
-                since_us=min(now_us, request.ctx.event.ts_us) - round(self._spec.flapping * 1e6),
+            cause = request.ctx.event
+            past = Past(
+                topics=STOPPING,
+                since_us=min(now_us, cause.ts_us) - round(self._spec.flapping * 1e6),
                 until_us=now_us,
                 limit=LIMIT,
-                host=request.ctx.event.host,
+                host=cause.host,
             )
+            found = await request.ctx.recent(past)
         except (RouterError, TimeoutError) as error:
             return f"whether it flaps cannot be known: {error}"
         manager = request.ctx.event.payload.get("manager", "system")

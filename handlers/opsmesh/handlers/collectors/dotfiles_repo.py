@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from opsmesh.handlers.actions.contract import Past
 from opsmesh.handlers.collectors.contract import Request, Unavailable
 from opsmesh.handlers.process import ProcessResult
 from opsmesh.router.errors import RouterError
@@ -84,13 +85,14 @@ async def last_good(repo: Repo) -> str:
     """The commit of the last apply that went well, as the mesh has it; Unavailable without one."""
     ctx = repo.request.ctx
     try:
-        found = await ctx.recent(
-            ["config.apply.completed"],
+        past = Past(
+            topics=["config.apply.completed"],
             since_us=ctx.event.ts_us - round(LOOK_S * 1e6),
             until_us=ctx.event.ts_us,
             limit=100,
             host=ctx.event.host,
         )
+        found = await ctx.recent(past)
     except (RouterError, TimeoutError) as error:
         raise Unavailable(f"the stream cannot be read: {error}") from None
     for event in reversed(found):

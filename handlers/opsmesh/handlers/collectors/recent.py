@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from pydantic import AfterValidator, Field
 
+from opsmesh.handlers.actions.contract import Past
 from opsmesh.handlers.actions.spec import Duration, Spec
 from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable
 from opsmesh.handlers.collectors.files import read_end
@@ -148,14 +149,15 @@ async def recent(
     stream cannot be read."""
     event = request.ctx.event
     try:
-        found = await request.ctx.recent(
-            topics,
+        past = Past(
+            topics=topics,
             since_us=event.ts_us - round(since_s * 1e6),
             until_us=event.ts_us,
             limit=limit + 1,
             host=host,
             story=story,
         )
+        found = await request.ctx.recent(past)
     except (RouterError, TimeoutError) as error:
         raise Unavailable(f"the stream cannot be read: {error}") from None
     return [one for one in found if one.id != event.id][-limit:]

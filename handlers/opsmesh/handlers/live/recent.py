@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from nats.aio.client import Client
 
-from opsmesh.handlers.actions.contract import Recent
+from opsmesh.handlers.actions.contract import Past, Recent
 from opsmesh.router.scan import scan
-from opsmesh.router.topic_patterns import disjoint, listens
+from opsmesh.router.topic_patterns import disjoint
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas.envelope import Event, decode
 from opsmesh.schemas.errors import SchemaError
@@ -26,21 +26,14 @@ MOST: Final = 200_000
 def reader(client: Client) -> Recent:
     """Reads over this connection."""
 
-    async def recent(
-        topics: Sequence[str],
-        *,
-        since_us: int,
-        until_us: int,
-        limit: int,
-        host: str | None = None,
-        story: str | None = None,
-    ) -> list[Event]:
+    async def recent(past: Past) -> list[Event]:
+        host = past.host
         place = "*" if host is None or any(c in host for c in ".*> ") else host
-        subjects = [f"evt.{place}.{topic}" for topic in disjoint(topics)]
-        kept: deque[Event] = deque(maxlen=limit)
+        subjects = [f"evt.{place}.{topic}" for topic in disjoint(past.topics)]
+        kept: deque[Event] = deque(maxlen=past.limit)
         looked = 0
         async with asyncio.timeout(TIMEOUT):
-            async for message in scan(client, EVENTS, subjects=subjects, since_us=since_us):
+            async for message in scan(client, EVENTS, subjects=subjects, since_us=past.since_us):
                 looked += 1
                 if looked > MOST:
                     break
@@ -48,7 +41,7 @@ def reader(client: Client) -> Recent:
                     event = decode(message.data)
                 except SchemaError:
                     continue
-                if since_us <= event.ts_us <= until_us and wanted(event, topics, host, story):
+                if past.fits(event):
                     kept.append(event)
         return sorted(kept, key=lambda event: event.ts_us)
 
@@ -58,29 +51,8 @@ def reader(client: Client) -> Recent:
 def of_events(events: Callable[[], Iterable[Event]]) -> Recent:
     """Reads among these events: of a mesh in memory."""
 
-    async def recent(
-        topics: Sequence[str],
-        *,
-        since_us: int,
-        until_us: int,
-        limit: int,
-        host: str | None = None,
-        story: str | None = None,
-    ) -> list[Event]:
-        found = [
-            event
-            for event in events()
-            if since_us <= event.ts_us <= until_us and wanted(event, topics, host, story)
-        ]
-        return sorted(found, key=lambda event: event.ts_us)[-limit:]
+    async def recent(past: Past) -> list[Event]:
+        found = [event for event in events() if past.fits(event)]
+        return sorted(found, key=lambda event: event.ts_us)[-past.limit :]
 
     return recent
-
-
-def wanted(event: Event, topics: Sequence[str], host: str | None, story: str | None) -> bool:
-    """Whether the event is of these topics, and of this host and story where they are given."""
-    return (
-        listens(topics, event.topic)
-        and (host is None or event.host == host)
-        and (story is None or event.correlation_id == story)
-    )
