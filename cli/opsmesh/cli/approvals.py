@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from rich.markup import escape
 
 from opsmesh.cli import output
+from opsmesh.cli.pairs import pair
 from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.runs import approvals, asking
@@ -220,13 +221,10 @@ def _value(text: str | None, fields: list[str] | None) -> Any:
             )
     value: dict[str, Any] = {}
     for field in fields or []:
-        name, equals, rest = field.partition("=")
-        if not equals:
+        found = pair(field)
+        if found is None:
             output.fail(f"--field {field!r} is not NAME=VALUE", code=output.USAGE)
-        try:
-            value[name] = json.loads(rest)
-        except ValueError:
-            value[name] = rest
+        value[found[0]] = found[1]
     return value or None
 
 

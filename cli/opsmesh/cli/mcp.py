@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from opsmesh.cli import mcp_import, mcp_serve, output
+from opsmesh.cli.pairs import pair
 from opsmesh.router import logs
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import durations
@@ -233,13 +234,10 @@ def _arguments(schema: dict[str, Any]) -> list[str]:
 
 
 def _argument(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
+    found = pair(text)
+    if found is None or not found[0]:
         output.fail(f"--arg {text}: is not K=V", code=output.USAGE)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return found
 
 
 def _seconds(text: str | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 from rich.markup import escape
 
 from opsmesh.cli import output
+from opsmesh.cli.pairs import pair
 from opsmesh.handlers.process import minimal_environment
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.shipped import catalogue
 from opsmesh.handlers.shipped.catalogue import Shipped, Standing
 from opsmesh.producers import registry as producers
+from opsmesh.producers.registry import Found
 from opsmesh.router import paths
 
 #: What a person reads of a copy's standing.
@@ -30,7 +31,8 @@ WORDS: dict[Standing, str] = {
 def ls(as_json: bool) -> None:
     """What there is, and what of it is in force here."""
     config = Path(paths.config_dir())
-    rows = [_row(config, one) for one in catalogue.all_()]
+    found = producers.discover()
+    rows = [_row(config, one, found) for one in catalogue.all_()]
     if as_json:
         output.as_json(rows)
         return
@@ -46,7 +48,8 @@ def show(name: str, as_json: bool) -> None:
     """The text of one, as it comes."""
     one = _find(name)
     if as_json:
-        output.as_json({**_row(Path(paths.config_dir()), one), "text": one.text})
+        row = _row(Path(paths.config_dir()), one, producers.discover())
+        output.as_json({**row, "text": one.text})
         return
     output.console().print(escape(one.text.rstrip("\n")))
 
@@ -75,24 +78,25 @@ def enable(name: str, given: list[str], *, as_json: bool) -> None:
     for profile in one.profiles:
         if overrides.read().get(profile) == "disabled":
             overrides.write(profile, None)
+    lacks = _lacks(one, producers.discover())
     if as_json:
         facts = {"profile": one.name, "file": str(path), "before": before}
-        output.as_json({**facts, "lacks": _lacks(one), "difference": difference})
+        output.as_json({**facts, "lacks": lacks, "difference": difference})
         return
-    _told(one, path, before, difference)
+    _told(one, path, before, difference, lacks)
 
 
 def not_enabled() -> list[str]:
     """Shipped sets that have all they need here, and are not in force."""
-    config = Path(paths.config_dir())
+    config, found = Path(paths.config_dir()), producers.discover()
     return [
         one.name
         for one in catalogue.all_()
-        if catalogue.standing(config, one) == "absent" and not _lacks(one)
+        if catalogue.standing(config, one) == "absent" and not _lacks(one, found)
     ]
 
 
-def _told(one: Shipped, path: Path, before: Standing, difference: str) -> None:
+def _told(one: Shipped, path: Path, before: Standing, difference: str, lacks: list[str]) -> None:
     if before == "edited":
         output.note(f"{path} is yours, and stays as it is; it is enabled")
         if difference:
@@ -103,7 +107,7 @@ def _told(one: Shipped, path: Path, before: Standing, difference: str) -> None:
     console.print(f"[bold]{escape(one.about.title)}[/]")
     for line in one.about.changes:
         console.print(f"  · {escape(line)}")
-    for lack in _lacks(one):
+    for lack in lacks:
         console.print(f"  [yellow]![/] {escape(lack)}")
     for program, what in one.about.optional.items():
         if not _there(program):
@@ -125,7 +129,7 @@ def _find(name: str) -> Shipped:
         output.fail(str(error), hint=error.hint, code=output.NOT_FOUND)
 
 
-def _row(config: Path, one: Shipped) -> dict[str, Any]:
+def _row(config: Path, one: Shipped, found: Found) -> dict[str, Any]:
     standing = catalogue.standing(config, one)
     chosen = overrides.read()
     off = [name for name in one.profiles if chosen.get(name) in ("disabled", "shadow")]
@@ -140,14 +144,13 @@ def _row(config: Path, one: Shipped) -> dict[str, Any]:
         "on": list(one.topics),
         "variables": one.variables,
         "changes": list(one.about.changes),
-        "lacks": _lacks(one),
+        "lacks": _lacks(one, found),
     }
 
 
-def _lacks(one: Shipped) -> list[str]:
+def _lacks(one: Shipped, found: Found) -> list[str]:
     """What this machine has not that it is no use without."""
     lacks = [f"{name} is not installed" for name in one.about.programs if not _there(name)]
-    found = producers.discover()
     for name in one.about.producers:
         producer = found.producers.get(name)
         reason = found.problems.get(name) if producer is None else producer.available()
@@ -161,10 +164,7 @@ def _there(program: str) -> bool:
 
 
 def _value(text: str) -> tuple[str, Any]:
-    name, equals, rest = text.partition("=")
-    if not equals or not name:
+    found = pair(text)
+    if found is None or not found[0]:
         output.fail(f"--set {text!r} is not NAME=VALUE", code=output.USAGE)
-    try:
-        return name, json.loads(rest)
-    except ValueError:
-        return name, rest
+    return found
