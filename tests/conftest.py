@@ -34,35 +34,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError("pytest-xdist does not know this pytest: make .venv/.dev")
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A private set of XDG directories: a mesh of this test's own."""
+def private_folders(home: Path, env: pytest.MonkeyPatch) -> None:
+    """Make a set of XDG directories in `home` and name them in the environment: a mesh of one's
+    own."""
     for variable, name in (
         ("XDG_CONFIG_HOME", "config"),
         ("XDG_STATE_HOME", "state"),
         ("XDG_DATA_HOME", "data"),
         ("XDG_RUNTIME_DIR", "run"),
     ):
-        folder = tmp_path / name
-        folder.mkdir(mode=0o700)
-        monkeypatch.setenv(variable, str(folder))
-    monkeypatch.delenv("OPSMESH_NATS_URL", raising=False)
+        folder = home / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        env.setenv(variable, str(folder))
+    env.delenv("OPSMESH_NATS_URL", raising=False)
     # nothing of a test appears on the desktop of whoever runs it
-    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
-    return tmp_path
+    env.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
 
 
-@pytest.fixture
-def nats_server(home: Path) -> Iterator[server.EmbeddedServer]:
-    """A running nats-server of this test's own, prepared in its state folder."""
+def start_server() -> server.EmbeddedServer:
+    """A nats-server that runs, prepared in the state folder."""
     for left in (2, 1, 0):
-        running = server.EmbeddedServer(server.prepare(home / "state" / "opsmesh", name="test"))
+        running = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
         try:
             running.start()
             break
         except BrokerUnavailable:  # a port that was free was taken by another test's server
             if not left:
                 raise
+    return running
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private set of XDG directories: a mesh of this test's own."""
+    private_folders(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def nats_server(home: Path) -> Iterator[server.EmbeddedServer]:
+    """A running nats-server of this test's own, prepared in its state folder."""
+    running = start_server()
     yield running
     running.stop()
 

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import private_folders, start_server
 from tests.router.agent_process import agent, spooled
 
 from opsmesh.cli import emit as emit_module
-from opsmesh.router import paths, server
-from opsmesh.router.server import EmbeddedServer
 from opsmesh.schemas import envelope, ids
 
 CODE = "import sys; from opsmesh.cli.entry import main; sys.exit(main())"
@@ -39,12 +38,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A broker and an agent."""
     home = tmp_path_factory.mktemp("mesh")
     with pytest.MonkeyPatch.context() as patch:
-        for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
-            (home / variable).mkdir(mode=0o700)
-            patch.setenv(variable, str(home / variable))
-        patch.delenv("OPSMESH_NATS_URL", raising=False)
-        broker = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-        broker.start()
+        private_folders(home, patch)
+        broker = start_server()
         try:
             with agent(home):
                 yield

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Cli, wait
+from tests.conftest import private_folders
 
 from opsmesh.cli import components
 from opsmesh.router import supervisor_state
@@ -92,10 +93,7 @@ def test_two_meshes_run_side_by_side(
     first = supervisor_state.running()
     assert first is not None
     with monkeypatch.context() as other:
-        for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
-            folder = tmp_path / "other" / variable
-            folder.mkdir(parents=True)
-            other.setenv(variable, str(folder))
+        private_folders(tmp_path / "other", other)
         assert cli("up", "--detach").exit_code == 0
         second = supervisor_state.running()
         assert second is not None

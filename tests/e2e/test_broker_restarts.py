@@ -16,10 +16,9 @@ import pytest
 
 from opsmesh.handlers.evidence.reader import read
 from opsmesh.handlers.evidence.verify import verify
-from opsmesh.router import paths, server
+from opsmesh.router import paths
 from opsmesh.router.scan import scan
-from opsmesh.router.server import EmbeddedServer
-from tests.conftest import mesh_client, run
+from tests.conftest import mesh_client, run, start_server
 from tests.router.agent_process import agent, until, wait_drained
 
 CLIENTS, EVENTS_EACH, KILLS = 4, 2500, 3
@@ -53,8 +52,7 @@ def memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_every_event_is_stored_once_while_the_broker_is_killed(memory: Path) -> None:
     """10,000 events from four processes, the broker killed and restarted three times: each of
     them is in EVENTS exactly once, and exactly one line of an evidence archive that is intact."""
-    broker = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-    broker.start()
+    broker = start_server()
     told = [memory / f"client-{n}" for n in range(CLIENTS)]
     clients = []
     sink = subprocess.Popen(

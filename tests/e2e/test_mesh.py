@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import private_folders
 from tests.producers import journals
 
 #: One process, and one set of what they share.
@@ -99,13 +100,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     """A person whose mesh runs."""
     home = tmp_path_factory.mktemp("mesh")
     with pytest.MonkeyPatch.context() as env:
-        for variable, name in (
-            ("XDG_CONFIG_HOME", "config"),
-            ("XDG_STATE_HOME", "state"),
-            ("XDG_RUNTIME_DIR", "run"),
-        ):
-            (home / name).mkdir(mode=0o700)
-            env.setenv(variable, str(home / name))
+        private_folders(home, env)
         env.delenv("PYTEST_ADDOPTS", raising=False)
         someone = Person(home)
         if journals.missing() is None:  # this test's own journal, in place of the machine's

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import private_folders
 from tests.e2e.test_mesh import Person
 from tests.producers import journals
 from tests.producers.managers import Pacman, need
@@ -59,17 +60,11 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     systemctl.write_text(SYSTEMCTL.replace("UNITS", str(home / "units")))
     systemctl.chmod(0o755)
     with pytest.MonkeyPatch.context() as env:
-        for variable, name in (
-            ("XDG_CONFIG_HOME", "config"),
-            ("XDG_STATE_HOME", "state"),
-            ("XDG_RUNTIME_DIR", "run"),
-            ("HOME", "home"),
-        ):
-            (home / name).mkdir(mode=0o700)
-            env.setenv(variable, str(home / name))
+        private_folders(home, env)
+        (home / "home").mkdir(mode=0o700)
+        env.setenv("HOME", str(home / "home"))
         env.setenv("PATH", f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}")
-        for name in ("PYTEST_ADDOPTS", "DBUS_SESSION_BUS_ADDRESS"):
-            env.delenv(name, raising=False)
+        env.delenv("PYTEST_ADDOPTS", raising=False)
         someone = Person(home)
         someone.journal = journals.make(home / "journal")
         options = {

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import private_folders
+
 #: One mesh for all of them.
 pytestmark = pytest.mark.xdist_group("wired")
 OPSMESH = Path(sys.executable).with_name("opsmesh")
@@ -65,18 +67,10 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: later\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[opsmesh.producers]\nlater = later:Later\n")
     with pytest.MonkeyPatch.context() as env:
-        for variable, name in (
-            ("XDG_CONFIG_HOME", "config"),
-            ("XDG_STATE_HOME", "state"),
-            ("XDG_DATA_HOME", "data"),
-            ("XDG_RUNTIME_DIR", "run"),
-        ):
-            (home / name).mkdir(mode=0o700)
-            env.setenv(variable, str(home / name))
+        private_folders(home, env)
         env.setenv("PYTHONPATH", str(facts.parent))
         env.setenv("HOME", str(home))
         env.setenv("ZDOTDIR", str(home))
-        env.delenv("OPSMESH_NATS_URL", raising=False)
         began = opsmesh("up", "--detach")
         try:
             assert began.returncode == 0, began.stdout + began.stderr

@@ -16,14 +16,14 @@ from opsmesh.cli.evidence import app as cli
 from opsmesh.handlers.evidence import against, keys, sealing, seals, segments
 from opsmesh.handlers.evidence.sink import CONSUMER
 from opsmesh.handlers.evidence.verify import verify
-from opsmesh.router import paths, redaction, server
+from opsmesh.router import paths, redaction
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import commitments, ids, openings, times
 from opsmesh.schemas.envelope import decode
-from tests.conftest import eventually, mesh_client, restart, run
+from tests.conftest import eventually, mesh_client, restart, run, start_server
 from tests.evidence.made import event, parsed
 from tests.evidence.sinks import (
     archived,
@@ -406,8 +406,7 @@ def test_sink_waits_for_broker_and_stream(home: Path) -> None:
             await eventually(lambda: "evidence.no_broker" in log_file().read_text())
             assert await ended(process, signal.SIGTERM) == 0
         with sink() as process:
-            running = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-            await asyncio.to_thread(running.start)
+            running = await asyncio.to_thread(start_server)
             try:
                 await eventually(lambda: "evidence.no_stream" in log_file().read_text())
                 async with mesh_client() as client:

@@ -3,7 +3,6 @@ and the SDK's own client to ask them."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import subprocess
 import sys
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-import yaml
 from a2a.client import Client, ClientConfig, create_client
 from a2a.types import (
     Message,
@@ -26,15 +23,10 @@ from a2a.types import (
     Task,
 )
 from nats.aio.client import Client as Nats
-from tests.conftest import mesh_client
-from tests.handlers.handlers_process import Processes, handlers, owner_of
+from tests.handlers.handlers_process import Processes, handled
 
-from opsmesh.handlers.live.consumers import consumer_name
-from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.handlers.runs.ledger import Ledger, Run
-from opsmesh.router import paths, server
 from opsmesh.router.scan import scan
-from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import Event, decode
@@ -138,42 +130,13 @@ class Served:
 @contextlib.contextmanager
 def served(home: Path, *argv: str, settings: dict[str, Any] | None = None) -> Iterator[Served]:
     """A mesh of its own in `home`, whose folders are this process's until the body ends."""
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, name in (
-            ("XDG_CONFIG_HOME", "config"),
-            ("XDG_STATE_HOME", "state"),
-            ("XDG_DATA_HOME", "data"),
-            ("XDG_RUNTIME_DIR", "run"),
-        ):
-            folder = home / name
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            patch.setenv(variable, str(folder))
-        patch.delenv("OPSMESH_NATS_URL", raising=False)
-        config = Path(paths.config_dir())
-        config.mkdir(parents=True, exist_ok=True)
-        (config / "profiles.yaml").write_text(PROFILES)
-        (config / "config.yaml").write_text(yaml.safe_dump(settings or {}))
-        running = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-        running.start()
+    with handled(home, PROFILES, settings) as (_, processes):
+        mesh = Served(home, processes)
+        mesh.serve(*argv)
         try:
-            with handlers(home / "logs") as processes:
-                processes.start()
-                asyncio.run(_ready())
-                mesh = Served(home, processes)
-                mesh.serve(*argv)
-                try:
-                    yield mesh
-                finally:
-                    mesh.stop(kill=True)
+            yield mesh
         finally:
-            running.stop()
-
-
-async def _ready() -> None:
-    settings = Settings()
-    async with mesh_client(settings) as client:
-        profile = load_profiles(Path(paths.config_dir())).profiles["say"]
-        await owner_of(client, consumer_name(profile, settings.host))
+            mesh.stop(kill=True)
 
 
 def message(text: str, skill: str, **more: Any) -> Message:

@@ -13,11 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
+from tests.conftest import mesh_client, private_folders, start_server
 
+from opsmesh.handlers.live.consumers import consumer_name
 from opsmesh.handlers.live.owner import presence
+from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.router import paths
+from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 
 
 class Processes:
@@ -89,6 +97,34 @@ def handlers(logs: Path) -> Iterator[Processes]:
         yield processes
     finally:
         processes.end()
+
+
+@contextlib.contextmanager
+def handled(
+    home: Path, profiles: str, settings: dict[str, Any] | None = None
+) -> Iterator[tuple[EmbeddedServer, Processes]]:
+    """A mesh in `home`, its folders this process's until the body ends: a broker, and handlers that
+    own every profile that is enabled."""
+    with pytest.MonkeyPatch.context() as env, contextlib.ExitStack() as ends:
+        private_folders(home, env)
+        config = Path(paths.config_dir())
+        config.mkdir(exist_ok=True)
+        (config / "profiles.yaml").write_text(profiles)
+        (config / "config.yaml").write_text(yaml.safe_dump(settings or {}))
+        broker = start_server()
+        ends.callback(broker.stop)
+        processes = ends.enter_context(handlers(home / "logs"))
+        processes.start()
+        asyncio.run(_owned())
+        yield broker, processes
+
+
+async def _owned() -> None:
+    settings = Settings()
+    async with mesh_client(settings) as client:
+        for profile in load_profiles(Path(paths.config_dir())).profiles.values():
+            if profile.state == "enabled":
+                await owner_of(client, consumer_name(profile, settings.host))
 
 
 async def owner_of(client: Client, consumer: str) -> dict[str, Any]:

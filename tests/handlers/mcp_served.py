@@ -3,7 +3,6 @@ process of its own, and the SDK's own client to ask them."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -15,15 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 from tests.conftest import mesh_client
-from tests.handlers.handlers_process import Processes, handlers, owner_of
+from tests.handlers.handlers_process import Processes, handled
 
-from opsmesh.handlers.live.consumers import consumer_name
-from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.router import paths, server
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids, times
@@ -103,44 +99,14 @@ class Served:
 @contextlib.contextmanager
 def served(home: Path, *, settings: dict[str, Any] | None = None) -> Iterator[Served]:
     """A mesh of its own in `home`."""
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, name in (
-            ("XDG_CONFIG_HOME", "config"),
-            ("XDG_STATE_HOME", "state"),
-            ("XDG_DATA_HOME", "data"),
-            ("XDG_RUNTIME_DIR", "run"),
-        ):
-            folder = home / name
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            patch.setenv(variable, str(folder))
-        patch.delenv("OPSMESH_NATS_URL", raising=False)
-        config = Path(paths.config_dir())
-        config.mkdir(parents=True, exist_ok=True)
-        (config / "profiles.yaml").write_text(PROFILES)
-        (config / "config.yaml").write_text(yaml.safe_dump(settings or {}))
-        broker = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-        broker.start()
+    with handled(home, PROFILES, settings) as (broker, processes):
+        mesh = Served(home, processes, broker)
         try:
-            with handlers(home / "logs") as processes:
-                processes.start()
-                asyncio.run(_ready())
-                mesh = Served(home, processes, broker)
-                try:
-                    yield mesh
-                finally:
-                    for process in mesh.running:
-                        process.terminate()
-                        process.wait(20)
+            yield mesh
         finally:
-            broker.stop()
-
-
-async def _ready() -> None:
-    settings = Settings()
-    async with mesh_client(settings) as client:
-        for profile in load_profiles(Path(paths.config_dir())).profiles.values():
-            if profile.state == "enabled":
-                await owner_of(client, consumer_name(profile, settings.host))
+            for process in mesh.running:
+                process.terminate()
+                process.wait(20)
 
 
 def _spooled() -> list[bytes]:

@@ -16,7 +16,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, mesh_client, run, start_server
 from tests.handlers.mcp_served import (
     Served,
     ask,
@@ -512,8 +512,6 @@ def test_cancelled(acting: str, mesh: Served) -> None:
 
 def test_mesh_away(home: Path) -> None:
     """Without a mesh each tool says what to do, and the server finds it once it is there."""
-    from opsmesh.router import server
-
     where = _stdio(home)
 
     async def body() -> None:
@@ -521,8 +519,7 @@ def test_mesh_away(home: Path) -> None:
             assert "opsmesh up" in await refused(client, "search_events")
             with pytest.raises(MCPError, match="opsmesh up"):
                 await client.read_resource("mesh://streams/EVENTS")
-            broker = server.EmbeddedServer(server.prepare(home / "state" / "opsmesh", name="test"))
-            broker.start()
+            broker = start_server()
             try:
                 async with mesh_client():
                     pass

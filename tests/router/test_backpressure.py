@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import eventually, run
+from tests.conftest import eventually, run, start_server
 from tests.router.agent_process import Connection, agent, until
 
-from opsmesh.router import paths, server, spool_state
+from opsmesh.router import paths, spool_state
 from opsmesh.router.budget import Budget
 from opsmesh.router.ingest import Ingest
 from opsmesh.router.server import EmbeddedServer
@@ -105,8 +105,7 @@ def rss_mb(pid: int) -> float:
 @pytest.fixture
 def broker(home: Path) -> Iterator[EmbeddedServer]:
     """A running broker; it ends with the test, also when it was stopped."""
-    embedded = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-    embedded.start()
+    embedded = start_server()
     yield embedded
     embedded.kill()
 

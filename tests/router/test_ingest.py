@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from nats.js.api import RawStreamMsg
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, mesh_client, private_folders, run, start_server
 from tests.router.agent_process import AgentProcess, Connection, agent
 
-from opsmesh.router import deadletter, paths, server
+from opsmesh.router import deadletter, paths
 from opsmesh.router.ingest import MAX_LINE
-from opsmesh.router.server import EmbeddedServer
 
 LINT = {"tool": "ruff", "count": 3}
 
@@ -26,12 +25,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     """One broker and one agent for all tests here: none of them needs an empty one."""
     home = tmp_path_factory.mktemp("mesh")
     with pytest.MonkeyPatch.context() as patch:
-        for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
-            (home / variable).mkdir(mode=0o700)
-            patch.setenv(variable, str(home / variable))
-        patch.delenv("OPSMESH_NATS_URL", raising=False)
-        broker = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
-        broker.start()
+        private_folders(home, patch)
+        broker = start_server()
         try:
             with agent(home) as process:
                 yield process
