@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Cli
 from tests.conftest import run
+from tests.handlers.approving import asked, ended
 from tests.handlers.mesh import Mesh, mesh
-from tests.handlers.test_approvals import asked, ended
 from typer.testing import Result
 
 from opsmesh.cli import health

@@ -1,12 +1,15 @@
-"""A step's context, with what it published."""
+"""A step's context, with what it published, and the desktop that it speaks to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.handlers import session_bus
+from tests.handlers.session_bus import Desktop
 
 from opsmesh.handlers.actions.contract import StepContext
 from opsmesh.schemas.envelope import Event, encode
@@ -66,3 +69,20 @@ def context(tmp_path: Path, published: list[Event]) -> Callable[..., StepContext
         return StepContext(**{**facts, **changes})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def bus() -> Iterator[Desktop]:
+    """One bus and one daemon for the tests of a module that do not end them."""
+    session_bus.required()
+    with tempfile.TemporaryDirectory() as folder, session_bus.running(Path(folder)) as desktop:
+        desktop.start_daemon()
+        yield desktop
+
+
+@pytest.fixture
+def desktop(bus: Desktop, home: Path, monkeypatch: pytest.MonkeyPatch) -> Desktop:
+    """The desktop of this test."""
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.address)
+    bus.forget()
+    return bus

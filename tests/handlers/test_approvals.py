@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 
 import pytest
 from tests.conftest import eventually, mesh_client, run
-from tests.handlers.mesh import Mesh, mesh, write_profiles
+from tests.handlers.approving import asked, ended, left, ran, say, say_meanwhile, text
+from tests.handlers.mesh import mesh, write_profiles
 
 from opsmesh.handlers.actions import registry
 from opsmesh.handlers.actions.contract import Question, Reply, StepContext, StepResult
@@ -16,7 +17,6 @@ from opsmesh.handlers.errors import Ask
 from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.handlers.runs import approvals, asking
 from opsmesh.handlers.runs.approvals import Open, RefusedAnswer
-from opsmesh.handlers.runs.ledger import Run
 from opsmesh.handlers.testing import Profiles
 from opsmesh.router import deadletter, paths
 from opsmesh.router.server import EmbeddedServer
@@ -25,58 +25,6 @@ from opsmesh.router.testing import MemoryMesh
 
 #: A configuration folder of each test's own.
 pytestmark = pytest.mark.usefixtures("home")
-
-TEXT = """
-profiles:
-  restart:
-    on: service.start.failed
-    {more}
-    actions:
-      - id: restart
-        approve: {{prompt: "Restart ${{{{ event.payload.unit }}}}?", {approve}}}
-        command: [sh, -c, "echo restarted >> $0", "{out}"]
-      - id: after
-        command: [sh, -c, "echo after-$1 >> $0", "{out}", "${{{{ {verdict} }}}}"]
-"""
-
-
-def text(out: Path, approve: str = "otherwise: skip", more: str = "") -> str:
-    """A profile that asks, and one more step."""
-    verdict = "steps.restart.approval.verdict"
-    return TEXT.format(out=out, approve=approve, more=more, verdict=verdict)
-
-
-def ran(out: Path) -> list[str]:
-    """The steps that have run."""
-    return out.read_text().split() if out.exists() else []
-
-
-async def asked(m: Mesh, count: int = 1) -> list[Open]:
-    """What waits for a person, once so many do."""
-
-    async def there() -> list[Open] | None:
-        found = [one async for one in approvals.waiting(m.client)]
-        return found if len(found) == count else None
-
-    found: list[Open] = await eventually(there)
-    return found
-
-
-async def say(m: Mesh, which: Open, verdict: Any = "granted", **more: Any) -> approvals.Answered:
-    """An answer, by me and on the command line unless said otherwise."""
-    how = {"by": "me", "via": "cli", "host": "here", **more}
-    return await approvals.answer(m.client, which.asked.id, verdict, **how)
-
-
-async def ended(m: Mesh, state: str) -> Run:
-    """The one run, once it is in this state."""
-
-    async def there() -> Run | None:
-        return next((one for one in await m.runs() if one.state == state), None)
-
-    found = await eventually(there)
-    assert isinstance(found, Run)
-    return found
 
 
 def test_granted(nats_server: EmbeddedServer, tmp_path: Path) -> None:
@@ -163,9 +111,7 @@ def test_expired_while_nobody_was_there(nats_server: EmbeddedServer, tmp_path: P
     out, settings = tmp_path / "out", Settings()
 
     async def body() -> None:
-        async with mesh(text(out, "expires: 1s, otherwise: run"), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
+        one = await left(text(out, "expires: 1s, otherwise: run"), settings)
         async with mesh_client(settings) as client:
 
             async def over() -> bool:
@@ -191,11 +137,8 @@ def test_answered_while_nobody_was_there(nats_server: EmbeddedServer, tmp_path: 
     out, settings = tmp_path / "out", Settings()
 
     async def body() -> None:
-        async with mesh(text(out), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
-        async with mesh_client(settings) as client:
-            await approvals.answer(client, one.asked.id, "granted", by="me", via="cli", host="x")
+        one = await left(text(out), settings)
+        await say_meanwhile(one, settings)
         async with mesh(text(out), settings=settings) as m:
             await ended(m, "succeeded")
             assert ran(out) == ["restarted", "after-granted"]
@@ -338,11 +281,8 @@ def test_an_edited_step_is_asked_anew(nats_server: EmbeddedServer, tmp_path: Pat
     out, settings = tmp_path / "out", Settings()
 
     async def body() -> None:
-        async with mesh(text(out), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
-        async with mesh_client(settings) as client:
-            await approvals.answer(client, one.asked.id, "granted", by="me", via="cli", host="x")
+        one = await left(text(out), settings)
+        await say_meanwhile(one, settings)
         async with mesh(text(out, more="timeout: 50s"), settings=settings) as m:
             [again] = await asked(m)
             assert again.asked.id != one.asked.id

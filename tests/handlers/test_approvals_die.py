@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 from tests.conftest import eventually, mesh_client, run
+from tests.handlers.approving import asked, ended, left, ran, say, text
 from tests.handlers.dying_asking import ANSWERED, ASKING
 from tests.handlers.handlers_process import handlers, owner_of
 from tests.handlers.mesh import mesh, write_profiles
-from tests.handlers.test_approvals import asked, ended, ran, say, text
 from tests.handlers.test_handler_dies import publish, told
 
 from opsmesh.handlers.runs import approvals, asker
@@ -136,9 +136,7 @@ def test_told_once_also_when_the_broker_has_forgotten(
     monkeypatch.setattr(asker, "BROKER_KNOWS_US", -1)
 
     async def body() -> None:
-        async with mesh(text(out), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
+        one = await left(text(out), settings)
         async with mesh_client(settings) as client:
             published: list[str] = []
             async with mesh(text(out), settings=settings) as m:

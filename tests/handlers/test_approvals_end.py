@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import eventually, mesh_client, run
+from tests.handlers.approving import asked, ended, left, ran, say, say_meanwhile, text
 from tests.handlers.mesh import Mesh, mesh, write_profiles
-from tests.handlers.test_approvals import asked, ended, ran, say, text
 
 from opsmesh.handlers.runs import approvals, cancelling
 from opsmesh.handlers.runs.approvals import Open, RefusedAnswer
@@ -122,9 +122,7 @@ def test_told_by_a_successor(nats_server: EmbeddedServer, tmp_path: Path) -> Non
     settings = Settings()
 
     async def body() -> None:
-        async with mesh(text(tmp_path / "out"), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
+        one = await left(text(tmp_path / "out"), settings)
         async with mesh_client(settings) as client:
             held = await Ledger(client).get(one.run.key)
             assert held is not None
@@ -146,11 +144,8 @@ def test_answered_leaves_nothing_behind(nats_server: EmbeddedServer, tmp_path: P
     settings = Settings()
 
     async def body() -> None:
-        async with mesh(text(tmp_path / "out"), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
-        async with mesh_client(settings) as client:
-            await approvals.answer(client, one.asked.id, "granted", by="me", via="cli", host="x")
+        one = await left(text(tmp_path / "out"), settings)
+        await say_meanwhile(one, settings)
         async with mesh(text(tmp_path / "out"), settings=settings) as m:
             await ended(m, "succeeded")
             assert await index(m) == []
@@ -178,11 +173,8 @@ def test_a_refusal_outlives_an_edit(nats_server: EmbeddedServer, tmp_path: Path,
     out, settings = tmp_path / "out", Settings()
 
     async def body() -> None:
-        async with mesh(text(out), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
-        async with mesh_client(settings) as client:
-            await approvals.answer(client, one.asked.id, "denied", by="me", via="cli", host="x")
+        one = await left(text(out), settings)
+        await say_meanwhile(one, settings, "denied")
         edited = f"""
 profiles:
   restart:
@@ -222,9 +214,7 @@ def test_removed_meanwhile(nats_server: EmbeddedServer, tmp_path: Path) -> None:
     out, settings = tmp_path / "out", Settings()
 
     async def body() -> None:
-        async with mesh(text(out), settings=settings) as m:
-            await m.publish()
-            [one] = await asked(m)
+        one = await left(text(out), settings)
         async with mesh("profiles: {}", settings=settings) as m:
             assert [again.asked.id for again in await asked(m)] == [one.asked.id]
         async with mesh(text(out), settings=settings) as m:

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 from tests.conftest import eventually, run
+from tests.handlers.approving import asked, ended, ran, say, text
 from tests.handlers.mesh import Mesh, mesh
-from tests.handlers.test_approvals import asked, ended, ran, say, text
 
 from opsmesh.handlers import jsonschemas
 from opsmesh.handlers.actions.contract import Question

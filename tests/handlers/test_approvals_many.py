@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.conftest import eventually, mesh_client, run
+from tests.handlers.approving import asked, text
 from tests.handlers.mesh import mesh
-from tests.handlers.test_approvals import asked, text
 
 from opsmesh.handlers.runs import approvals, asker
 from opsmesh.handlers.runs.ledger import Ledger, Run

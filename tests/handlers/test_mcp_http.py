@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from tests.conftest import run
+from tests.handlers.approving import asked, ended, say
 from tests.handlers.mcp_servers import configure, steps
 from tests.handlers.mesh import mesh
-from tests.handlers.test_approvals import asked, ended, say
 
 from opsmesh.handlers.actions.contract import Reply, StepContext
 from opsmesh.handlers.actions.mcp import Mcp

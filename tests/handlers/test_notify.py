@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,23 +31,6 @@ pytestmark = pytest.mark.xdist_group("notify")
 
 
 Context = Callable[..., StepContext]
-
-
-@pytest.fixture(scope="module")
-def bus() -> Iterator[Desktop]:
-    """One bus and one daemon for the tests that do not end them."""
-    session_bus.required()
-    with tempfile.TemporaryDirectory() as folder, session_bus.running(Path(folder)) as desktop:
-        desktop.start_daemon()
-        yield desktop
-
-
-@pytest.fixture
-def desktop(bus: Desktop, home: Path, monkeypatch: pytest.MonkeyPatch) -> Desktop:
-    """The desktop of this test."""
-    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.address)
-    bus.forget()
-    return bus
 
 
 class Presses:

@@ -4,8 +4,6 @@ the notification daemon."""
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +17,11 @@ from opsmesh.handlers.runs import approvals
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.user import name as user
 
-#: One process, and one set of what they share.
-pytestmark = pytest.mark.xdist_group("notify_buttons")
+#: One process, and one set of what they share; a broker of each test's own.
+pytestmark = [
+    pytest.mark.xdist_group("notify_buttons"),
+    pytest.mark.usefixtures("nats_server"),
+]
 
 
 ASKS = """
@@ -46,23 +47,6 @@ profiles:
     on: never.happens
     actions: [command: [echo, "${{ event.payload.unit }}"]]
 """
-
-
-@pytest.fixture(scope="module")
-def bus() -> Iterator[Desktop]:
-    """One bus and one daemon for all these tests."""
-    session_bus.required()
-    with tempfile.TemporaryDirectory() as folder, session_bus.running(Path(folder)) as desktop:
-        desktop.start_daemon()
-        yield desktop
-
-
-@pytest.fixture
-def desktop(bus: Desktop, nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Desktop:
-    """The desktop of this test's mesh."""
-    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.address)
-    bus.forget()
-    return bus
 
 
 async def seen(desktop: Desktop, count: int = 1) -> list[Seen]:
