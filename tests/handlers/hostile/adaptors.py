@@ -178,10 +178,8 @@ async def collect(stage: Stage) -> AsyncIterator[Show]:
     witness = Witness(stage.folder)
     asked = stage.folder / "asked"
     for name in ("systemctl", "journalctl"):
-        write_tool(
-            stage.canary.tools / name,
-            f'{{ printf "%s\\0" {name} "$@"; printf "\\n\\0"; }} >>"{asked}"',
-        )
+        # one write for each call: they run at the same time
+        write_tool(stage.canary.tools / name, f'printf "%s\\0" {name} "$@" "\n" >>"{asked}"')
     (stage.folder / "logs").mkdir()
     action = Collect.parse(
         [
