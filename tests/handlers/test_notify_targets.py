@@ -129,6 +129,22 @@ def test_sent(receiver: Receiver, context: Context) -> None:
     assert result.output == {"shown": False, "held_back": False, "sent": ["chat"], "failed": []}
 
 
+def test_broken_settings(receiver: Receiver, context: Context) -> None:
+    """config.yaml with a mistake leaves the targets that were in force."""
+
+    async def body() -> list[StepResult]:
+        shared = Shared()
+        step = Notify.parse({"title": "x", "to": "chat"})
+        before = await step.run(context(shared=shared, idempotency_key="1"))
+        Path(paths.config_dir(), "config.yaml").write_text("notify: {target: {}}")
+        after = await step.run(context(shared=shared, idempotency_key="2"))
+        await shared.aclose()
+        return [before, after]
+
+    assert [one.output["sent"] for one in run(body())] == [["chat"], ["chat"]]
+    assert len(receiver.got) == 2
+
+
 @pytest.mark.parametrize(("status", "retryable"), [(500, True), (429, True), (404, False)])
 def test_refused(receiver: Receiver, context: Context, status: int, retryable: bool) -> None:
     """A service that says no fails the step; only what may pass is tried again. The error has the

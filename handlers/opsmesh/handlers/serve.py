@@ -19,6 +19,7 @@ from nats.js.errors import NotFoundError
 
 from opsmesh.handlers import leash
 from opsmesh.handlers.actions import notify as notify_action
+from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.bundles.sharing import Sharing
 from opsmesh.handlers.desktop import board
 from opsmesh.handlers.desktop.board import Board
@@ -46,6 +47,7 @@ from opsmesh.handlers.runs.takeover import STEPS
 from opsmesh.handlers.secrets import store
 from opsmesh.router import connection, logs, notify, paths, redaction, tasks
 from opsmesh.router.consume import Consumer, Message, Outcome, Reject, Retry, Work, durable
+from opsmesh.router.current import Current
 from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
@@ -119,6 +121,7 @@ class Server:
             redactor=redaction.load(settings, known=known),
             secrets=store.load(settings.secrets, known),
             strict_topics=settings.strict_topics,
+            shared=Shared(Current(settings)),
         )
         self._sharing = Sharing(
             client, settings.bundles, self._services.bundles, self._services.bundled

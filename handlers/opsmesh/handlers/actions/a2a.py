@@ -17,7 +17,6 @@ from opsmesh.handlers.actions.contract import OnUnknown, StepContext, StepResult
 from opsmesh.handlers.actions.spec import Duration, Spec
 from opsmesh.handlers.errors import AgentFault, Ask, ExtraMissing, HandlersError
 from opsmesh.handlers.template import Rendered, compile_value
-from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import check_topic
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class A2a:
         except ImportError as error:
             raise ExtraMissing("a2a", str(error)) from error
         spec = self._spec
-        agent = agents.find(await asyncio.to_thread(Settings), spec.agent)
+        agent = agents.find(await asyncio.to_thread(ctx.shared.settings.get), spec.agent)
         manner = Manner(
             said=said,
             skill=spec.skill,

@@ -32,6 +32,7 @@ from opsmesh.handlers.errors import (
     TemplateError,
 )
 from opsmesh.handlers.template import Rendered, Template, compile_value
+from opsmesh.router.current import Current
 from opsmesh.router.mcp_servers import NAME
 from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import (
@@ -178,7 +179,7 @@ class Mcp:
         began = time.monotonic()
         try:
             arguments = self._rendered(ctx)
-            pool = await ctx.shared.get("mcp", _pool)
+            pool = await ctx.shared.get("mcp", lambda: _pool(ctx.shared.settings))
             answer = await self._call(pool, arguments, ctx)
             event = self._completed(answer, ctx)
         except CallFailed as failure:
@@ -336,13 +337,13 @@ def _answered(ctx: StepContext) -> int:
     return sum(1 for name in ctx.replies if name.startswith("input-"))
 
 
-async def _pool() -> Pool:
+async def _pool(settings: Current) -> Pool:
     """The process's sessions. The SDK takes a second to import: not on the loop."""
     try:
         module = await asyncio.to_thread(importlib.import_module, "opsmesh.handlers.mcp.pool")
     except ImportError as error:
         raise ExtraMissing("mcp", str(error)) from error
-    found: Pool = module.Pool()
+    found: Pool = module.Pool(settings)
     return found
 
 

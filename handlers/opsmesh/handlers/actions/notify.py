@@ -21,7 +21,6 @@ from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.desktop.notice import ANSWERS, LABELS, Button, Notice, Urgency
 from opsmesh.handlers.errors import DesktopAway, HandlersError, TemplateError
 from opsmesh.handlers.template import Template
-from opsmesh.router.settings import Settings
 from opsmesh.router.settings_notify import TARGET_NAME, is_reference
 from opsmesh.schemas.nearest import did_you_mean
 
@@ -202,7 +201,7 @@ async def shared(ctx: StepContext) -> Board:
     """The board of this process; in a rehearsal one without buttons."""
 
     async def make() -> Board:
-        settings = await asyncio.to_thread(Settings)
+        settings = await asyncio.to_thread(ctx.shared.settings.get)
         return await Board.plain(settings.notify.per_minute)
 
     return await ctx.shared.get(SHARED, make)
@@ -228,7 +227,7 @@ async def _elsewhere(
     if is_reference(target):
         url = ctx.secrets.fill(target)
     else:
-        known = (await asyncio.to_thread(Settings)).notify.targets
+        known = (await asyncio.to_thread(ctx.shared.settings.get)).notify.targets
         if target not in known:
             near = did_you_mean(target, [DESKTOP, *known])
             raise targets.TargetFailed(f"notify.targets in config.yaml has no {target!r}{near}")

@@ -9,6 +9,8 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 import structlog
 
+from opsmesh.router.current import Current
+
 #: Seconds that each thing has to close itself.
 CLOSE_S: Final = 5.0
 
@@ -26,9 +28,11 @@ T = TypeVar("T", bound=Closable)
 
 
 class Shared:
-    """Things by their keys. Whoever makes a thing names the kind in its key: `mcp:git`."""
+    """Things by their keys, and the settings in force. Whoever makes a thing names the kind in its
+    key: `mcp:git`."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Current | None = None) -> None:
+        self.settings = settings or Current()
         self._made: dict[str, asyncio.Task[Closable]] = {}
 
     async def get(self, key: str, factory: Callable[[], Awaitable[T]]) -> T:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from opsmesh.handlers.errors import CallFailed
-from opsmesh.handlers.mcp.book import Book
 from opsmesh.handlers.mcp.session import Session
+from opsmesh.router.current import Current
 from opsmesh.router.mcp_servers import McpServer
 from opsmesh.schemas.nearest import did_you_mean
 
@@ -37,14 +37,14 @@ class _Place:
 class Pool:
     """Gives sessions by the names of servers."""
 
-    def __init__(self, book: Book | None = None) -> None:
-        self._book = book or Book()
+    def __init__(self, settings: Current | None = None) -> None:
+        self._settings = settings or Current()
         self._places: dict[str, _Place] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
     def spec(self, name: str) -> McpServer:
         """What the settings say of a server; CallFailed `unknown_server` when there is none."""
-        servers = self._book.servers()
+        servers = self._settings.get().mcp_servers
         if name not in servers:
             raise CallFailed("unknown_server", unknown(name, servers))
         return servers[name]
