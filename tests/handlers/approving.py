@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nats.aio.client import Client
 from tests.conftest import eventually, mesh_client
 from tests.handlers.mesh import Mesh, mesh
 
 from opsmesh.handlers.runs import approvals
 from opsmesh.handlers.runs.approvals import Open
 from opsmesh.handlers.runs.ledger import Run
+from opsmesh.router import redaction
 from opsmesh.router.settings import Settings
 
 TEXT = """
@@ -51,8 +53,16 @@ async def asked(m: Mesh, count: int = 1) -> list[Open]:
 
 async def say(m: Mesh, which: Open, verdict: Any = "granted", **more: Any) -> approvals.Answered:
     """An answer, by me and on the command line unless said otherwise."""
+    return await reply(m.client, which, verdict, **more)
+
+
+async def reply(
+    client: Client, which: Open, verdict: Any = "granted", **more: Any
+) -> approvals.Answered:
+    """The same over any connection."""
     how = {"by": "me", "via": "cli", "host": "here", **more}
-    return await approvals.answer(m.client, which.asked.id, verdict, **how)
+    rules = redaction.load(Settings())
+    return await approvals.answer(client, which.asked.id, verdict, redactor=rules, **how)
 
 
 async def ended(m: Mesh, state: str) -> Run:
@@ -77,4 +87,4 @@ async def left(profile: str, settings: Settings) -> Open:
 async def say_meanwhile(one: Open, settings: Settings, verdict: Any = "granted") -> None:
     """It is answered while there are no handlers."""
     async with mesh_client(settings) as client:
-        await approvals.answer(client, one.asked.id, verdict, by="me", via="cli", host="x")
+        await reply(client, one, verdict)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import pytest
 from tests.conftest import eventually, mesh_client, run
-from tests.handlers.approving import asked, ended, left, ran, say, say_meanwhile, text
+from tests.handlers.approving import asked, ended, left, ran, reply, say, say_meanwhile, text
 from tests.handlers.mesh import mesh, write_profiles
 
 from opsmesh.handlers.actions import registry
@@ -119,9 +119,7 @@ def test_expired_while_nobody_was_there(nats_server: EmbeddedServer, tmp_path: P
 
             await eventually(over)
             with pytest.raises(RefusedAnswer, match="it expired at"):
-                await approvals.answer(
-                    client, one.asked.id, "granted", by="me", via="cli", host="here"
-                )
+                await reply(client, one)
         assert ran(out) == []
         async with mesh(text(out, "expires: 1s, otherwise: run"), settings=settings) as m:
             await ended(m, "succeeded")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 from tests.conftest import eventually, mesh_client, run
-from tests.handlers.approving import asked, ended, left, ran, say, text
+from tests.handlers.approving import asked, ended, left, ran, reply, say, text
 from tests.handlers.dying_asking import ANSWERED, ASKING
 from tests.handlers.handlers_process import handlers, owner_of
 from tests.handlers.mesh import mesh, write_profiles
@@ -83,18 +83,14 @@ def test_killed(nats_server: EmbeddedServer, tmp_path: Path, place: str) -> None
             await publish(client, settings)
             if place in ANSWERED:
                 [one] = await waiting(client)
-                await approvals.answer(
-                    client, one.asked.id, "granted", by="me", via="cli", host="here"
-                )
+                await reply(client, one)
             await asyncio.to_thread(victim.wait, 30)
             assert victim.returncode == -signal.SIGKILL
             with handlers(tmp_path / "logs") as processes:
                 processes.start()
                 if place in ASKING:
                     [one] = await waiting(client)
-                    done = await approvals.answer(
-                        client, one.asked.id, "granted", by="me", via="cli", host="here"
-                    )
+                    done = await reply(client, one)
                     assert done.new
                 assert (await over(client)).state == "succeeded"
             assert ran(out) == ["restarted", "after-granted"]
@@ -118,9 +114,7 @@ def test_two_processes(nats_server: EmbeddedServer, tmp_path: Path) -> None:
                 await publish(client, settings)
                 [one] = await waiting(client)
                 processes.kill(facts["pid"])
-                await approvals.answer(
-                    client, one.asked.id, "granted", by="me", via="cli", host="here"
-                )
+                await reply(client, one)
                 assert (await over(client)).state == "succeeded"
             assert ran(out) == ["restarted", "after-granted"]
             assert await counts(client) == {"requested": 1, "granted": 1}

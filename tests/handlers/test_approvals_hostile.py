@@ -21,7 +21,7 @@ from opsmesh.handlers.actions.contract import Question
 from opsmesh.handlers.runs import asking, questions
 from opsmesh.handlers.runs.approvals import InvalidAnswer, RefusedAnswer
 from opsmesh.handlers.runs.ledger import StepRecord
-from opsmesh.router import user
+from opsmesh.router import paths, user
 from opsmesh.router.errands import ANSWER, QUESTIONS
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.schemas.redact import built_in
@@ -306,6 +306,26 @@ def test_over_the_broker(nats_server: EmbeddedServer, tmp_path: Path) -> None:
                 b'{"ok":false'
             )
             assert ran(out) == []
+
+    run(body())
+
+
+def test_settings_broken_meanwhile(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    """A mistake in config.yaml keeps no answer from being taken, and what it holds from being
+    cleaned by the rules that are in force."""
+    out = tmp_path / "out"
+
+    async def body() -> None:
+        async with mesh(text(out)) as m:
+            await m.publish()
+            [one] = await asked(m)
+            Path(paths.config_dir(), "config.yaml").write_text("redact: {field: [x]}")
+            said = await request(m, ANSWER, run=one.asked.id, choice="approve", reason=secret())
+            assert said["ok"] is True
+            await ended(m, "succeeded")
+            assert ran(out) == ["restarted", "after-granted"]
+            [granted] = await m.wait("automation.approval.granted")
+            assert secret() not in json.dumps(granted.payload)
 
     run(body())
 

@@ -16,9 +16,11 @@ from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.profiles.profile import Profile, from_source
 from opsmesh.handlers.profiles.spec import FalsePositivesSpec
 from opsmesh.handlers.runs.ledger import Ledger, Run
+from opsmesh.router import redaction
 from opsmesh.router.publish import Publisher
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.trigger import Trigger
 from opsmesh.schemas import times
@@ -73,7 +75,13 @@ class Story:
     async def judge(self, of: Run, verdict: Verdict = "false_positive", **more: Any) -> Recorded:
         """Somebody says so."""
         return await feedback.record(
-            self.client, of, verdict, host=HOST, profile=self.profile, **more
+            self.client,
+            of,
+            verdict,
+            host=HOST,
+            redactor=redaction.load(Settings()),
+            profile=self.profile,
+            **more,
         )
 
     async def events(self, topic: str) -> list[Event]:

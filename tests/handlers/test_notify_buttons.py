@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import eventually, restart, run
 from tests.handlers import session_bus
+from tests.handlers.approving import reply
 from tests.handlers.mesh import Mesh, mesh
 from tests.handlers.session_bus import Desktop, Seen
 
@@ -111,9 +112,7 @@ def test_answered_elsewhere(desktop: Desktop) -> None:
             await m.publish()
             await seen(desktop)
             [one] = [one async for one in approvals.waiting(m.client)]
-            await approvals.answer(
-                m.client, one.asked.id, "granted", by="me", via="cli", host="here"
-            )
+            await reply(m.client, one)
             await eventually(desktop.closed)
 
     run(body())

@@ -21,11 +21,13 @@ from opsmesh.handlers.feedback.suggest import Report, Tally, suggest
 from opsmesh.handlers.live import firing
 from opsmesh.handlers.profiles.profile import Profile, from_source
 from opsmesh.handlers.runs.ledger import Ledger, Run
+from opsmesh.router import redaction
 from opsmesh.router.conditions import Expression
 from opsmesh.router.publish import Publisher
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import complete, decode, subject
@@ -332,9 +334,10 @@ def test_from_the_mesh(nats_server: EmbeddedServer) -> None:
     async def body() -> None:
         one = profile()
         async with mesh_client() as client:
+            rules = redaction.load(Settings())
             runs = await happen(client, one, "x", "y", "x", "y", "z")
             for judged, verdict in zip(runs, (FALSE, USEFUL, FALSE, USEFUL), strict=False):
-                await feedback.record(client, judged, verdict, host="dev")
+                await feedback.record(client, judged, verdict, host="dev", redactor=rules)
             verdicts = feedback.newest(await feedback.judgements(client))
             remembered = feedback.counted([r async for r in Ledger(client).runs("note")])
             messages = []

@@ -18,6 +18,7 @@ from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.runs import approvals, asking
 from opsmesh.handlers.runs.approvals import Answered, Open, Verdict
+from opsmesh.router import redaction
 from opsmesh.router.connection import AWAY
 from opsmesh.router.errors import RouterError
 from opsmesh.router.settings import Settings
@@ -163,6 +164,7 @@ def _answer(approval_id: str, verdict: Verdict, value: Any, comment: str, as_jso
             by=person(),
             via="cli",
             host=settings.host,
+            redactor=redaction.load(settings),
             value=value,
             # an argument that is not UTF-8 cannot be stored as it is
             comment=comment.encode(errors="surrogateescape").decode(errors="replace"),

@@ -21,6 +21,7 @@ from opsmesh.handlers.feedback.feedback import Judgement, Rate, Recorded, Verdic
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.profiles.spec import FalsePositivesSpec
 from opsmesh.handlers.runs.ledger import Ledger, Run
+from opsmesh.router import redaction
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import host_token
 
@@ -75,6 +76,7 @@ def mark(
             run,
             verdict,
             host=settings.host,
+            redactor=redaction.load(settings),
             profile=found.profiles.get(run.profile),
             by=person(),
             # an argument that is not UTF-8 cannot be stored as it is

@@ -127,7 +127,11 @@ class Server:
             client, settings.bundles, self._services.bundles, self._services.bundled
         )
         self._desk = Desk(
-            client, self._services.ledger, host=settings.host, hindrance=self._hindrance
+            client,
+            self._services.ledger,
+            host=settings.host,
+            redactor=self._services.redactor,
+            hindrance=self._hindrance,
         )
         self._canceller = Canceller(client, self._cancel)
         self._notify = settings.notify
@@ -205,6 +209,7 @@ class Server:
             self._services.ledger,
             host=self._host,
             bundles=self._services.bundles,
+            redactor=self._services.redactor,
             key=lambda: self._services.question_key,
             in_force=self._known,
         )

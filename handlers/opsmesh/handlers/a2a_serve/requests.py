@@ -192,8 +192,9 @@ class Requests(RequestHandler):
                 by=by,
                 via=answering.VIA,
                 host=self._mesh.host,
+                redactor=self._mesh.redactor,
                 value=value,
-                comment=self._mesh.redactor.text(comment, context=record.task_id),
+                comment=comment,
             )
         except approvals.InvalidAnswer as error:
             raise InvalidParamsError(str(error)) from error

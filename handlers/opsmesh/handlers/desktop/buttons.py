@@ -25,6 +25,7 @@ from opsmesh.router import trigger, user
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.trigger import Trigger
 from opsmesh.schemas import ids
+from opsmesh.schemas.redact import Redactor
 
 #: What opens a folder in the desktop's file manager.
 OPENER: Final = "xdg-open"
@@ -45,6 +46,7 @@ class Buttons:
         *,
         host: str,
         bundles: Path,
+        redactor: Redactor,
         key: Callable[[], bytes],
         in_force: Callable[[str], Profile | None],
     ) -> None:
@@ -52,6 +54,7 @@ class Buttons:
         self._ledger = ledger
         self._host = host
         self._bundles = bundles
+        self._redactor = redactor
         self._key = key
         self._in_force = in_force
 
@@ -84,6 +87,7 @@ class Buttons:
                 by=user.name(),
                 via=VIA,
                 host=self._host,
+                redactor=self._redactor,
                 token=asking.token(self._key(), question),
             )
         except approvals.ApprovalError as error:
@@ -103,6 +107,7 @@ class Buttons:
             run,
             "false_positive",
             host=self._host,
+            redactor=self._redactor,
             profile=self._in_force(run.profile),
             by=user.name(),
             component=VIA,

@@ -6,7 +6,8 @@ judged counts as fine, and a run that was asked for by hand, or never began, doe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -18,15 +19,14 @@ from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.profiles.spec import FalsePositivesSpec
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.runs.results import SOURCE
-from opsmesh.router import redaction
 from opsmesh.router.publish import PubAck, Publisher
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
-from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, decode, encode, subject
 from opsmesh.schemas.errors import SchemaError
+from opsmesh.schemas.redact import Redactor
 
 Verdict = Literal["false_positive", "useful"]
 VERDICTS: Final[tuple[str, ...]] = get_args(Verdict)
@@ -78,6 +78,7 @@ async def record(
     verdict: Verdict,
     *,
     host: str,
+    redactor: Redactor,
     profile: Profile | None = None,
     by: str = "",
     note: str = "",
@@ -88,7 +89,7 @@ async def record(
     Returns when all is stored; NotAcknowledged when the broker does not confirm it. Doing it again
     is harmless: the person is told once.
     """
-    publisher = Publisher(client)
+    publish = partial(_publish, Publisher(client), redactor)
     cause = await _cause(client, run)
     facts = {
         "profile": run.profile,
@@ -116,10 +117,10 @@ async def record(
         causation_id=run.event_id,
         hops=cause.hops + 1 if cause else 1,
     )
-    await _publish(publisher, said, msg_id=said.id)
+    await publish(said, msg_id=said.id)
     if profile is None or profile.false_positives is None:
         return Recorded(event=said)
-    return await _hold(client, publisher, profile, profile.false_positives, said)
+    return await _hold(client, publish, profile, profile.false_positives, said)
 
 
 async def judgements(client: Client, profile: str | None = None) -> list[Judgement]:
@@ -178,7 +179,11 @@ def over_since(
 
 
 async def _hold(
-    client: Client, publisher: Publisher, profile: Profile, spec: FalsePositivesSpec, cause: Event
+    client: Client,
+    publish: Callable[..., Awaitable[PubAck]],
+    profile: Profile,
+    spec: FalsePositivesSpec,
+    cause: Event,
 ) -> Recorded:
     runs = counted([run async for run in Ledger(client).runs(profile.name)])
     judged = await judgements(client)
@@ -200,7 +205,7 @@ async def _hold(
     told = _over_budget(profile, spec, found, cause)
     # two judgements at once tell of the same step over the line
     mark = before[0].id if before else "first"
-    ack = await _publish(publisher, told, msg_id=f"over:{profile.name}:{profile.hash}:{mark}")
+    ack = await publish(told, msg_id=f"over:{profile.name}:{profile.hash}:{mark}")
     return Recorded(
         event=cause,
         rate=found,
@@ -251,8 +256,10 @@ async def _cause(client: Client, run: Run) -> Event | None:
         return None
 
 
-async def _publish(publisher: Publisher, event: Event, *, msg_id: str) -> PubAck:
-    data, _ = redaction.load(Settings()).event(encode(event))
+async def _publish(
+    publisher: Publisher, redactor: Redactor, event: Event, *, msg_id: str
+) -> PubAck:
+    data, _ = redactor.event(encode(event))
     return await publisher.publish(subject(event.host, event.topic), data, msg_id=msg_id)
 
 

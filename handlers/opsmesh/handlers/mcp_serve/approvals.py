@@ -127,6 +127,7 @@ class ApprovalTools:
             by=by,
             via="mcp",
             host=self._mesh.settings.host,
+            redactor=self._mesh.redactor,
             value=value if said == "granted" else None,
             comment=untrusted.text(comment, 1000),
         )

@@ -11,13 +11,15 @@ from nats.aio.client import Client
 
 from opsmesh.router import connection
 from opsmesh.router.settings import Settings
+from opsmesh.schemas.redact import Redactor
 
 
 class Mesh:
-    """Settings, and a connection that is looked after."""
+    """Settings, what takes secrets out, and a connection that is looked after."""
 
-    def __init__(self, settings: Settings, *, name: str = "mcp") -> None:
+    def __init__(self, settings: Settings, redactor: Redactor, *, name: str = "mcp") -> None:
         self.settings = settings
+        self.redactor = redactor
         self._name = name
         self._client: Client | None = None
         self._connecting = asyncio.Lock()

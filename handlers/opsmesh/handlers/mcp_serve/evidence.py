@@ -24,7 +24,7 @@ from opsmesh.handlers.live import recent
 from opsmesh.handlers.mcp_serve.answers import Marked, NotAllowed, Refused, answer
 from opsmesh.handlers.mcp_serve.connection import Mesh
 from opsmesh.handlers.mcp_serve.events import EventId, EventTools
-from opsmesh.router import paths, redaction
+from opsmesh.router import paths
 from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import Event, encode
 
@@ -75,8 +75,7 @@ class EvidenceTools:
         chosen = self._chosen(collectors)
         place = await self._events.place(event_id)
         client = await self._mesh.client()
-        redactor = redaction.load(self._mesh.settings)
-        data, _ = redactor.event(encode(place.event))
+        data, _ = self._mesh.redactor.event(encode(place.event))
         call = ids.uuid7()
         folder = Path(tempfile.mkdtemp(prefix="opsmesh-collect-"))
         try:
@@ -102,7 +101,7 @@ class EvidenceTools:
                 publish=_unsaid,
                 host=self._mesh.settings.host,
                 recent=recent.reader(client),
-                redactor=redactor,
+                redactor=self._mesh.redactor,
             )
             result = await Collect.parse(list(chosen)).run(context)
         finally:

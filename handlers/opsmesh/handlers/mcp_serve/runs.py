@@ -25,7 +25,7 @@ from opsmesh.handlers.mcp_serve.events import EventId, EventTools
 from opsmesh.handlers.mcp_serve.profiles import find, state_of
 from opsmesh.handlers.mcp_serve.records import TOPIC
 from opsmesh.handlers.runs.ledger import Ledger, Run, RunState
-from opsmesh.router import redaction, trigger
+from opsmesh.router import trigger
 from opsmesh.router.errands import PATIENCE, RUNNABLE
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import ids, times
@@ -242,7 +242,7 @@ class RunTools:
             schema_version=SCHEMA_VERSION,
             hops=1,
         )
-        data, _ = redaction.load(self._mesh.settings).event(encode(event))
+        data, _ = self._mesh.redactor.event(encode(event))
         return event, data
 
 

@@ -49,7 +49,8 @@ def base(
     settings: Settings, which: Which, *, transport: Transport, title: str, instructions: str
 ) -> tuple[MCPServer, Mesh, Records, Calls]:
     """What both servers have: a connection, records of every call, a name."""
-    records = Records(which, transport=transport, redactor=redaction.load(settings))
+    redactor = redaction.load(settings)
+    records = Records(which, transport=transport, redactor=redactor)
     server: MCPServer = MCPServer(
         "opsmesh" if which == "mcp" else f"opsmesh-{which}",
         title=title,
@@ -59,7 +60,7 @@ def base(
         middleware=[_recorder(records)],
         subscriptions=False,
     )
-    return server, Mesh(settings, name=which), records, Calls(server, records)
+    return server, Mesh(settings, redactor, name=which), records, Calls(server, records)
 
 
 def make(settings: Settings, *, transport: Transport) -> Serving:

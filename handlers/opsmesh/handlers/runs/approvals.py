@@ -23,11 +23,9 @@ from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.runs import asking, results
 from opsmesh.handlers.runs.ledger import Asked, Held, Ledger, Replied, Run, StepRecord
 from opsmesh.handlers.runs.waiting import Index
-from opsmesh.router import redaction
 from opsmesh.router.connection import AWAY
 from opsmesh.router.kv import Conflict
 from opsmesh.router.publish import Publisher
-from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import encode, subject
 from opsmesh.schemas.redact import Redactor
@@ -114,16 +112,17 @@ async def answer(
     by: str,
     via: str,
     host: str,
+    redactor: Redactor,
     token: str | None = None,
     value: Any = None,
     comment: str = "",
 ) -> Answered:
-    """Take an answer; it is in the ledger when this returns.
+    """Take an answer; it is in the ledger when this returns. `redactor` takes secrets out of the
+    comment, and refuses a value that holds one.
 
     The same answer by the same person again changes nothing, unless it came with the token, which
     is good for once. UnknownApproval, InvalidAnswer, RefusedAnswer.
     """
-    redactor = redaction.load(Settings())
     by, via, host = (_word(text) for text in (by, via, host))
     # cut after secrets are taken out: half a secret has no form
     comment = redactor.text(clean(comment), context=approval_id[:64])[:MAX_COMMENT]

@@ -20,6 +20,7 @@ from opsmesh.handlers.runs.ledger import Choice, Ledger, Run
 from opsmesh.handlers.runs.waiting import Index
 from opsmesh.router.errands import ANSWER, QUESTIONS, RUNNABLE
 from opsmesh.schemas import ids, times
+from opsmesh.schemas.redact import Redactor
 
 #: Processes of one group: one of them answers.
 GROUP: Final = "handlers"
@@ -63,11 +64,20 @@ Hindrance = Callable[[str], Awaitable[str]]
 class Desk:
     """Answers requests while the handlers run."""
 
-    def __init__(self, client: Client, ledger: Ledger, *, host: str, hindrance: Hindrance) -> None:
+    def __init__(
+        self,
+        client: Client,
+        ledger: Ledger,
+        *,
+        host: str,
+        redactor: Redactor,
+        hindrance: Hindrance,
+    ) -> None:
         self._client = client
         self._ledger = ledger
         self._index = Index(client)
         self._host = host
+        self._redactor = redactor
         self._hindrance = hindrance
         self._open: list[Subscription] = []
 
@@ -139,6 +149,7 @@ class Desk:
                 by=given.by[:MAX_BY],
                 via=given.via[:MAX_BY],
                 host=given.host or self._host,
+                redactor=self._redactor,
                 token=given.token,
                 value=given.answer,
                 comment=given.reason,
