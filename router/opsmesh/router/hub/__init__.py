@@ -1,0 +1,1 @@
+"""Many hosts: a hub, and the hosts that have joined it."""

@@ -1,0 +1,1 @@
+"""Hosts of different versions: what an earlier release has stored, read by today's code."""
