@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,28 +37,28 @@ def missing() -> str | None:
 def rootfs() -> Path:
     """The root file system; bootstrapped when it is not there yet, which takes minutes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    release, mirror = _release()
-    kept = cache / "opsmesh-tests" / f"nspawn-{release}"
+    name, mirror = release()
+    kept = cache / "opsmesh-tests" / f"nspawn-{name}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         made = kept.with_name(f"{kept.name}.{os.getpid()}")
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", release, str(made)]
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", name, str(made)]
         done = subprocess.run([*command, *mirror], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         made.rename(kept)
     return kept
 
 
-def _release() -> tuple[str, list[str]]:
+def release() -> tuple[str, list[str]]:
     """The release that this machine's own apt knows, and its mirror; else debootstrap's choice."""
     if shutil.which("apt-get"):
         ask = ["apt-get", "indextargets", "--format", "$(COMPONENT) $(RELEASE) $(REPO_URI)"]
         answer = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
         for line in answer.splitlines():
             component, _, rest = line.partition(" ")
-            release, _, mirror = rest.partition(" ")
-            if component == "main" and (SCRIPTS / release).exists():
-                return release, [mirror]
+            name, _, mirror = rest.partition(" ")
+            if component == "main" and (SCRIPTS / name).exists():
+                return name, [mirror]
     return RELEASE, []
 
 
@@ -75,7 +75,7 @@ class Machine:
         done = subprocess.run(
             [*enter, *command], capture_output=True, text=True, timeout=60, check=False
         )
-        assert may_fail or done.returncode == 0, (command, done.stdout, done.stderr)
+        assert may_fail or done.returncode == 0, (command, done.stdout[-2000:], done.stderr)
         return done.stdout.strip()
 
     def does_as(self, user: str, uid: int, *command: str, may_fail: bool = False) -> str:
@@ -85,10 +85,11 @@ class Machine:
 
 
 @contextmanager
-def booted(folder: Path) -> Iterator[Machine]:
-    """A machine with the units beside this file, up and running."""
+def booted(folder: Path, *, binds: Sequence[str] = ()) -> Iterator[Machine]:
+    """A machine with the units beside this file, up and running; what lies in `folder` from an
+    earlier boot is there again. `binds`: further options of systemd-nspawn."""
     journal, console = folder / "journal", folder / "console"
-    journal.mkdir()
+    journal.mkdir(exist_ok=True)
     command = [
         "systemd-nspawn",
         "--quiet",
@@ -103,6 +104,7 @@ def booted(folder: Path) -> Iterator[Machine]:
         f"--bind={journal}:/var/log/journal",
         f"--bind-ro={HERE / 'system'}:/usr/local/lib/systemd/system",
         f"--bind-ro={HERE / 'user'}:/usr/local/lib/systemd/user",
+        *binds,
     ]
     with console.open("wb") as output:
         process = subprocess.Popen(
