@@ -17,6 +17,7 @@ from tests.producers.agent import StandInAgent, spooled, standing_in
 import pytest_opsmesh
 from opsmesh.router import losses, spool_overflow, spool_room
 from opsmesh.schemas import envelope, registry
+from pytest_opsmesh import editor
 
 FAILING = """
 import pytest
@@ -49,12 +50,13 @@ def project(tmp_path: Path) -> Path:
 
 
 def run_pytest(
-    project: Path, *arguments: str, env: dict[str, str] | None = None
+    project: Path, *arguments: str, env: dict[str, str] | None = None, refresh: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run pytest with the plugin from a folder that holds only it."""
     alone = project.parent / "alone"
-    alone.mkdir(exist_ok=True)
-    shutil.copy(pytest_opsmesh.__file__, alone)
+    package = Path(pytest_opsmesh.__file__).parent
+    if refresh:
+        shutil.copytree(package, alone / package.name, dirs_exist_ok=True)
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -137,10 +139,27 @@ def test_events_of_one_run_are_numbered(agent: StandInAgent, project: Path) -> N
 
 
 def test_a_run_in_an_editor_is_told_as_the_editors_too(agent: StandInAgent, project: Path) -> None:
-    """In a terminal of VS Code or Neovim each failure is an editor.test.failed as well."""
+    """In a terminal of VS Code each failure is an editor.test.failed as well."""
     run_pytest(project, "-k", "bad", env={"TERM_PROGRAM": "vscode"})
     assert [e["topic"] for e in agent.events] == ["python.test.failed", "editor.test.failed"]
     assert agent.events[1]["payload"]["editor"] == "vscode"
+
+
+@pytest.mark.parametrize(
+    ("env", "known"),
+    [
+        ({}, None),
+        ({"TERM_PROGRAM": "WezTerm"}, None),
+        ({"TERM_PROGRAM": "vscode"}, "vscode"),
+        ({"VSCODE_PID": "4711"}, "vscode"),
+        ({"OPSMESH_EDITOR_SESSION": "vscode:1f2e3d4c"}, "vscode"),
+        ({"NVIM": "/run/user/1000/nvim.4711.0", "TERM_PROGRAM": "vscode"}, "neovim"),
+        ({"NVIM": "", "OPSMESH_EDITOR_SESSION": "helix:7"}, "helix"),
+    ],
+)
+def test_an_editor_is_known_by_its_variables(env: dict[str, str], known: str | None) -> None:
+    """Each editor leaves something in the environment of what it starts; the innermost counts."""
+    assert editor.of_environment(env) == known
 
 
 def test_under_xdist_only_the_controller_tells(agent: StandInAgent, project: Path) -> None:
@@ -203,6 +222,20 @@ def test_a_full_spool_is_respected_and_what_is_lost_is_counted(home: Path, proje
     assert (loss.source, loss.events, loss.reasons) == ("pytest", 3, ("refuse",))
 
 
+def test_an_error_of_its_own_is_counted_and_not_seen(home: Path, project: Path) -> None:
+    """A plug-in that cannot make its events leaves the run as it is, and the agent can tell."""
+    run_pytest(project, "--collect-only")  # puts the plug-in there
+    (project.parent / "alone/pytest_opsmesh/facts.py").write_text(
+        "def is_subtest(report): return 1 / 0\n"
+    )
+    done = run_pytest(project, refresh=False)
+    assert "1 failed, 2 passed, 1 skipped, 1 xfailed, 2 errors" in done.stdout
+    assert (done.returncode, done.stderr) == (1, "")
+    assert spooled(home) == []
+    (loss,) = losses.total(str(home / "state/opsmesh/spool"))
+    assert (loss.source, loss.reasons) == ("pytest", ("error",))
+
+
 def test_what_it_spools_is_seen_by_the_gauge(home: Path, project: Path) -> None:
     """The agent knows at once that something was written."""
     run_pytest(project)
@@ -256,7 +289,7 @@ def test_more_failures_than_a_socket_buffers_arrive(agent: StandInAgent, project
 
 def test_the_module_needs_the_standard_library_alone() -> None:
     """Importing the plugin in an isolated interpreter brings in no foreign module."""
-    path = Path(pytest_opsmesh.__file__).parent
+    path = Path(pytest_opsmesh.__file__).parents[1]
     code = (
         f"import sys; sys.path.insert(0, {str(path)!r}); import pytest_opsmesh, json;"
         "tops = {name.partition('.')[0] for name in sys.modules};"
