@@ -1,0 +1,1 @@
+"""`opsmesh check`: checks of Python projects whose findings are events."""
