@@ -1,0 +1,1 @@
+"""`opsmesh panes`: the mesh on one screen of a terminal multiplexer."""

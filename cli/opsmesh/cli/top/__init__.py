@@ -1,0 +1,1 @@
+"""`opsmesh top`: the mesh on a terminal, as it changes."""

@@ -1,0 +1,1 @@
+"""The views of `top`, one a module."""

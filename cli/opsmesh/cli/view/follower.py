@@ -1,0 +1,176 @@
+"""Fills a view from the broker, and keeps it so: what happens is heard, what has no event is looked
+at again and again.
+
+The one rule: a broker that goes leaves the view as it was, says so in it, and is found again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+
+from opsmesh.cli import health
+from opsmesh.cli.view.model import SeenEvent, View
+from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.handlers.runs import approvals
+from opsmesh.handlers.runs.ledger import Run
+from opsmesh.handlers.slo import book
+from opsmesh.handlers.slo.book import Book
+from opsmesh.router import connection, deadletter, paths, tasks, topology
+from opsmesh.router.connection import AWAY
+from opsmesh.router.errors import BrokerUnavailable, PermissionDenied
+from opsmesh.router.pull import delivery
+from opsmesh.router.scan import scan
+from opsmesh.router.settings import Settings
+from opsmesh.router.topology import EVENTS
+from opsmesh.schemas import times
+from opsmesh.schemas.envelope import decode
+from opsmesh.schemas.errors import SchemaError
+
+#: Seconds between looks at what has no event; between attempts to reach a broker.
+LOOK_S: Final = 5.0
+AGAIN_S: Final = 1.0
+#: Microseconds that runs, and facts of profiles, reach back.
+RUNS_US: Final = 24 * 3600 * 1_000_000
+FACTS_US: Final = 7 * RUNS_US
+#: Topics after which questions are looked at at once.
+ASKED: Final = "automation.approval."
+#: The topics of dead letters' ends, and of runs that became one.
+LETTERS: Final = ("automation.run.deadlettered", "automation.deadletter.")
+
+log = structlog.get_logger()
+_run = msgspec.json.Decoder(Run).decode
+
+
+class Follower:
+    """Keeps one view. `where` gives a broker's address anew each time it is connected to."""
+
+    def __init__(
+        self,
+        view: View,
+        settings: Settings,
+        *,
+        where: Callable[[], connection.Endpoint] | None = None,
+    ) -> None:
+        self.view = view
+        self._settings = settings
+        self._where = where or (lambda: connection.endpoint(settings, role="admin"))
+        self._book = Book()
+        self._look = asyncio.Event()
+        self.client: Client | None = None
+
+    async def run(self) -> None:
+        """For ever; cancel it to end."""
+        while True:
+            with contextlib.suppress(BrokerUnavailable, *AWAY):
+                await self._connected()
+            self.view.connected = False
+            self.view.touch()
+            with contextlib.suppress(Exception):  # what can be told without a broker
+                self.view.health = await health.check(self._settings)
+            await asyncio.sleep(AGAIN_S)
+
+    async def changed(self, since: int, *, at_most: float = 10.0, every: float = 0.1) -> int:
+        """The view's version once it is another than `since`, or after `at_most` seconds; looked at
+        `every` so many seconds, so that a flood is one change."""
+        waited = 0.0
+        while self.view.version == since and waited < at_most:
+            await asyncio.sleep(every)
+            waited += every
+        return self.view.version
+
+    def look(self) -> None:
+        """Look at questions, letters and the whole soon: something was done about them."""
+        self._look.set()
+
+    async def _connected(self) -> None:
+        gone = asyncio.Event()
+        client = await connection.connect(
+            self._where(), name="view", patient=False, changed=gone.set
+        )
+        self.client, self.view.connected = client, True
+        work = [
+            asyncio.create_task(_kept(lambda: self._events(client))),
+            asyncio.create_task(_kept(lambda: self._runs(client))),
+            asyncio.create_task(self._looking(client)),
+        ]
+        try:
+            await gone.wait()
+        finally:
+            self.client = None
+            await tasks.end(work)
+            await client.close()
+
+    async def _events(self, client: Client) -> None:
+        info = await client.jetstream().stream_info(EVENTS)
+        last = info.state.last_seq
+        known = self.view.events[-1].seq if self.view.events else 0
+        start = max(last - self.view.keep + 1, known + 1 if known <= last else 1, 1)
+        since_us = times.now_us() - FACTS_US
+        self._book = await book.of_stream(client, since_us=since_us)
+        async for msg in scan(client, EVENTS, start_seq=start, follow=True):
+            where = delivery(msg.reply)
+            stored_us, event, error = where.timestamp_ns // 1000, None, ""
+            try:
+                event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
+            except SchemaError as wrong:
+                error = str(wrong)
+            seen = SeenEvent(
+                seq=where.stream_seq,
+                stored_us=stored_us,
+                subject=msg.subject,
+                event=event,
+                error=error,
+            )
+            self.view.see(seen)
+            if event is not None:
+                self._book.add(event, stored_us)
+                if event.topic.startswith((ASKED, *LETTERS)):
+                    self._look.set()
+
+    async def _runs(self, client: Client) -> None:
+        stream = f"KV_{topology.RUNS}"
+        since_us = times.now_us() - RUNS_US
+        async for msg in scan(client, stream, since_us=since_us, follow=True):
+            with contextlib.suppress(msgspec.DecodeError):
+                if msg.data:
+                    self.view.run(_run(msg.data))
+
+    async def _looking(self, client: Client) -> None:
+        letters_seen = (-1, -1)
+        while True:
+            self._look.clear()
+            with contextlib.suppress(*AWAY, BrokerUnavailable, PermissionDenied):
+                self.view.approvals = [one async for one in approvals.waiting(client)]
+                state = (await client.jetstream().stream_info(topology.DLQ)).state
+                if (now := (state.messages, state.last_seq)) != letters_seen:
+                    self.view.letters = [
+                        one async for one in deadletter.letters(client, bodies=False)
+                    ]
+                    letters_seen = now
+            found = await health.check(self._settings)
+            self.view.stand(
+                found,
+                load_profiles(Path(paths.config_dir())).profiles.values(),
+                self._book,
+                host=self._settings.host,
+                now_us=times.now_us(),
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
+
+
+async def _kept(work: Callable[[], Awaitable[None]]) -> None:
+    """Begin it again when a stream is not there yet, or was not to be read for a while."""
+    while True:
+        with contextlib.suppress(*AWAY, BrokerUnavailable, PermissionDenied):
+            await work()
+        await asyncio.sleep(AGAIN_S)

@@ -1,0 +1,114 @@
+"""`opsmesh web`: serve the page on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from opsmesh.cli import output
+from opsmesh.handlers.errors import ExtraMissing
+from opsmesh.router import files, paths
+from opsmesh.router.settings import Settings
+
+if TYPE_CHECKING:
+    import socket
+
+#: The port, unless told otherwise; 0 takes a free one.
+PORT: Final = 9475
+HOST: Final = "127.0.0.1"
+#: Requests under way at once, and seconds that they have when the server ends.
+MOST: Final = 64
+GRACE_S: Final = 1
+#: Events that a page can look back.
+KEEP: Final = 10_000
+
+
+def web(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 is a free one.")] = PORT,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the desktop's browser.")] = (
+        False
+    ),
+) -> None:
+    """Show the mesh as a page: events as they come, stories as pictures, profiles, runs, questions
+    to answer.
+
+    It is served to this machine alone, to whoever has the address that is printed.
+
+    From elsewhere: ssh -L 9475:127.0.0.1:9475 HOST, and the same address.
+
+    Examples: opsmesh web --open
+              opsmesh web --port 0
+    """
+    try:
+        import starlette
+        import uvicorn
+    except ImportError as error:
+        raise ExtraMissing("web", str(error)) from error
+    del starlette, uvicorn
+    from opsmesh.handlers import http_server
+
+    settings = Settings()
+    try:
+        listener = http_server.listen(HOST, port)
+    except OSError as error:
+        output.fail(
+            f"{HOST}:{port} cannot be served: {error.strerror or error}",
+            hint="is it open already? another port: opsmesh web --port 0",
+        )
+    with contextlib.closing(listener):
+        asyncio.run(_serve(settings, listener, open_it=open_it))
+
+
+async def _serve(settings: Settings, listener: socket.socket, *, open_it: bool) -> None:
+    from opsmesh.cli.view.follower import Follower
+    from opsmesh.cli.view.model import View
+    from opsmesh.cli.web.app import Site
+    from opsmesh.handlers import http_server
+
+    token = secrets.token_urlsafe(32)
+    follower = Follower(View(keep=KEEP), settings)
+    site = Site(follower, settings, token=token)
+    server = http_server.server(
+        site.app, most=MOST, grace_s=GRACE_S, certificate=None, key=None, lifespan="off"
+    )
+
+    def end() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    following = asyncio.create_task(follower.run())
+    following.add_done_callback(lambda _: end())
+    address = f"{http_server.url(HOST, listener, tls=False)}/#token={token}"
+    print(f"serving {address}", flush=True)
+    if open_it:
+        await asyncio.to_thread(hand_over, address)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        if open_it:
+            _handed().unlink(missing_ok=True)
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+
+
+def hand_over(address: str) -> None:
+    """Open it through a file of the user's: everybody on this machine can read a command line."""
+    file = _handed()
+    paths.private_dir(str(file.parent))
+    refresh = f'<meta http-equiv="refresh" content="0; url={address}">'
+    files.write_private(file, f"<!doctype html><title>opsmesh</title>{refresh}".encode())
+    webbrowser.open(file.as_uri())
+
+
+def _handed() -> Path:
+    return Path(paths.runtime_dir(), "web.html")

@@ -1,0 +1,316 @@
+"""`opsmesh top` on a terminal of 80×24, over a view that was filled by hand."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+pytest.importorskip("textual", reason="textual is not installed: make extras")
+
+from tests.cli.conftest import Cli
+from tests.cli.top.seen import Recorded, filled, letter, profile, question, run, screen, see, top
+from tests.conftest import eventually
+from tests.conftest import run as go
+from textual.pilot import Pilot
+
+from opsmesh.cli.top import keys
+from opsmesh.cli.top.app import Top
+
+
+async def shows(pilot: Pilot[None], text: str) -> None:
+    """Wait until the screen shows it."""
+    await eventually(lambda: text in screen(pilot), timeout=10)
+
+
+def test_every_view_fits() -> None:
+    """The keys 1 to 7 show the views; each has its row, and the keys that help."""
+
+    async def body() -> None:
+        async with top(filled()) as pilot:
+            for key, row in (
+                ("1", "python.test.failed"),
+                ("2", "first-aid enabled 0 4 75%"),
+                ("3", "succeeded first-aid"),
+                ("4", "command 'notify-send'…"),
+                ("5", "Restart backup.service?"),
+                ("6", "journal running"),
+                ("7", "producer:journal"),
+            ):
+                await pilot.press(key)
+                found = screen(pilot).splitlines()
+                assert len(found) == 24
+                assert any(row in " ".join(line.split()) for line in found), (key, found)
+                assert "? help" in found[-1]
+
+    go(body())
+
+
+def test_what_is_wrong_comes_first() -> None:
+    """The verdict, and the first problem with what mends it, stand above everything."""
+    view = filled()
+    assert view.health is not None
+    view.health.verdict = "degraded"
+    view.health.problem("the agent hangs", "opsmesh doctor")
+    view.health.problem("another", "see it")
+
+    async def body() -> None:
+        async with top(view) as pilot:
+            first, second, tabs = screen(pilot).splitlines()[:3]
+            assert "▲ degraded" in first
+            assert second.strip() == "✗ the agent hangs → opsmesh doctor  (+1: 7)"
+            assert "4 dlq 1  5 approvals 1" in tabs
+
+    go(body())
+
+
+def test_a_broker_that_is_away_is_said() -> None:
+    """Without a broker the view stays as it was, and says that it is from before."""
+    view = filled()
+
+    async def body() -> None:
+        async with top(view) as pilot:
+            view.connected = False
+            view.touch()
+            await pilot.pause(0.2)
+            found = screen(pilot)
+            assert "✗ the broker is away; what is shown is from before" in found
+            assert "python.test.failed" in found
+
+    go(body())
+
+
+def test_a_filter_is_typed() -> None:
+    """What is typed after / takes effect with each key; Enter keeps it, Esc takes it away."""
+    view = filled()
+    see(view, "shell.command.failed")
+
+    async def body() -> None:
+        async with top(view) as pilot:
+            await pilot.press("slash", *"shell.>")
+            assert "python.test.failed" not in screen(pilot)
+            await pilot.press("enter")
+            assert "1 of 2  /shell.>" in screen(pilot)
+            await pilot.press("escape")
+            assert "python.test.failed" in screen(pilot)
+            await pilot.press("slash", *"zz", "escape")
+            assert "/zz" not in screen(pilot)
+
+    go(body())
+
+
+def test_the_newest_is_stayed_at_until_somebody_reads() -> None:
+    """At the last event the view follows; one row up it stands still and counts; G goes on."""
+    view = filled()
+    for n in range(50):
+        see(view, payload={"n": n})
+
+    async def body() -> None:
+        async with top(view) as pilot:
+            see(view, payload={"n": "fresh"})
+            await shows(pilot, "n=fresh")
+            await pilot.press("k")
+            for n in range(1000):
+                see(view, payload={"n": f"late{n}"})
+            await shows(pilot, "paused, 1,000 new")
+            assert "n=late" not in screen(pilot)
+            await pilot.press("G")
+            await shows(pilot, "n=late999")
+            assert "paused" not in screen(pilot)
+            await pilot.press("space")
+            assert "paused, 0 new" in screen(pilot)
+
+    go(body())
+
+
+def test_the_cursor_stays_at_its_row() -> None:
+    """A row that comes before does not move what somebody looks at."""
+    view = filled()
+
+    async def body() -> None:
+        async with top(view, start="runs") as pilot:
+            app = pilot.app
+            assert isinstance(app, Top)
+            view.run(run("second", state="running"))
+            await pilot.pause(0.2)
+            await pilot.press("g")
+            at = app.rows.current
+            early = run("early")
+            early.created_us = 1
+            view.run(early)
+            await pilot.pause(0.2)
+            assert app.rows.current is at
+            assert app.rows.cursor == 1
+
+    go(body())
+
+
+def test_enter_tells_all() -> None:
+    """Enter shows the row whole, as its command does; Esc goes back; it is told anew."""
+    view = filled()
+    seen = view.events[-1].event
+    assert seen is not None
+
+    async def body() -> None:
+        async with top(view) as pilot:
+            await pilot.press("enter")
+            await pilot.pause(0.1)
+            found = screen(pilot)
+            assert f'"id": "{seen.id}"' in found
+            assert "events · python.test.failed" in found
+            await pilot.press("j", "k", "G", "g", "escape")
+            assert "? help" in screen(pilot)
+
+    go(body())
+
+
+def test_yes_takes_a_comment() -> None:
+    """y asks for a comment and answers; what became of it is said."""
+    doing = Recorded()
+
+    async def body() -> None:
+        async with top(filled(), doing, start="approvals") as pilot:
+            await pilot.press("y")
+            await shows(pilot, "Yes to restart?")
+            await pilot.press(*"go on", "enter")
+            await shows(pilot, "it is done")
+            assert doing.done == [("granted", "go on", None)]
+
+    go(body())
+
+
+def test_a_value_is_asked_for() -> None:
+    """A question with a schema takes JSON; what is none is said, and nothing is done."""
+    view, doing = filled(), Recorded()
+    view.approvals = [question({"type": "string"})]
+
+    async def body() -> None:
+        async with top(view, doing, start="approvals") as pilot:
+            await pilot.press("y")
+            await pilot.pause(0.1)
+            await pilot.press(*"main", "enter", "enter")
+            await shows(pilot, "no JSON")
+            assert doing.done == []
+            await pilot.press("home", '"', "end", '"', "enter", "enter")
+            await eventually(lambda: doing.done == [("granted", "", "main")])
+
+    go(body())
+
+
+@pytest.mark.parametrize(
+    ("press", "done"),
+    [
+        (["d", "escape"], []),
+        (["n"], []),
+        (["r", "enter"], [("retry", [17], "")]),
+        (["enter", "d", "o", "k", "enter"], [("drop", [17], "ok")]),
+        (["R", "enter"], [("retry", [17, 18], "")]),
+        (["slash", "1", "8", "enter", "D", "enter"], [("drop", [18], "")]),
+    ],
+)
+def test_a_letter_is_settled_when_it_is_meant(press: list[str], done: list[object]) -> None:
+    """r and d ask before anything is done, over a letter that is shown whole too; R and D take
+    every letter that the filter shows."""
+    doing, view = Recorded(), filled()
+    view.letters = [letter(17), letter(18)]
+
+    async def body() -> None:
+        async with top(view, doing, start="dlq") as pilot:
+            await pilot.press("g")
+            for key in press:
+                await pilot.press(key)
+                await pilot.pause()
+            await eventually(lambda: doing.done == done)
+
+    go(body())
+
+
+def test_what_could_not_be_done_is_said() -> None:
+    """A refusal is shown with what to do about it, and the view goes on."""
+
+    async def body() -> None:
+        async with top(filled(), Recorded("it is too late"), start="dlq") as pilot:
+            await pilot.press("d", "enter")
+            await shows(pilot, "it is too late")
+
+    go(body())
+
+
+def test_views_by_name() -> None:
+    """After : the beginning of a view's name is enough; another word is told from them."""
+
+    async def body() -> None:
+        async with top(filled()) as pilot:
+            await pilot.press("colon", *"ru", "enter")
+            assert "succeeded    first-aid" in screen(pilot)
+            await pilot.press("colon", *"zz", "enter")
+            await shows(pilot, "no view 'zz'")
+            await pilot.press("tab")
+            assert "notify-send" in screen(pilot)
+
+    go(body())
+
+
+def test_what_belongs_to_it() -> None:
+    """f leads from a profile to its runs, and from a run to its events."""
+    view = filled()
+    view.run(run("other", correlation_id="c-1"))
+    see(view, "service.start.failed", correlation_id="c-1")
+    view.profiles["other"] = profile("other")
+
+    async def body() -> None:
+        async with top(view, start="profiles") as pilot:
+            await pilot.press("j", "f")
+            assert "1 of 2  /other" in screen(pilot)
+            await pilot.press("f")
+            assert "1 of 2  /c-1" in screen(pilot)
+            assert "service.start.failed" in screen(pilot)
+
+    go(body())
+
+
+def test_help_fits() -> None:
+    """? shows every key on a screen of 80×24."""
+
+    async def body() -> None:
+        async with top(filled()) as pilot:
+            await pilot.press("question_mark")
+            await pilot.pause(0.1)
+            found = screen(pilot)
+            for _, several in keys.HELP:
+                for key, does in several:
+                    assert key in found
+                    assert does in found
+
+    go(body())
+
+
+def test_text_is_no_markup() -> None:
+    """What looks like markup, in a payload and in a letter, is text."""
+    view = filled()
+    see(view, payload={"m": "[bold]x[/nothing]"})
+    view.letters = [letter()]
+
+    async def body() -> None:
+        async with top(view) as pilot:
+            assert "m=[bold]x[/nothing]" in screen(pilot)
+            await pilot.press("enter")
+            await shows(pilot, "[bold]x[/nothing]")
+
+    go(body())
+
+
+def test_without_the_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Textual the command says what to install."""
+    monkeypatch.setitem(sys.modules, "textual", None)
+    for name in ("opsmesh.cli.top.app", "opsmesh.cli.top.rows"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = cli("top")
+    assert found.exit_code == 1
+    assert "pip install 'opsmesh[tui]'" in " ".join(found.stderr.split())
+
+
+def test_without_a_terminal(cli: Cli) -> None:
+    """In a script it ends with what a script calls instead."""
+    found = cli("top")
+    assert (found.exit_code, "opsmesh status --json" in found.stderr) == (2, True)
