@@ -1,0 +1,1 @@
+"""`opsmesh init`: the first run, and any later one."""
