@@ -1,0 +1,68 @@
+"""What the handlers' log says of a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from tests.conftest import run
+from tests.handlers.mesh import mesh
+
+from opsmesh.router.server import EmbeddedServer
+
+PROFILES = """
+profiles:
+  well:
+    on: service.start.failed
+    actions: [command: ["true"]]
+  hopeless:
+    on: service.start.failed
+    retry: {attempts: 2, initial: 1ms, jitter: 0}
+    actions: [command: ["false"]]
+  single:
+    on: service.start.failed
+    concurrency: {mode: single}
+    actions: [command: ["sleep", "0.3"]]
+"""
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """What is logged, as JSON."""
+    before = structlog.get_config()
+    stream = io.StringIO()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(stream),
+    )
+    yield stream
+    structlog.configure(**before)
+
+
+def test_every_line_of_a_run_names_its_story(
+    nats_server: EmbeddedServer, written: io.StringIO
+) -> None:
+    """Whatever is said of a run (that it succeeded, failed, was given up, was not begun) says which
+    run it was and to which story it belongs."""
+
+    async def body() -> set[str]:
+        async with mesh(PROFILES) as one:
+            ids = {(await one.publish()).correlation_id for _ in range(2)}
+            await one.wait("automation.run.succeeded", 3)
+            await one.wait("automation.run.skipped")
+            await one.wait("automation.run.deadlettered", 2)
+        return ids
+
+    stories = run(body())
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    of_runs = [line for line in lines if line["event"].startswith(("run.", "step."))]
+    kinds = {line["event"] for line in of_runs}
+    assert {"run.succeeded", "run.failed", "run.deadlettered", "run.skipped"} <= kinds
+    assert [line for line in of_runs if not line.get("run_id")] == []
+    assert {line.get("correlation_id") for line in of_runs} == stories
