@@ -18,13 +18,15 @@ from nats.js.errors import NotFoundError
 
 from figure import Figure, FigureError, Target, alternate
 from lab import Lab, broker, check_runs, connected, process, until
+from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.handlers.evidence.reader import read
 from opsmesh.router.scan import scan
+from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from samples import store
 
 #: The sink's consumer.
-CONSUMER: Final = "evidence-sink"
+CONSUMER: Final = sink_consumer(Settings().host)
 #: Messages that plain nats-py asks for at once.
 FETCH: Final = 1000
 #: Events below which the sink is done before anybody has looked.

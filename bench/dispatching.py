@@ -31,7 +31,8 @@ from opsmesh.handlers.live.consumers import consumer_name
 from opsmesh.handlers.live.deciding import Deciding
 from opsmesh.handlers.live.position import Cursor, Positions
 from opsmesh.handlers.live.records import Recorder
-from opsmesh.handlers.profiles.profile import Profile, Step, load_profiles
+from opsmesh.handlers.profiles.profile import Profile, load_profiles
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import paths, tasks

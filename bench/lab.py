@@ -100,7 +100,7 @@ def broker() -> Iterator[server.Broker]:
 async def connected() -> AsyncIterator[Client]:
     """A connection to the broker, its streams in place."""
     settings = Settings()
-    client = await connection.connect(connection.endpoint(settings), name=HOST)
+    client = await connection.connect(connection.endpoint(settings, role="admin"), name=HOST)
     try:
         known = topology.Known(Path(paths.state_dir(), "known.json"))
         await topology.ensure(client.jetstream(), settings, known)

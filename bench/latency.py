@@ -26,7 +26,8 @@ from opsmesh.handlers.actions.contract import StepContext, StepResult
 from opsmesh.handlers.live.consumers import consumer_name
 from opsmesh.handlers.live.deciding import Deciding
 from opsmesh.handlers.live.records import Recorder
-from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.handlers.runs.runs import Runs
 from opsmesh.router import tasks
 from opsmesh.router.intake import Message

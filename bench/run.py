@@ -44,7 +44,13 @@ FIGURES: Final = {
     "growth_profiles": "growing:profiles",
     "growth_stored": "growing:stored",
     "emit": "emitting:emit",
+    "agent_hook": "emitting:agent_hook",
     "shell_prompt": "prompting:prompts",
+    "lsp": "proxying:proxied",
+    "pytest": "testing:runs",
+    "marimo": "exporting:exports",
+    "neovim": "editing:neovim",
+    "lint": "linting:watched",
     "replay": "archiving:replay",
     "backtest": "backtesting:backtest",
     "mcp": "calling:calls",
@@ -72,10 +78,10 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     # Progress goes to standard error; the table alone is this program's output.
     progress = Console(stderr=True, highlight=False)
-    parent = _parent(options.folder)
+    where = parent(options.folder)
     rounds, scale = QUICK if options.quick else FULL
     report = Report(
-        machine=machine.facts(parent),
+        machine=machine.facts(where),
         started_utc=times.format_us(times.now_us()),
         rounds=options.rounds or rounds,
         scale=options.scale or scale,
@@ -88,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for name in options.only or FIGURES:
             progress.print(f"measuring {name} …")
-            _measure(name, report, parent)
+            _measure(name, report, where)
     except KeyboardInterrupt:
         code = INTERRUPTED
         progress.print("interrupted; what was measured until now:")
@@ -150,7 +156,7 @@ def _reason(error: BaseException, folder: Path) -> str:
     return " ".join(text.replace(str(folder), "…").split())
 
 
-def _parent(chosen: Path | None) -> Path:
+def parent(chosen: Path | None) -> Path:
     """Where the stores lie: the temporary folder, or /var/tmp when that one is in memory."""
     if chosen is not None:
         return chosen

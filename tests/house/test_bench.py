@@ -32,11 +32,17 @@ FIGURES = {
     "growth_profiles": ["latency_profiles_1"],
     "growth_stored": ["latency_stored_100"],
     "emit": ["emit", "emit_spool"],
+    "agent_hook": ["agent_hook", "agent_hook_spool"],
     "shell_prompt": [
         f"shell_prompt_{shell}_{end}"
         for shell in ("bash", "zsh", "fish")
         for end in ("success", "failure")
     ],
+    "lsp": ["lsp_echo", "lsp_ruff", "lsp_big", "lsp_start"],
+    "pytest": ["pytest_pass", "pytest_fail", "pytest_spool", "unittest_fail", "below_exec"],
+    "marimo": ["marimo_run", "marimo_export"],
+    "neovim": [f"neovim_{what}" for what in ("start", "save", "typing", "emit", "broken")],
+    "lint": ["lint_watched"],
     "replay": ["replay_stream", "replay_jsonl"],
     "backtest": ["backtest"],
     "mcp": ["mcp_open", "mcp_call"],
@@ -50,16 +56,22 @@ ALONE = {
     "engine_miss",
     "engine_match",
     "engine_debounce",
+    "lsp_echo",
+    "lsp_ruff",
+    "lint_watched",
     "replay_jsonl",
     "idle_rss",
     "idle_pss",
     "idle_cpu",
+    "neovim_save",
+    "neovim_emit",
+    "neovim_broken",
     *FIGURES["shell_prompt"],
 }
 
 
-#: Figures that take longest, also with the smallest amounts.
-LONG = {"mcp", "idle", "sink", "replay", "backtest", "shell_prompt"}
+#: Figures that are measured in `make test`: with a broker, and without; the others in `test-all`.
+SHORT = {"publish_one", "engine"}
 
 
 def command(*arguments: str) -> list[str]:
@@ -86,7 +98,7 @@ def measure(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in FIGURES],
+    [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in FIGURES],
 )
 def test_figure(tmp_path: Path, name: str) -> None:
     """The figure gives a number for each round, beside nats-py's where there is one, in table and
@@ -197,5 +209,23 @@ def _broker(stores: Path, running: subprocess.Popen[str]) -> tuple[str, int]:
         assert running.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    (kept,) = stores.glob("*/state/opsmesh/credentials.json")
+    (kept,) = stores.glob("*/state/opsmesh/server.json")
     return "127.0.0.1", json.loads(kept.read_text())["port"]
+
+
+@pytest.mark.slow
+def test_every_wall_can_be_measured(tmp_path: Path) -> None:
+    """`bench/scale.py` gives a row of each wall with its smallest amount."""
+    result = tmp_path / "scale.json"
+    where = ("--folder", str(tmp_path), "--json", str(result), "--first")
+    ran = subprocess.run(
+        [sys.executable, str(TOP / "bench" / "scale.py"), *where],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    walls = json.loads(result.read_text())["walls"]
+    assert len(walls) >= 11
+    assert all(wall["rows"] for wall in walls.values()), walls
