@@ -7,24 +7,16 @@ import json
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.conftest import until as until
 
 from opsmesh.router import paths, spool
 from opsmesh.router.client import with_address
 
 CODE = "import sys; from opsmesh.router.agent import main; sys.exit(main())"
-
-
-def until(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
-    """The condition's first true value, within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"never true within {timeout} s: {condition}"
-        time.sleep(0.005)
-    return value
 
 
 class AgentProcess:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import mesh_client, run
+from tests.conftest import freeze, mesh_client, run
 from tests.router.agent_process import (
     AgentProcess,
     Connection,
@@ -24,12 +24,13 @@ from opsmesh.router import deadletter, paths, server, spool, topology
 from opsmesh.router.client import Client
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 
 
 @pytest.fixture
 def broker(home: Path) -> Iterator[EmbeddedServer]:
     """A broker that is prepared, but does not run yet."""
-    embedded = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
+    embedded = EmbeddedServer(server.prepare(Path(paths.state_dir()), name=Settings().host))
     yield embedded
     embedded.stop()
 
@@ -93,7 +94,7 @@ def test_a_broker_that_hangs_leads_to_the_spool(home: Path, broker: EmbeddedServ
         connection.send(*({"topic": "a.b", "id": f"a-{n}", "_reply": True} for n in range(50)))
         assert all("seq" in connection.answer() for _ in range(50))
         assert broker.process is not None
-        broker.process.send_signal(signal.SIGSTOP)
+        freeze(broker.process)
         connection.send(*({"topic": "a.b", "id": f"b-{n}", "_reply": True} for n in range(50)))
         assert all(connection.answer().get("spooled") for _ in range(50))
         broker.process.send_signal(signal.SIGCONT)

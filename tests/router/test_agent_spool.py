@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import mesh_client, run
+from tests.conftest import freeze, mesh_client, run
 from tests.router.agent_process import Connection, agent, until, wait_drained
 
 from opsmesh.router import paths, server, spool, spool_state
 from opsmesh.router.client import Client
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 
 
 @pytest.fixture
 def broker(home: Path) -> Iterator[EmbeddedServer]:
     """A broker that is prepared, but does not run yet."""
-    embedded = EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
+    embedded = EmbeddedServer(server.prepare(Path(paths.state_dir()), name=Settings().host))
     yield embedded
     embedded.stop()
 
@@ -100,7 +101,7 @@ def test_a_broker_that_goes_on_is_used_at_once(home: Path, broker: EmbeddedServe
     broker.start()
     with agent(home):
         assert broker.process is not None
-        broker.process.send_signal(signal.SIGSTOP)
+        freeze(broker.process)
         connection = Connection()
         for n in range(30):
             connection.send({"topic": "a.b", "id": f"{n}", "_reply": True})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import eventually, run, start_server
+from tests.conftest import eventually, freeze, run, start_server
 from tests.router.agent_process import Connection, agent, until
 
 from opsmesh.router import paths, spool_state
@@ -135,7 +135,7 @@ def test_a_stopped_broker_and_a_flood_cost_no_memory(home: Path, broker: Embedde
     total, senders = 100_000, 4
     with agent(home) as running:
         assert broker.process is not None
-        broker.process.send_signal(signal.SIGSTOP)
+        freeze(broker.process)
         held: list[int] = []
         with ThreadPoolExecutor(senders) as pool:
             floods = [pool.submit(flood, n, total // senders) for n in range(senders)]

@@ -36,7 +36,7 @@ from opsmesh.router.stages import Collect, Debounce, Limits, Throttle, Unless, W
 #: After every timer of a generated rule.
 END_US = 100_000
 TRAILING = Debounce(window_us=30 * S, key=KEY, edge="trailing")
-thorough = settings(max_examples=100, deadline=None)
+thorough = settings(max_examples=100)
 
 
 def whole(rule: Rule, given: Sequence[Stored]) -> list[Decision]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, freeze, mesh_client, run
 
 from opsmesh.router import publish
 from opsmesh.router.errors import NotAcknowledged
@@ -176,7 +176,7 @@ def test_a_broker_that_hangs_is_not_acknowledged(nats_server: EmbeddedServer) ->
             ids = [f"id-{n}" for n in range(20)]
             await send(publisher, "warm")
             assert nats_server.process is not None
-            nats_server.process.send_signal(19)  # SIGSTOP
+            freeze(nats_server.process)
             outcomes = await asyncio.gather(
                 *(send(publisher, id) for id in ids), return_exceptions=True
             )

@@ -15,7 +15,7 @@ def test_configuration_is_private_and_kept(tmp_path: Path) -> None:
     """Credentials and port survive a second prepare, in files that only their owner reads."""
     first = server.prepare(tmp_path, name="a")
     assert server.prepare(tmp_path, name="a") == first == server.known(tmp_path)
-    for name in ("credentials.json", "nats.conf"):
+    for name in ("server.json", "nats.conf", "auth/keys.json", "auth/own/admin.creds"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
@@ -28,6 +28,28 @@ def test_port_that_was_taken_is_replaced(tmp_path: Path) -> None:
         assert server.prepare(tmp_path, name="a").url != first.url
 
 
+def test_one_free_port_is_not_given_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may name one free port twice; the broker and its monitor get two, also where an
+    earlier version kept one for both."""
+    server.prepare(tmp_path, name="a")
+    free = iter((4001, 4001, 4002))
+
+    class Given(socket.socket):
+        def bind(self, address: object, /) -> None:
+            """Any port is free."""
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", next(free)
+
+    monkeypatch.setattr(socket, "socket", Given)
+    (tmp_path / "server.json").write_text('{"port": 4000, "monitor_port": 4000}')
+    kept = server.prepare(tmp_path, name="a")
+    assert (kept.url, kept.monitor_url) == ("nats://127.0.0.1:4000", "http://127.0.0.1:4001")
+    (tmp_path / "server.json").unlink()
+    new = server.prepare(tmp_path, name="a")
+    assert new.url.rpartition(":")[2] != new.monitor_url.rpartition(":")[2]
+
+
 def test_running_server_is_durable(nats_server: server.EmbeddedServer) -> None:
     """The server that was started with our configuration syncs every write."""
     server.check_durable(nats_server.broker)
@@ -36,7 +58,7 @@ def test_running_server_is_durable(nats_server: server.EmbeddedServer) -> None:
 def test_lax_server_is_refused(tmp_path: Path) -> None:
     """A server without sync_interval: always is refused with what to set."""
     broker = server.prepare(tmp_path, name="a")
-    broker.config.write_text(broker.config.read_text().replace("sync_interval: always", ""))
+    broker.config.write_text(broker.config.read_text().replace('"sync_interval": "always",', ""))
     lax = server.EmbeddedServer(broker)
     with pytest.raises(BrokerMisconfigured, match="before data is on disk") as refused:
         lax.start()

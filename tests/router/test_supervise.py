@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import until as wait
 
 from opsmesh.router import component, launch, paths, probes, server, supervise, supervisor_state
 from opsmesh.router.component import Component
 from opsmesh.router.errors import AlreadyRunning
+from opsmesh.router.settings import Settings
 from opsmesh.router.supervisor_state import State, Status
 
 #: The supervisor, which tries a producer whose tool is missing ten times a second.
@@ -36,22 +38,13 @@ def python(name: str, code: str, **more: Any) -> Component:
 
 def broker() -> Component:
     """The real broker of this test's folders."""
-    prepared = server.prepare(Path(paths.state_dir()), name="test")
+    prepared = server.prepare(Path(paths.state_dir()), name=Settings().host)
     return Component(
         name="broker",
         kind="broker",
         argv=prepared.argv(server.find_binary()),
         ready=probes.broker(prepared.monitor_url),
     )
-
-
-def wait(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "never true"
-        time.sleep(0.01)
-    return value
 
 
 class Supervised:
@@ -163,7 +156,7 @@ def test_broker_that_is_not_durable_is_not_used(
     """A broker that acknowledges before data is on disk is ended, and never started again."""
     lax = broker()
     config = home / "state" / "opsmesh" / "nats.conf"
-    config.write_text(config.read_text().replace("sync_interval: always", ""))
+    config.write_text(config.read_text().replace('"sync_interval": "always",', ""))
     mesh = supervised(lax)
     failed = mesh.reaches("broker", "failed")
     assert failed.pid is None

@@ -304,7 +304,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     client = Client()
     try:
         loop.run_until_complete(
-            client.connect(prepared.url, user=prepared.user, password=prepared.password)
+            client.connect(prepared.url, user_credentials=str(prepared.credentials("admin")))
         )
         yield Real(client, loop)
         loop.run_until_complete(client.close())

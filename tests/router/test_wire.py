@@ -149,7 +149,7 @@ def test_a_client_of_somebody_else_is_listened_to_as_well() -> None:
     heard: list[Any] = []
 
     async def body() -> None:
-        where = connection.endpoint(Settings())
+        where = connection.endpoint(Settings(), role="admin")
         client = Client()
         await client.connect(**where.options())
         await wire.listen(client, "some.thing", heard.append)

@@ -161,6 +161,15 @@ def test_hostile_input(data: bytes) -> None:
         envelope.complete(envelope.raw_fields(data), defaults=DEFAULTS, now_us=NOW)
 
 
+@pytest.mark.parametrize(
+    "data", [b'"\x80"', b'{"\x80": 1}', b'{"topic": "\x80"}', b'{"payload": {"a": "\xff"}}']
+)
+def test_text_that_is_no_utf_8(data: bytes) -> None:
+    """It is refused like everything else that is no event, wherever in it that text stands."""
+    with pytest.raises(EnvelopeError, match="not JSON"):
+        envelope.decode(data)
+
+
 @given(st.binary(max_size=200))
 def test_noise(data: bytes) -> None:
     """Random bytes are never an event, and never another error."""

@@ -20,16 +20,17 @@ system.coredump.created system.oom.killed
 config.change.detected config.apply.started config.apply.completed config.apply.failed
 config.drift.detected
 editor.task.failed editor.test.failed editor.extension.crashed editor.save
-editor.lsp.diagnostic.error editor.format.failed
+editor.lsp.diagnostic.error editor.lsp.diagnostic.cleared editor.format.failed
 file.batch.completed file.path.access.denied file.op.delete file.op.move file.op.copy
 term.session.started term.session.ended term.pane.command.failed term.layout.changed
 notebook.cell.failed notebook.kernel.restarted notebook.run.completed
 python.test.failed python.lint.failed python.run.timeout python.dep.vuln.detected
+python.lint.passed python.dep.audit.incomplete
 package.txn.completed package.vuln.detected package.check.completed package.breakage.suspected
 service.triage.completed service.restart.decided system.incident.recorded python.test.diagnosed
 config.failure.recorded config.rollback.decided
-agent.session.started agent.command.executed agent.turn.completed agent.approval.requested
-agent.error
+agent.session.started agent.session.ended agent.command.executed agent.turn.completed
+agent.approval.requested agent.error
 automation.run.succeeded automation.run.failed automation.run.deadlettered
 automation.approval.requested automation.approval.granted automation.approval.denied
 automation.approval.expired automation.approval.refused automation.approval.withdrawn
@@ -39,6 +40,7 @@ mesh.component.started mesh.component.stopped mesh.component.failed
 shell.command.failed automation.deadletter.redriven automation.deadletter.dropped
 automation.run.skipped automation.run.cancelled automation.profile.over_budget
 automation.step.unknown automation.step.answered
+automation.slo.breached automation.slo.burning automation.slo.recovered
 mesh.config.rejected mesh.stream.regressed evidence.segment.sealed
 agent.tool.called mcp.tool.completed mcp.tool.failed
 a2a.message.received a2a.task.completed a2a.task.failed a2a.task.canceled a2a.task.rejected

@@ -231,7 +231,7 @@ def test_deep_nesting() -> None:
 )  # fmt: skip
 def test_hostile_text_is_searched_in_linear_time(unit: str) -> None:
     """No repeated text makes a rule look at the same characters again and again: it would hang."""
-    text = (unit * (200_000 // len(unit) + 1))[:200_000] + " @ password private key eyJ sk- token"
+    text = (unit * (50_000 // len(unit) + 1))[:50_000] + " @ password private key eyJ sk- token"
     text += " curl mysql login $6$ cookie ;pwd sig= bearer authorization xapp- private-lines: 0q~"
     redact({"text": text})
 

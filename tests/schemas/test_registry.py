@@ -125,7 +125,7 @@ def test_import_is_light() -> None:
         (
             "python.test.failed",
             {"node_id": "t", "phase": "call"},
-            "missing field nodeid (str: pytest's name of the test); "
+            "missing field nodeid (str: pytest's or unittest's name of the test); "
             "'node_id' is given, did you mean 'nodeid'?",
         ),
         ("service.start.failed", {}, "missing field unit (str: unit name, like backup.service)"),

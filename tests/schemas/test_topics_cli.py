@@ -40,14 +40,14 @@ def test_show() -> None:
     """A topic is shown with its fields, its example and a command that emits one."""
     done = runner.invoke(app, ["show", "python.test.failed"])
     assert done.exit_code == 0
-    assert "pytest's name of the test" in done.stdout
+    assert "pytest's or unittest's name of the test" in done.stdout
     assert "opsmesh emit python.test.failed nodeid=tests/test_cart.py::test_total" in done.stdout
     shown = json.loads(runner.invoke(app, ["show", "python.test.failed", "--json"]).stdout)
     assert shown["fields"][0] == {
         "name": "nodeid",
         "type": "str",
         "required": True,
-        "meaning": "pytest's name of the test",
+        "meaning": "pytest's or unittest's name of the test",
     }
 
 

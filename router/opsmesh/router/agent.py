@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
+import gc
 import os
 import signal
-from collections.abc import Iterator, Mapping
+import socket
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,26 +23,41 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from opsmesh.router import (
+    activation,
     connection,
     full_disk,
+    joined,
     logs,
     loss_report,
+    notify,
     paths,
     redaction,
+    server,
+    state_format,
     tasks,
     topology,
+    traces,
 )
+from opsmesh.router.agent_lock import only_one
 from opsmesh.router.errands import ASKS, Errands, Refused
 from opsmesh.router.errors import (
-    AlreadyRunning,
     BrokerUnavailable,
+    NeedsUpgrade,
+    PermissionDenied,
     SpoolDropped,
+    StateTooNew,
     StreamVanished,
 )
 from opsmesh.router.follow import Followers
+from opsmesh.router.gate import Gate
+from opsmesh.router.hub import sourcing, watch
 from opsmesh.router.ingest import ASKS_STATUS, HANG_UP, MAX_LINE, Ingest
 from opsmesh.router.intake import REPLY, Intake, asks_reply
+from opsmesh.router.metrics import at_agent, figures, telling
 from opsmesh.router.outbox import Outbox
+from opsmesh.router.over_nats import OverNats
+from opsmesh.router.release import version
+from opsmesh.router.roles import Role
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids
 from opsmesh.schemas.errors import EnvelopeError, SchemaError
@@ -65,7 +82,7 @@ log = structlog.get_logger()
 class Agent:
     """Everything of the process but the lock and the signals."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, listener: socket.socket | None = None) -> None:
         registry = load_registry(Path(paths.config_dir(), "topics.yaml"))
         for problem in registry.problems:
             log.error("topics.problem", problem=problem)
@@ -74,13 +91,21 @@ class Agent:
         self._outbox = Outbox(paths.spool_dir(), self._intake, host=settings.host)
         self._errands = Errands(self._at_broker, host=settings.host)
         self._followers = Followers()
-        self._ingest = Ingest(paths.ingest_socket(), self.handle, followers=self._followers)
+        self._gate: Gate | None = None
+        self._ingest = Ingest(
+            paths.ingest_socket(), self.handle, followers=self._followers, listener=listener
+        )
+        self._over_nats = OverNats(
+            self.handle, self._refused, host=settings.host, budget=self._ingest.budget
+        )
         self._client: Client | None = None
-        self._known = topology.Known(_known_file())
+        self._others: dict[Role, Client] = {}
+        self._known = topology.Known(topology.known_file())
         self._said = ""
         self._changed = asyncio.Event()
         self._throttle = logs.Throttle()
         self._boot_id, self._emitted = ids.uuid7(), 0
+        at_agent.show(settings, self._ingest, self._outbox)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then everything that was accepted is safe."""
@@ -91,6 +116,7 @@ class Agent:
         except OSError as error:  # events can still go directly, or be refused
             log.critical("spool.unusable", error=str(error))
         await self._ingest.start()
+        notify.ready()
         log.info("agent.started", socket=self._ingest.path, pid=os.getpid())
         try:
             async with asyncio.TaskGroup() as group:
@@ -99,8 +125,10 @@ class Agent:
                     group.create_task(self._outbox.drain()),
                     group.create_task(self._remember()),
                     group.create_task(self._report()),
+                    group.create_task(notify.beat()),
                     group.create_task(full_disk.watch(lambda: self._outbox.waits)),
-                    group.create_task(self._announce("mesh.component.started")),
+                    group.create_task(watch.watch(lambda: self._client)),
+                    group.create_task(self._announce("mesh.component.started", version=version())),
                 ]
                 await stop.wait()
                 await self._ingest.stop()
@@ -109,9 +137,10 @@ class Agent:
                 await tasks.end(work)
         finally:
             self._note_seq()
-            if self._client is not None and not self._client.is_closed:
-                with contextlib.suppress(NatsError, OSError, TimeoutError):
-                    await self._client.close()
+            for client in (self._client, *self._others.values()):
+                if client is not None and not client.is_closed:
+                    with contextlib.suppress(NatsError, OSError, TimeoutError):
+                        await client.close()
         log.info("agent.stopped")
 
     async def handle(self, line: bytes, too_long: bool) -> bytes | None:
@@ -119,24 +148,30 @@ class Agent:
         if line == ASKS_STATUS:
             return self._status()
         if too_long:  # whether it asks for an answer stands, perhaps, in what was skipped
+            figures.TAKEN.add("refused")
             error: Exception = EnvelopeError(f"line exceeds {MAX_LINE} bytes, and was skipped")
             await self._refused(line[:KEPT_OF_TOO_LONG], error)
             return _refusal(error)
         if line.startswith(ASKS):
             return await self._errands.ask(line)
+        began = time.perf_counter()
         try:
             message = self._intake.message(line)
             ack = await self._outbox.deliver(message)
-        except (SchemaError, ValueError, RecursionError) as wrong:
+        except (SchemaError, ValueError, RecursionError, PermissionDenied) as wrong:
+            figures.TAKEN.add("refused")
             if asks_reply(line):
                 return _refusal(wrong)
             await self._refused(line, wrong)
             return None
         except SpoolDropped as dropped:
+            figures.TAKEN.add("dropped")
             answer = {"ok": False, "id": dropped.id, "dropped": True, "error": str(dropped)}
             return msgspec.json.encode(answer) if asks_reply(line) else None
         except OSError:
+            figures.TAKEN.add("not_kept")
             return HANG_UP
+        at_agent.taken(message, ack, began)
         if not message.reply:
             return None
         where: dict[str, Any] = {"spooled": True} if ack is None else {"seq": ack.seq}
@@ -201,23 +236,51 @@ class Agent:
 
     async def _connect(self) -> None:
         try:
-            where = connection.endpoint(self._settings)
+            where = connection.endpoint(self._settings, role=self._role())
             self._client = await connection.connect(where, name="agent", changed=self._changed.set)
         except BrokerUnavailable as error:
             self._say_once("broker.unavailable", error)
             await asyncio.sleep(RETRY)
 
+    def _role(self) -> Role:
+        """A broker of this host's own is in the agent's care; to another one it only brings."""
+        found = joined.read()
+        return "producer" if found is not None and found.hub.kind == "thin" else "admin"
+
+    async def _as(self, role: Role, client: Client) -> Client:
+        """A connection for what a producer may not: to hear events, and to ask handlers. `client`
+        where that may it, on a broker of its own, and where no other can be had."""
+        if self._role() == "admin":
+            return client
+        known = self._others.get(role)
+        if known is not None and not known.is_closed:
+            return known
+        where = connection.endpoint(self._settings, role=role)
+        try:
+            async with asyncio.timeout(connection.CLI_TIMEOUT):
+                made = await connection.connect(where, name=f"agent-{role}")
+        except (BrokerUnavailable, TimeoutError):
+            return client
+        self._others[role] = made
+        return made
+
     async def _check_streams(self, client: Client) -> None:
         reconnects = client.stats["reconnects"]
-        known = topology.Known(_known_file())  # anew: the loss may have been accepted since
+        known = topology.Known(topology.known_file())  # anew: the loss may have been accepted since
         if topology.EVENTS in known:  # the note may be older than what this process has seen
             known.remember({topology.EVENTS: self._outbox.last_seq})
         try:
-            regressions = await topology.ensure(client.jetstream(), self._settings, known)
+            regressions = await self._ensure_streams(client, known)
+        except (StateTooNew, NeedsUpgrade) as error:  # events wait in the spool
+            self._say_once("state.refused", error, "critical")
+            await asyncio.sleep(VANISHED_RETRY)
+            return
         except StreamVanished as error:
             self._say_once("stream.vanished", error, "critical")
             await asyncio.sleep(VANISHED_RETRY)
             return
+        except PermissionDenied:  # at a hub: its own agent sees to them
+            regressions = []
         except (NatsError, OSError, TimeoutError) as error:
             if client.is_connected:
                 self._say_once("streams.not_ready", error)
@@ -225,8 +288,11 @@ class Agent:
             return
         self._known, self._said = known, ""
         self._outbox.open(client, connection=reconnects)
-        self._errands.client = client
-        await self._followers.attach(client)
+        self._errands.client = await self._as("handler", client)
+        await self._followers.attach(await self._as("viewer", client))
+        await self._open_gate(client)
+        if self._role() == "admin":  # at a hub: its own agent
+            await self._over_nats.attach(client)
         log.info("broker.ready")
         for regression in regressions:
             fact = {
@@ -236,6 +302,29 @@ class Agent:
             }
             log.critical("stream.regressed", **fact)
             await self._emit("mesh.stream.regressed", fact)
+
+    async def _ensure_streams(
+        self, client: Client, known: topology.Known
+    ) -> list[topology.Regression]:
+        js = client.jetstream(timeout=topology.API_TIMEOUT)
+        if self._role() != "admin":  # they are the hub's to make, and to look at
+            return []
+        regressions = await topology.ensure(js, self._settings, known)
+        if changed := await sourcing.ensure(client):
+            log.info("streams.joined", streams=changed)
+        return regressions
+
+    async def _open_gate(self, client: Client) -> None:
+        """Not where the broker is somebody else's: its own agent has the manifest."""
+        broker = server.known(Path(paths.state_dir()))
+        if self._settings.nats.url or broker is None or self._role() != "admin":
+            return
+        if self._gate is None:
+            self._gate = Gate(broker.auth)
+        try:
+            await self._gate.attach(client)
+        except (NatsError, OSError) as error:  # the connection is gone: again with the next one
+            log.warning("gate.not_open", error=str(error))
 
     def _say_once(self, event: str, error: Exception, level: str = "warning") -> None:
         text = f"{event}: {error}"
@@ -260,34 +349,8 @@ class Agent:
             self._known.remember({topology.EVENTS: self._outbox.last_seq})
 
 
-def _known_file() -> Path:
-    return Path(paths.state_dir(), "known.json")
-
-
 def _refusal(error: Exception) -> bytes:
     return msgspec.json.encode({"ok": False, "error": str(error)})
-
-
-@contextlib.contextmanager
-def only_one(path: str) -> Iterator[None]:
-    """Hold the lock while the body runs; AlreadyRunning when another process holds it.
-
-    The kernel lets go of it however the process ends.
-    """
-    paths.private_dir(os.path.dirname(path))  # noqa: PTH120
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(lock, 32).strip()
-            pid = int(holder) if holder.isdigit() else None
-            raise AlreadyRunning("the agent", pid) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, b"%d\n" % os.getpid())
-        yield
-    finally:
-        os.close(lock)
 
 
 async def _serve(settings: Settings) -> None:
@@ -295,17 +358,28 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Agent(settings).run(stop)
+    tracing = traces.sent("agent", settings.host, settings.traces)
+    with tracing:
+        async with telling.told("agent", figures.AGENT):
+            await Agent(settings, listener=activation.listener()).run(stop)
 
 
 def main() -> int:
     """Run the agent in the foreground until SIGTERM or Ctrl-C; the exit code."""
     settings = Settings()
-    logs.configure("agent", level=settings.log_level, redactor=redaction.of_logs(settings))
+    if (error := state_format.hindrance()) is not None:
+        logs.configure("agent", level=settings.log_level, style=settings.log)
+        log.critical("state.refused", error=str(error), hint=error.hint)
+        return 1
+    logs.configure(
+        "agent", level=settings.log_level, style=settings.log, redactor=redaction.of_logs(settings)
+    )
+    state_format.mark_local()
     with only_one(paths.runtime_dir() + "/agent.lock"):
         asyncio.run(_serve(settings))
     return 0
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays: it is never looked through for rubbish again
     raise SystemExit(main())

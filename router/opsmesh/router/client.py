@@ -92,7 +92,7 @@ class Client:
 
     def _exchange(self, request: bytes) -> bytes:
         if self._socket is None:
-            self._socket = self._connect()
+            self._socket = self.connect()
             self._pid = os.getpid()
         self._socket.sendall(request)
         answer = b""
@@ -103,7 +103,8 @@ class Client:
             answer += part
         return answer[:-1]
 
-    def _connect(self) -> Socket:
+    def connect(self) -> Socket:
+        """A connection to the agent, for whoever speaks with it otherwise; OSError."""
         connection = Socket(AF_UNIX, SOCK_STREAM)
         try:
             connection.settimeout(self.timeout)

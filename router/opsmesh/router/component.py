@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from opsmesh.router import notify, paths
+from opsmesh.router import activation, notify, paths
 
 #: Kinds of components in the order of their start; the same rank starts and stops together.
 RANKS = {"broker": 0, "agent": 1, "handlers": 2, "sink": 2, "producer": 3}
+#: What systemd gave to the supervisor is the supervisor's.
+GIVEN = (notify.VARIABLE, notify.WATCHDOG, notify.WATCHDOG_PID, *activation.VARIABLES)
 #: A log that is larger than this when its component starts becomes `NAME.log.1`.
 LOG_LIMIT = 10 * 2**20
 
@@ -107,7 +109,8 @@ def spawn(component: Component, *, notify_socket: str | None = None) -> subproce
 
 def _environment(component: Component, notify_socket: str | None) -> dict[str, str]:
     env = {**os.environ, **component.env}
-    env.pop(notify.VARIABLE, None)  # one that systemd gave to the supervisor is the supervisor's
+    for given in GIVEN:
+        env.pop(given, None)
     if notify_socket is not None:
         env[notify.VARIABLE] = notify_socket
     return env

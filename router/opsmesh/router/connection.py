@@ -7,6 +7,10 @@ A broker that is away is said when it goes, once a minute, and when it is back, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import re
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +18,40 @@ from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import AuthorizationError, StaleConnectionError
 from nats.errors import Error as NatsError
-from nats.errors import StaleConnectionError
 
-from opsmesh.router import logs, paths, server, wire
-from opsmesh.router.errors import BrokerUnavailable, NotAcknowledged
+from opsmesh.router import joined, logs, paths, server, wire
+from opsmesh.router.auth import creds
+from opsmesh.router.auth.creds import Creds
+from opsmesh.router.auth.reads import REFUSED
+from opsmesh.router.auth.tls import Tls
+from opsmesh.router.errors import (
+    AuthError,
+    BadFile,
+    BrokerUnavailable,
+    NotAcknowledged,
+    PermissionDenied,
+    Unreadable,
+)
+from opsmesh.router.hub import cluster
+from opsmesh.router.joined import Joined
+from opsmesh.router.roles import ROLES, Role
 from opsmesh.router.settings import Settings
 
 #: Seconds between attempts to reach a broker that is away.
 RECONNECT_WAIT = 0.5
 #: Seconds that a command line waits for its first connection.
 CLI_TIMEOUT = 3.0
+
+#: What the server says of a publication that its permissions do not allow, and of credentials that
+#: are not valid any more (nats-server 2.15, client.go); nats-py hands it on in lower case.
+_REFUSED: Final = re.compile(r'permissions violation for publish to "([^"]+)"', re.I)
+_UNAUTHORISED: Final = re.compile(r"authentication (revoked|expired)|authorization violation", re.I)
+#: Subjects that were found to be allowed and are remembered; then it begins anew.
+REMEMBERED = 10_000
 
 #: What a broker's absence looks like to whoever asks it something.
 AWAY: Final = (NatsError, OSError, TimeoutError, NotAcknowledged)
@@ -42,30 +69,78 @@ class Endpoint:
     user: str | None = None
     password: str | None = None
     credentials: Path | None = None
+    tls: Tls | None = None
+    #: The first address is tried first: others are as good, but farther away.
+    in_order: bool = False
 
     def options(self) -> dict[str, Any]:
-        """The arguments of `nats.connect`."""
-        options: dict[str, Any] = {"servers": self.url.split(",")}
+        """The arguments of `nats.connect`; AuthError or BadFile when a file cannot be used."""
+        options: dict[str, Any] = {"servers": self.url.split(","), "dont_randomize": self.in_order}
         if self.user:
             options |= {"user": self.user, "password": self.password}
+        if self.tls:
+            options["tls"] = self.tls.context()
         if self.credentials:
             options["user_credentials"] = str(self.credentials)
         return options
 
+    def identity(self) -> Creds | None:
+        """Who the credentials say we are, and what that may; None without any. BadFile when they
+        cannot be read."""
+        if self.credentials is None:
+            return None
+        try:
+            return creds.read(self.credentials)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BadFile(str(self.credentials), f"cannot be read: {reason}") from error
 
-def endpoint(settings: Settings) -> Endpoint:
-    """The server that is set, or the embedded one; BrokerUnavailable when there is neither."""
-    if settings.nats.url:
+
+def endpoint(settings: Settings, *, role: Role) -> Endpoint:
+    """The server that is set, the hub for a host that has none of its own, or the embedded one;
+    BrokerUnavailable when there is none of them."""
+    nats = settings.nats
+    if nats.url:
         return Endpoint(
-            url=settings.nats.url,
-            user=settings.nats.user,
-            password=settings.nats.password,
-            credentials=settings.nats.credentials,
+            url=nats.url,
+            user=nats.user,
+            password=nats.password,
+            credentials=nats.credentials,
+            tls=nats.tls.files() if nats.tls else None,
         )
+    found = joined.read()
+    if found is not None and found.hub.kind == "thin":
+        return _at_hub(found, role)
     broker = server.known(Path(paths.state_dir()))
     if broker is None:
         raise BrokerUnavailable("", "")
-    return Endpoint(url=broker.url, user=broker.user, password=broker.password)
+    urls = [broker.url, *(cluster.urls(node) if (node := cluster.read()) is not None else ())]
+    return Endpoint(
+        url=",".join(urls),
+        credentials=broker.credentials(role),
+        tls=broker.auth.own_tls,
+        in_order=True,
+    )
+
+
+def hub_endpoint(settings: Settings, *, role: Role) -> Endpoint | None:
+    """The hub that this host has joined; None for a host that has joined none (and for a hub)."""
+    found = None if settings.nats.url else joined.read()
+    return None if found is None else _at_hub(found, role)
+
+
+def _at_hub(found: Joined, role: Role) -> Endpoint:
+    """As that role, or the next stronger one that this host was given; the strongest it has, where
+    that is less: the broker then says what it may not."""
+    at = ROLES.index(role)
+    asked = [*ROLES[at:], *reversed(ROLES[:at])]
+    files = (found.file(f"{one}.creds") for one in asked)
+    ca, certificate = found.file("ca.pem"), found.file("host.pem")
+    return Endpoint(
+        url=",".join(found.hub.urls),
+        credentials=next((file for file in files if file is not None), None),
+        tls=Tls(ca=ca, certificate=certificate) if ca or certificate else None,
+    )
 
 
 async def connect(
@@ -78,11 +153,15 @@ async def connect(
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
     an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line). `changed` is
     called when the broker goes or comes back, and when the connection has ended for good."""
-    client = _Client()
+    logging.getLogger("asyncio").addFilter(logs.without_tls_ends)  # once, however often
+    identity = where.identity()
+    client = _Client(identity)
     wire.install(client)
-    quiet = _Quiet(name, client, speaks=patient, changed=changed)
+    known = where.options()
+    quiet = _Quiet(name, client, where, known.get("tls"), speaks=patient, changed=changed)
     options: dict[str, Any] = {
-        **where.options(),
+        **known,
+        **({"inbox_prefix": identity.inbox} if identity and identity.inbox else {}),
         "name": f"opsmesh-{name}",
         "allow_reconnect": patient,
         "max_reconnect_attempts": -1 if patient else 0,
@@ -100,13 +179,83 @@ async def connect(
             async with asyncio.timeout(CLI_TIMEOUT + 1):
                 await client.connect(**options)
     except (NatsError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(where.url, str(error) or type(error).__name__) from error
+        reason = str(error) or type(error).__name__
+        if where.tls is not None and (fault := where.tls.fault()):
+            reason = f"{reason}; {fault}"
+        raise BrokerUnavailable(where.url, reason) from error
     return client
 
 
 class _Client(Client):
     """nats-py's client (2.16), which goes deaf no more: still connected, and hearing nothing, until
-    its own pings notice after six minutes. What is not public here, test_connection guards."""
+    its own pings notice after six minutes. What is not public here, test_connection guards.
+
+    What its credentials do not allow is refused here, before it is sent: the broker would tell in a
+    message that belongs to no request, and the asker would wait for its time-out.
+    """
+
+    def __init__(self, identity: Creds | None) -> None:
+        super().__init__()
+        self.identity = identity
+        #: Subjects that the broker has refused, whatever the credentials say; in lower case.
+        self.denied: set[str] = set()
+        self._allowed: set[str] = set()
+        self._gate = identity.gate if identity is not None else None
+
+    def renew(self, identity: Creds | None) -> None:
+        """Go by these credentials from now on; what was refused may be allowed since."""
+        self.identity = identity
+        self._gate = identity.gate if identity is not None else None
+        self.denied.clear()
+        self._allowed.clear()
+
+    def check(self, subject: str) -> None:
+        """PermissionDenied when this may not be published to."""
+        if subject in self._allowed and not self.denied:
+            return
+        who = self.identity
+        denied = subject.lower() in self.denied
+        if denied or not (who is None or who.permissions.may_publish(subject)):
+            raise PermissionDenied(subject, user=who.name if who else "")
+        if len(self._allowed) >= REMEMBERED:
+            self._allowed.clear()
+        self._allowed.add(subject)
+
+    def road(self, subject: str) -> str:
+        """Where to publish what is meant for a subject: a handler of its profiles asks the agent
+        for what others ask of JetStream (`router.gate`)."""
+        if self._gate is None or not subject.startswith("$JS."):
+            return subject
+        return self._gate + subject.removeprefix("$JS.")
+
+    async def publish(self, subject: str, *args: Any, **more: Any) -> None:
+        subject = self.road(subject)
+        self.check(subject)
+        await super().publish(subject, *args, **more)
+
+    async def request(self, subject: str, *args: Any, **more: Any) -> Msg:
+        subject = self.road(subject)
+        self.check(subject)
+        answer = await super().request(subject, *args, **more)
+        if self._gate is not None and (what := (answer.headers or {}).get(REFUSED)):
+            who, stored = self.identity, (answer.headers or {}).get("Nats-Time-Stamp", "")
+            raise Unreadable(what, user=who.name if who else "", stored=stored)
+        return answer
+
+    async def subscribe(self, subject: str, *args: Any, **more: Any) -> Subscription:
+        who = self.identity
+        if who is not None and not who.permissions.may_subscribe(subject):
+            raise PermissionDenied(subject, user=who.name, doing="subscribe to")
+        return await super().subscribe(subject, *args, **more)
+
+    async def _process_err(self, err_msg: str) -> None:
+        if (refused := _REFUSED.search(err_msg)) is not None:
+            self.denied.add(refused[1].lower())
+        elif self.is_connected and _UNAUTHORISED.search(err_msg):
+            # revoked, or expired: nats-py would give up for good, but the file may hold new ones
+            await self._process_op_err(AuthorizationError())
+            return
+        await super()._process_err(err_msg)
 
     async def _process_pong(self) -> None:
         # A PING whose wait was given up leaves a cancelled future behind; setting its result would
@@ -127,10 +276,19 @@ class _Quiet:
     on the command line: its errors are exceptions, and its output is a program's."""
 
     def __init__(
-        self, name: str, client: Client, *, speaks: bool, changed: Callable[[], None]
+        self,
+        name: str,
+        client: _Client,
+        where: Endpoint,
+        tls: ssl.SSLContext | None,
+        *,
+        speaks: bool,
+        changed: Callable[[], None],
     ) -> None:
         self._changed = changed
         self._client = client
+        self._where = where
+        self._tls = tls
         self._speaks = speaks
         self._log = log.bind(connection=name)
         self._throttle = logs.Throttle()
@@ -149,6 +307,9 @@ class _Quiet:
             self._log.warning("broker.error", error=text)
 
     async def disconnected(self) -> None:
+        if self._where.tls is not None and self._tls is not None:
+            with contextlib.suppress(AuthError):  # the ones before may do yet
+                self._where.tls.renew(self._tls)
         # nats-py calls this for a close of our own, too
         if self._speaks and not self._client.is_closed:
             self._away("broker.disconnected", self._reason)
@@ -156,6 +317,9 @@ class _Quiet:
 
     async def reconnected(self) -> None:
         self._reason = ""
+        # nats-py reads the file of the credentials for each connection
+        with contextlib.suppress(BadFile):
+            self._client.renew(self._where.identity())
         if self._said:
             self._said = False
             self._log.info("broker.reconnected")

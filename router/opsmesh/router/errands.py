@@ -29,6 +29,10 @@ ASKS: Final = (b'{"_run"', b'{"_answer"', b'{"_questions"')
 ANSWER: Final = "ctl.runs.answer"
 QUESTIONS: Final = "ctl.runs.questions"
 RUNNABLE: Final = "ctl.profiles.runnable"
+#: Where each handlers process that has a profile in force says so; the profile's name follows.
+HAS: Final = "ctl.profiles.has"
+#: Where a host takes a run over that another one has no place for; profile and host follow.
+TAKE: Final = "ctl.runs.take"
 #: Where every handlers process hears that a run is not wanted any more; whoever has it answers.
 CANCEL: Final = "ctl.runs.cancel"
 #: Seconds that the handlers have.
@@ -82,7 +86,9 @@ class Errands:
         if not isinstance(id, str) or not isinstance(args, dict):
             raise Refused("_run: id is not a text, or args is not an object")
         # a trigger waits in its queue: for handlers that are away, it would run hours later
-        answer = await self._request(RUNNABLE, msgspec.json.encode({"profile": name}))
+        answer = await self._request(
+            RUNNABLE, msgspec.json.encode({"profile": name, "host": self._host})
+        )
         if msgspec.json.decode(answer).get("ok") is not True:
             return answer
         data = await self._store(

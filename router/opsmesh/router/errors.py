@@ -7,6 +7,12 @@ RouterError
 ├── NotAcknowledged      the broker did not confirm a publish
 ├── SpoolDropped         the spool is full, and the user lets go of new events
 ├── AlreadyRunning       another process holds what only one may hold
+├── PermissionDenied     the credentials do not allow this subject
+│   └── Unreadable       nor does the agent, for a handler that reads for its profiles alone
+├── AuthError            keys, users and certificates: what was asked cannot be done
+├── StateTooNew          a newer opsmesh has written what is here
+├── NeedsUpgrade         an older one has, and `opsmesh upgrade` was not run
+├── RestoreUnfinished    a backup was being put back, and is not there as a whole
 └── BadFile              a configuration file that a program writes is broken
 """
 
@@ -62,10 +68,44 @@ class SpoolDropped(RouterError):
 class AlreadyRunning(RouterError):
     """Another process holds the lock; `pid` is its process id, where known."""
 
-    def __init__(self, what: str, pid: int | None) -> None:
+    def __init__(self, what: str, pid: int | None, *, hint: str = "opsmesh status") -> None:
         who = f" (pid {pid})" if pid else ""
-        super().__init__(f"{what} is already running{who}", hint="opsmesh status")
+        super().__init__(f"{what} is already running{who}", hint=hint)
         self.pid = pid
+
+
+class PermissionDenied(RouterError):
+    """The broker does not let these credentials publish or subscribe to `subject`."""
+
+    def __init__(
+        self, subject: str, *, user: str = "", doing: str = "publish to", hint: str = ""
+    ) -> None:
+        who = f"the credentials of {user}" if user else "these credentials"
+        super().__init__(
+            f"{who} may not {doing} {subject}",
+            hint=hint or "who may what: opsmesh auth ls, on the machine of the broker",
+        )
+        self.subject = subject
+        self.user = user
+
+
+class Unreadable(PermissionDenied):
+    """A handler of its profiles asked for what none of them listens to."""
+
+    def __init__(self, what: str, *, user: str, stored: str = "") -> None:
+        #: When it was stored, where it is one event.
+        self.stored = stored
+        super().__init__(
+            what,
+            user=user,
+            doing="read",
+            hint=f"profiles that have changed: opsmesh auth rotate {user} --profiles FILE, on the "
+            "machine of the broker",
+        )
+
+
+class AuthError(RouterError):
+    """Keys, users or certificates: what was asked for cannot be done, and why."""
 
 
 class BadFile(RouterError):
@@ -75,3 +115,41 @@ class BadFile(RouterError):
         super().__init__(f"{path}: {reason}", hint="mend the file, or move it away")
         self.path = path
         self.reason = reason
+
+
+class StateTooNew(RouterError):
+    """What lies at `where` has a form that this version does not know: it is left alone."""
+
+    def __init__(self, where: str, format: int, by: str, *, reads: int, version: str) -> None:
+        who = f"opsmesh {by}" if by else "a newer opsmesh"
+        super().__init__(
+            f"{where} was written by {who}, in form {format}; this is opsmesh {version}, which "
+            f"reads form {reads}: nothing was touched",
+            hint=f"install {who} again, or put back a backup that was made before: opsmesh restore",
+        )
+        self.where = where
+        self.format = format
+        self.by = by
+
+
+class NeedsUpgrade(RouterError):
+    """What lies at `where` has an older form: events wait in the spool until it is brought up."""
+
+    def __init__(self, where: str, format: int, *, wants: int) -> None:
+        super().__init__(
+            f"{where} has form {format}, and this version works on form {wants}",
+            hint="opsmesh upgrade --check says what changes; then: opsmesh upgrade",
+        )
+        self.where = where
+        self.format = format
+
+
+class RestoreUnfinished(RouterError):
+    """`opsmesh restore` was interrupted: what is here is neither the old state nor the backup."""
+
+    def __init__(self, backup: str) -> None:
+        super().__init__(
+            f"{backup} was being put back, and is not here as a whole",
+            hint=f"finish it: opsmesh restore --replace {backup}",
+        )
+        self.backup = backup

@@ -18,7 +18,8 @@ from typing import Final
 
 import structlog
 
-from opsmesh.router import component, logs, paths, server, supervisor_state
+from opsmesh.router import component, logs, paths, running, server
+from opsmesh.router.hub.server import spread
 
 #: Seconds between looks, and how many in a row must have found events that the broker does not take
 #: before it is asked.
@@ -42,7 +43,7 @@ async def watch(waits: Callable[[], bool]) -> None:
         error = await asyncio.to_thread(server.write_error, broker) if broker is not None else ""
         if not error:
             continue
-        free = shutil.disk_usage(Path(paths.state_dir(), "jetstream")).free
+        free = shutil.disk_usage(Path(paths.state_dir(), spread().store)).free
         if free < ROOM:
             if throttle.allows("full"):
                 hint = f"make room: {ROOM - free} bytes more"
@@ -57,7 +58,7 @@ async def watch(waits: Callable[[], bool]) -> None:
 
 def _start_again() -> bool:
     """End the broker: its supervisor starts what ends. False when none does that."""
-    state = supervisor_state.running()
+    state = running.mesh()
     for status in state.components if state is not None else ():
         if status.name == "broker" and status.pid and component.birth(status.pid) == status.birth:
             os.kill(status.pid, signal.SIGTERM)

@@ -12,8 +12,9 @@ import contextlib
 import os
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -21,6 +22,7 @@ from opsmesh.router import paths
 from opsmesh.router.budget import OVERHEAD, Budget
 from opsmesh.router.client import with_address
 from opsmesh.router.follow import ASKS_TO_FOLLOW, Followers
+from opsmesh.router.metrics import figures
 
 #: Longest line, in bytes; a longer one is answered with an error and skipped.
 MAX_LINE: Final = 1024 * 1024
@@ -46,7 +48,8 @@ log = structlog.get_logger()
 
 
 class Ingest:
-    """Listens on one path while the agent runs."""
+    """Listens on one path while the agent runs. `listener`: a socket that systemd listens on, which
+    stays when the agent ends."""
 
     def __init__(
         self,
@@ -55,8 +58,10 @@ class Ingest:
         *,
         budget: Budget | None = None,
         followers: Followers | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
-        self.path = path
+        self.path = path if listener is None else str(listener.getsockname())
+        self._inherited = listener
         self.followers = followers
         self.budget = budget or Budget()
         #: Connections that are not read from just now, and how often that has been.
@@ -68,6 +73,16 @@ class Ingest:
 
     async def start(self) -> None:
         """Listen; a socket that an agent left behind is replaced (the caller holds the lock)."""
+        listener = self._inherited or self._listener()
+        listener.setblocking(False)
+        more: dict[str, Any] = {}
+        if sys.version_info >= (3, 13):  # asyncio would unlink it: that is for whoever made it
+            more["cleanup_socket"] = False
+        self._server = await asyncio.start_unix_server(
+            self._connected, sock=listener, backlog=BACKLOG, **more
+        )
+
+    def _listener(self) -> socket.socket:
         folder = os.path.dirname(self.path)  # noqa: PTH120
         paths.private_dir(folder)
         if stat.S_IMODE(os.stat(folder).st_mode) & 0o077:  # noqa: PTH116
@@ -77,17 +92,17 @@ class Ingest:
         listener = socket.socket(socket.AF_UNIX)
         with_address(self.path, listener.bind)
         os.chmod(self.path, 0o600)  # noqa: PTH101
-        listener.setblocking(False)
-        self._server = await asyncio.start_unix_server(
-            self._connected, sock=listener, backlog=BACKLOG
-        )
+        return listener
 
     async def stop(self) -> None:
         """Accept no more; take what has been sent already, answer it, and hang up."""
         if self._server is None:
             return
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)  # noqa: PTH108
+        if self._inherited is not None:
+            self._server.close()  # who comes from now on waits in the queue for the next agent
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)  # noqa: PTH108
         await asyncio.sleep(GRACE)
         self._server.close()
         for reader, writer in list(self._readers.items()):
@@ -127,6 +142,7 @@ class Ingest:
         size = 0 if line == ASKS_STATUS else len(line) + OVERHEAD
         if answers.full() or (size and not self.budget.has(size)):
             self.pauses += 1
+            figures.PAUSES.add()
         self.paused += 1
         try:
             if size:

@@ -6,6 +6,7 @@ same time, same bytes), so that a spooled event can be sent again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import Any, Final
@@ -13,9 +14,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from opsmesh.router import redaction
+from opsmesh.router import redaction, traces
+from opsmesh.router.metrics import figures
 from opsmesh.router.settings import Settings
-from opsmesh.schemas import envelope, times
+from opsmesh.schemas import cloudevents, envelope, ids, times
 from opsmesh.schemas.errors import EnvelopeError, SchemaError
 from opsmesh.schemas.redact import Redactor
 from opsmesh.schemas.registry import Registry
@@ -44,6 +46,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     data: bytes
     id: str
+    source: str = ""
+    topic: str = ""
+    traceparent: str | None = None
     reply: bool = False
     headers: dict[str, str] | None = None
 
@@ -66,14 +71,19 @@ class Intake:
         }
         self._seen: set[str] = set()
 
-    def message(self, line: bytes) -> Message:
-        """The message in a line of JSON; SchemaError when the line is no event."""
+    def message(self, line: bytes, *, topic: str = "") -> Message:
+        """The message in a line of JSON, an event or a CloudEvent; SchemaError when it is neither.
+        `topic`: where a CloudEvent was sent to, which goes before its type."""
         raw = envelope.raw_fields(line)
         reply = bytes(raw.pop(REPLY, b"")) == b"true"
         coerce = bytes(raw.pop(COERCE, b"")) == b"true"
-        severity = self._severity(raw.get("topic"))
+        if cloudevents.is_cloudevent(raw):
+            raw = cloudevents.from_cloudevent(raw, topic=topic)
+        severity, now_us = self._severity(raw.get("topic")), times.now_us()
+        if traces.on() and "traceparent" not in raw:
+            _begin_trace(raw, now_us)
         data, event = envelope.complete(
-            raw, defaults={**self._defaults, "severity": severity}, now_us=times.now_us()
+            raw, defaults={**self._defaults, "severity": severity}, now_us=now_us
         )
         _check_id(event.id)
         checked = self._registry.check(event.topic, event.payload, coerce=coerce)
@@ -83,6 +93,7 @@ class Intake:
             data = msgspec.json.encode({**envelope.raw_fields(data), "payload": checked})
         data, removed = self.redactor.event(data)
         if removed:
+            figures.REDACTED.add()
             log.info("event.redacted", id=event.id, topic=event.topic, found=len(removed))
         if len(data) > MAX_EVENT:
             raise EnvelopeError(f"event of {len(data)} bytes exceeds {MAX_EVENT} bytes")
@@ -95,6 +106,9 @@ class Intake:
             subject=subject,
             data=data,
             id=event.id,
+            source=event.source,
+            topic=event.topic,
+            traceparent=event.traceparent,
             reply=reply,
             headers=UNREGISTERED if checked is None else None,
         )
@@ -102,8 +116,10 @@ class Intake:
     def _severity(self, topic: Any) -> str:
         """The topic's own; what is wrong with the topic is for `complete` to say."""
         try:
-            known = self._registry.get(msgspec.json.decode(topic or b'""', type=str))
-        except msgspec.DecodeError:
+            if not isinstance(topic, str):
+                topic = msgspec.json.decode(topic or b'""', type=str)
+            known = self._registry.get(topic)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return "info"
         return known.severity if known else "info"
 
@@ -118,6 +134,15 @@ class Intake:
             self._seen.clear()
         self._seen.add(topic)
         log.warning("topic.unregistered", topic=topic, nearest=nearest)
+
+
+def _begin_trace(raw: dict[str, Any], now_us: int) -> None:
+    """Give an event a trace that follows from its id: a line that comes again gets the same."""
+    found = raw.setdefault("id", ids.uuid7(now_us // 1000))
+    # what is wrong with it is for `complete` to say
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        id = found if isinstance(found, str) else msgspec.json.decode(found, type=str)
+        raw["traceparent"] = traces.given(id)
 
 
 def asks_reply(line: bytes) -> bool:

@@ -7,11 +7,12 @@ that expire carry `Nats-TTL` (ADR-43).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 from nats.aio.client import Client
-from nats.js.api import Header
+from nats.js.api import Header, RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 from nats.nuid import NUID
 
@@ -22,6 +23,8 @@ from opsmesh.router.replies import Replies, Reply, acknowledgement, forget
 WRONG_LAST_SEQUENCE = (10071, 10164)
 #: Seconds to wait for the broker.
 TIMEOUT = 5.0
+#: Seconds between looks for a value that is known to be there.
+AGAIN = 0.05
 #: Seconds that the mark of a removed key is kept.
 MARK_TTL = 3600
 #: Keys that `put_all` writes at most: the broker's limit for one batch.
@@ -79,6 +82,7 @@ class Bucket:
 
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
+        self._check = wire.checker(client)
         self._ids = NUID()
         self._js = client.jetstream(timeout=TIMEOUT)
         self._replies = Replies(client, timeout=TIMEOUT)
@@ -87,13 +91,24 @@ class Bucket:
         self.stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
 
-    async def get(self, key: str) -> Entry | None:
-        """The newest value; None when there is none."""
-        try:
-            found = await self._js.get_last_msg(self.stream, self._prefix + key, direct=True)
-        except NotFoundError:
-            return None
-        if found.headers and "KV-Operation" in found.headers:  # a delete marker
+    async def get(self, key: str, *, after: int = 0) -> Entry | None:
+        """The newest value; None when there is none.
+
+        In a cluster any replica answers, also one that is a moment behind: who knows that the key
+        was written `after` some revision is not given an older one, within TIMEOUT.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + TIMEOUT
+        while True:
+            found: RawStreamMsg | None = None
+            with contextlib.suppress(NotFoundError):
+                found = await self._js.get_last_msg(self.stream, self._prefix + key, direct=True)
+            known = found is not None and (found.seq or 0) > after
+            if known or not after or loop.time() >= deadline:
+                break
+            await asyncio.sleep(AGAIN)
+        # a removed key leaves a mark for a while
+        if found is None or (found.headers and "KV-Operation" in found.headers):
             return None
         return Entry(key, found.data or b"", found.seq or 0)
 
@@ -203,6 +218,7 @@ class Bucket:
         batch = self._ids.next().decode() if len(puts) > 1 else ""
         frames = []
         for n, put in enumerate(puts, 1):
+            self._check(self._prefix + put.key)
             lines = [f"{name}: {value}\r\n" for name, value in put.headers().items()]
             if batch:
                 lines.append(f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {n}\r\n")

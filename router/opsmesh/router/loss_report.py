@@ -68,5 +68,6 @@ WHY = {
     "refuse": "it was full (spool.when_full: refuse), and their sender had asked for no answer",
     "drop_oldest": "it was full (spool.when_full: drop_oldest)",
     "drop_newest": "it was full (spool.when_full: drop_newest)",
+    "error": "the plug-in that was to make them failed",
     "by hand": "removed by hand (opsmesh spool drop)",
 }

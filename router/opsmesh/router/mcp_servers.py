@@ -84,7 +84,7 @@ class McpServer(BaseModel):
         default=None, description="the address of a streamable HTTP server"
     )
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
-    timeout: Annotated[float, BeforeValidator(durations.parse), Field(gt=0)] = Field(
+    timeout: Annotated[float, BeforeValidator(durations.read), Field(gt=0)] = Field(
         default=TIMEOUT_S,
         description="for its start, and for a call whose step has no timeout of its own",
     )

@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 from opsmesh.router import deadletter, logs, spool
 from opsmesh.router.errors import NotAcknowledged, SpoolDropped
 from opsmesh.router.intake import Intake, Message
+from opsmesh.router.metrics import figures
 from opsmesh.router.publish import PubAck, Publisher
 from opsmesh.router.spool_reader import File, SpoolReader
 from opsmesh.router.spool_writer import SpoolWriter
@@ -121,6 +122,11 @@ class Outbox:
             "spool": self._files.facts(),
             "since_start": dict(self.counts),
         }
+
+    @property
+    def spooled_bytes(self) -> int:
+        """What waits in the spool, on disk."""
+        return int(self._files.facts()["bytes"])
 
     async def deliver(self, message: Message) -> PubAck | None:
         """Where it is at the broker, or None: safe in the spool.
@@ -307,6 +313,7 @@ class Outbox:
         for file, tasks in zip(files, sending, strict=True):
             sent = [await task for task in tasks]
             self.counts["drained"] += sum(sent)
+            figures.DRAINED.add(by=sum(sent))
             if all(sent):
                 self._files.remove(file.name)
                 continue

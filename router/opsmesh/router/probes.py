@@ -16,11 +16,15 @@ from opsmesh.router.errors import BrokerMisconfigured
 
 #: Seconds that one question may take; a component that answers slower is asked again.
 PATIENCE = 0.5
+#: What is asked of a server: whether all that it holds can be used, or whether it runs.
+_SERVES, _RUNS = "/healthz", "/healthz?js-enabled-only=true"
 
 
-def broker(monitor_url: str) -> dict[str, Any]:
-    """JetStream serves, and every acknowledgement means on disk."""
-    return {"probe": "broker", "port": int(monitor_url.rpartition(":")[2])}
+def broker(monitor_url: str, *, node: bool = False) -> dict[str, Any]:
+    """JetStream serves, and every acknowledgement means on disk. A `node` of a cluster is ready
+    before that: the first of three would wait for the others in vain."""
+    port = int(monitor_url.rpartition(":")[2])
+    return {"probe": "broker", "port": port, "health": _RUNS if node else _SERVES}
 
 
 def unix_socket(path: str) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def ready(probe: Mapping[str, Any]) -> bool:
     """Whether it is ready now; BrokerMisconfigured for a broker that never will be."""
     try:
         if probe["probe"] == "broker":
-            return _broker_ready(probe["port"])
+            return broker_ready("127.0.0.1", probe["port"], health=probe["health"])
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             with_address(probe["path"], client.connect)
@@ -41,10 +45,12 @@ def ready(probe: Mapping[str, Any]) -> bool:
         return False
 
 
-def _broker_ready(port: int) -> bool:
-    if _get(port, "/healthz").get("status") != "ok":
+def broker_ready(address: str, port: int, *, health: str = _SERVES) -> bool:
+    """Whether the broker with that monitor serves; BrokerMisconfigured when it never will well, and
+    OSError or ValueError when it does not answer."""
+    if ask(address, port, health).get("status") != "ok":
         return False
-    config = _get(port, "/varz").get("jetstream", {}).get("config", {})
+    config = ask(address, port, "/varz").get("jetstream", {}).get("config", {})
     if not config.get("sync_always"):
         raise BrokerMisconfigured(
             "nats-server acknowledges before data is on disk",
@@ -53,10 +59,20 @@ def _broker_ready(port: int) -> bool:
     return True
 
 
-def _get(port: int, path: str) -> dict[str, Any]:
-    """The JSON that a server on loopback gives; OSError or ValueError when it gives none."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-        client.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+def answers(port: int, patience: float) -> bool:
+    """Whether a server on loopback answers, whatever it says, within so many seconds."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), patience) as client:
+            client.sendall(b"GET /healthz?js-server-only=true HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            return bool(client.recv(1))
+    except OSError:
+        return False
+
+
+def ask(address: str, port: int, path: str) -> dict[str, Any]:
+    """The JSON that a server's monitor gives; OSError or ValueError when it gives none."""
+    with socket.create_connection((address, port), PATIENCE) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
         with client.makefile("rb") as answer:
             body = answer.read().partition(b"\r\n\r\n")[2]
     found = json.loads(body)

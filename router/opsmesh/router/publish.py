@@ -91,6 +91,7 @@ class Publisher:
         self, client: Client, *, stream: str = EVENTS, ack_timeout: float = ACK_TIMEOUT
     ) -> None:
         self._client = client
+        self._check = wire.checker(client)
         self._stream = stream
         self._replies = Replies(client, timeout=ack_timeout)
         self._free = MAX_QUEUED
@@ -108,7 +109,8 @@ class Publisher:
         """Store one message; concurrent calls are stored in the order they were made.
 
         Raises NotAcknowledged when the broker is away, refuses, or does not answer in time;
-        ValueError for a subject or header that cannot be sent.
+        PermissionDenied for a subject that the credentials do not allow, ValueError for a subject
+        or header that cannot be sent.
         """
         header = self._header(subject, data, msg_id, headers)
         await self._turn()
@@ -148,6 +150,7 @@ class Publisher:
         # second one by its id, within the duplicate window.)
         if not self._client.is_connected:
             raise NotAcknowledged("the broker is away")
+        self._check(subject)
         loop = asyncio.get_running_loop()
         pending = _Pending(subject, data, header, loop.create_future())
         self._queue.append(pending)

@@ -100,7 +100,7 @@ class Pull:
         expires_s: float = EXPIRES,
     ) -> None:
         self._client = client
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subject = wire.road(client, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_rest = on_rest
@@ -129,7 +129,8 @@ class Pull:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to ask."""
+        """Begin to ask; PermissionDenied when that is not allowed."""
+        wire.checker(self._client)(self._subject)
         self._listening = await wire.listen(self._client, f"{self._inbox}.*", self._receive)
         self._reconnects = self._client.stats["reconnects"]
         self._unbreak = wire.on_break(self._client, self._break)

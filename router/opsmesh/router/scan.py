@@ -10,17 +10,22 @@ from datetime import UTC, datetime
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.pull import Pull, delivery
+from opsmesh.router.topology import EVENTS
 from opsmesh.router.wire import Received
+from opsmesh.schemas.envelope import Event, decode
+from opsmesh.schemas.errors import SchemaError
 
 #: Messages under way from the broker at most.
 BATCH = 1024
 #: Seconds without a message after which the broker is asked whether there is another one: what was
 #: replaced between its count and now never arrives, and may have been the last.
 QUIET = 0.5
+#: Consumers that are made, each on a replica of the broker's choice, until one is current.
+TRIES = 20
 
 
 async def scan(
@@ -36,7 +41,8 @@ async def scan(
 ) -> AsyncIterator[Received]:
     """Messages of `stream` in order, to the end of today; with `follow` for ever.
 
-    `since_us` is the store time to begin with, in microseconds since the epoch.
+    `since_us` is the store time to begin with, in microseconds since the epoch. In a cluster no
+    replica is read that is still catching up: its end of the stream would be taken for today's.
     """
     js = client.jetstream()
     config = ConsumerConfig(
@@ -56,7 +62,7 @@ async def scan(
     elif since_us is not None:
         config.deliver_policy = DeliverPolicy.BY_START_TIME
         config.opt_start_time = datetime.fromtimestamp(since_us / 1e6, UTC)
-    info = await js.add_consumer(stream, config=config)
+    info = await _consumer(js, stream, config)
     remaining = info.num_pending or 0
     if not remaining and not follow:
         await js.delete_consumer(stream, info.name)
@@ -97,6 +103,26 @@ async def scan(
             await js.delete_consumer(stream, info.name)
 
 
+async def _consumer(js: JetStreamContext, stream: str, config: ConsumerConfig) -> ConsumerInfo:
+    for _ in range(TRIES):
+        info = await js.add_consumer(stream, config=config)
+        if await _is_current(js, stream, info):
+            return info
+        await js.delete_consumer(stream, info.name)
+        await asyncio.sleep(QUIET)
+    raise BrokerUnavailable("", f"no replica of {stream} that is current can be read")
+
+
+async def _is_current(js: JetStreamContext, stream: str, consumer: ConsumerInfo) -> bool:
+    """Whether the replica that this consumer reads has what the stream's leader has."""
+    if consumer.cluster is None or not consumer.cluster.leader:
+        return True
+    nodes = (await js.stream_info(stream)).cluster
+    if nodes is None or nodes.leader == consumer.cluster.leader:
+        return True
+    return any(n.name == consumer.cluster.leader and n.current for n in nodes.replicas or ())
+
+
 async def _at_end(js: JetStreamContext, stream: str, consumer: str, received: int) -> bool:
     """Whether everything that the broker has for this reader was received."""
     try:
@@ -110,3 +136,18 @@ async def _at_end(js: JetStreamContext, stream: str, consumer: str, received: in
 async def _next(queue: asyncio.Queue[Received | str], *, follow: bool) -> Received | str:
     async with asyncio.timeout(None if follow else QUIET):
         return await queue.get()
+
+
+async def events(
+    client: Client, subjects: list[str], *, since_us: int | None = None, follow: bool = False
+) -> AsyncIterator[tuple[Event, int]]:
+    """The events on these subjects, each with the microseconds since the epoch at which it was
+    stored; what is no event is left out. Otherwise as `scan`."""
+    async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=follow):
+        where = delivery(msg.reply)
+        stored_us = where.timestamp_ns // 1000
+        try:
+            event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
+        except SchemaError:
+            continue
+        yield event, stored_us

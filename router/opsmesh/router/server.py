@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,28 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsmesh.router import files, paths, ports
+from opsmesh.router.auth.store import Store
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
+from opsmesh.router.hub import cluster
+from opsmesh.router.hub.server import LOOPBACK, Spread, spread
+from opsmesh.router.roles import Role
+from opsmesh.router.server_config import ServerConfig
+from opsmesh.router.settings import Settings
+from opsmesh.schemas.envelope import host_token
 
 #: How long a start may take, in seconds: recovery of a large store reads its index first.
 START_TIMEOUT = 60.0
-
-_TEMPLATE = """\
-# Written by opsmesh at every start; changes are lost. Settings: config.yaml
-server_name: {name}
-listen: "127.0.0.1:{port}"
-http: "127.0.0.1:{monitor_port}"
-max_payload: 1MB
-jetstream {{
-  store_dir: {store_dir}
-  # an acknowledgement means on disk
-  sync_interval: always
-  max_file_store: {max_file_store}
-  max_memory_store: 64MB
-}}
-authorization {{
-  users: [{{user: {user}, password: {password}}}]
-}}
-"""
+#: How long a reload may take, in seconds.
+RELOAD_TIMEOUT = 5.0
+#: Where the server says which process it is.
+PID = "nats.pid"
+#: Where ports were kept, with a user's password, before there were accounts.
+KEPT_BEFORE = "credentials.json"
+#: What a server binds that is reached at every address of its machine.
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +51,15 @@ class Broker:
     config: Path
     url: str
     monitor_url: str
-    user: str
-    password: str
+
+    @property
+    def auth(self) -> Store:
+        """Its keys, and who was given what."""
+        return Store(self.config.parent / "auth")
+
+    def credentials(self, role: Role) -> Path:
+        """With what this machine's own processes of that role connect."""
+        return self.auth.own_file(role)
 
     def argv(self, binary: Path) -> list[str]:
         """The command that runs it in the foreground."""
@@ -81,57 +86,144 @@ def find_binary(explicit: Path | None = None) -> Path:
 
 
 def prepare(
-    state: Path, *, name: str, port: int | None = None, max_file_store: int = 20 * 2**30
+    state: Path,
+    *,
+    name: str,
+    port: int | None = None,
+    max_file_store: int = 20 * 2**30,
+    place: Spread | None = None,
 ) -> Broker:
     """Write the configuration into `state` and say how the broker will be reached.
 
-    The credentials and free ports of the first start are kept in `credentials.json` (0600).
+    `name` is the host's: its own processes get credentials for it. Free ports of the first start
+    are kept in `server.json`, keys and credentials in `auth`. `place` is the machine's among
+    others; without it the server is on its own.
     """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = _kept(state / "credentials.json", port)
-    config = state / "nats.conf"
-    text = _TEMPLATE.format(
-        name=json.dumps(name),
-        store_dir=json.dumps(str(state / "jetstream")),
+    place = place or Spread()
+    kept = _kept(state / ports.KEPT, place, port)
+    broker = _broker(state, kept)
+    store = broker.auth
+    new = store.create()
+    store.own(name)
+    _adopt(state / place.store / "jetstream", store.account, new=new)
+    text = ServerConfig(
+        name=name,
+        listen=f"{place.listen}:{kept['port']}",
+        monitor=f"127.0.0.1:{kept['monitor_port']}",
+        store=state / place.store,
         max_file_store=max_file_store,
-        **{k: json.dumps(v) for k, v in kept.items()},
+        access=store.access(),
+        tls=store.ca.server_block() if store.server_certificate.exists() else None,
+        domain=place.domain,
+        leafnodes=place.leafnodes(store),
+        cluster=place.cluster,
+        more={"pid_file": str(state / PID), **place.more},
+    ).text()
+    files.write_private(broker.config, text.encode())
+    return broker
+
+
+def prepare_own(settings: Settings) -> Broker:
+    """The broker of this machine, as its settings and its place among others want it."""
+    return prepare(
+        Path(paths.state_dir()),
+        name=settings.host,
+        port=settings.nats.port,
+        max_file_store=settings.nats.max_file_store,
+        place=spread(),
     )
-    _write_private(config, text)
-    return Broker(
-        config=config,
-        url=f"nats://127.0.0.1:{kept['port']}",
-        monitor_url=f"http://127.0.0.1:{kept['monitor_port']}",
-        user=kept["user"],
-        password=kept["password"],
-    )
+
+
+def reload(broker: Broker) -> bool:
+    """Have the running server take up who may connect, and certificates; nobody who may stay is
+    cut off. False when none runs. BrokerMisconfigured when it does not take them."""
+    pid = _pid(broker)
+    if pid is None:
+        return False
+    before = _loaded(broker)
+    head, _, body = broker.config.read_text().partition("\n")
+    whole = json.dumps({**json.loads(body), **broker.auth.access()}, indent=2)
+    files.write_private(broker.config, f"{head}\n{whole}\n".encode())
+    os.kill(pid, signal.SIGHUP)
+    deadline = time.monotonic() + RELOAD_TIMEOUT
+    while _loaded(broker) == before:
+        if time.monotonic() > deadline:
+            raise BrokerMisconfigured(
+                f"nats-server (pid {pid}) did not reload within {RELOAD_TIMEOUT:g} s",
+                hint="its log says why (opsmesh status); then: opsmesh down, opsmesh up",
+            )
+        time.sleep(0.02)
+    return True
+
+
+def _loaded(broker: Broker) -> str:
+    return str(monitored(broker.monitor_url + "/varz").get("config_load_time", ""))
+
+
+def _pid(broker: Broker) -> int | None:
+    """The running server's process; a number that was given to another process since is none."""
+    try:
+        pid = int(broker.config.with_name(PID).read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    return pid if os.fsencode(broker.config) in command else None
 
 
 def known(state: Path) -> Broker | None:
     """The broker that was prepared in `state`, None when there never was one."""
     try:
-        kept = json.loads((state / "credentials.json").read_text())
-        return Broker(
-            config=state / "nats.conf",
-            url=f"nats://127.0.0.1:{kept['port']}",
-            monitor_url=f"http://127.0.0.1:{kept['monitor_port']}",
-            user=kept["user"],
-            password=kept["password"],
-        )
+        return _broker(state, json.loads((state / ports.KEPT).read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _kept(path: Path, port: int | None) -> dict[str, Any]:
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        kept = {}
-    kept.setdefault("user", "opsmesh")
-    kept.setdefault("password", secrets.token_urlsafe(24))
-    kept["port"] = port or _usable(kept.get("port")) or _free_port()
-    kept["monitor_port"] = _usable(kept.get("monitor_port")) or _free_port()
-    _write_private(path, json.dumps(kept))
+def _broker(state: Path, kept: dict[str, Any]) -> Broker:
+    address = ports.address()
+    return Broker(
+        config=state / "nats.conf",
+        url=f"nats://{cluster.reach(_reached(address, kept), kept['port'])}",
+        monitor_url=f"http://{address}:{kept['monitor_port']}",
+    )
+
+
+def _reached(address: str, kept: dict[str, Any]) -> str:
+    """Where clients reach it: a node of a cluster binds one address of its machine alone."""
+    return str(kept.get("address", address)) if address == LOOPBACK else address
+
+
+def _kept(path: Path, place: Spread, port: int | None) -> dict[str, Any]:
+    old = path.with_name(KEPT_BEFORE)
+    kept: dict[str, Any] = {}
+    for file in (old, path):
+        try:
+            found = json.loads(file.read_text())
+            kept |= {key: found[key] for key in ("port", "monitor_port") if key in found}
+        except (OSError, ValueError):
+            continue
+    kept["port"] = place.port or port or _usable(kept.get("port")) or _free_port()
+    monitor = kept.get("monitor_port")
+    if monitor == kept["port"]:  # kept by a version that could be given one free port twice
+        monitor = None
+    kept["monitor_port"] = _usable(monitor) or _free_port(besides=kept["port"])
+    kept["address"] = LOOPBACK if place.listen in EVERYWHERE else place.listen
+    files.write_private(path, json.dumps(kept).encode())
+    old.unlink(missing_ok=True)
     return kept
+
+
+def _adopt(accounts: Path, account: str, *, new: bool) -> None:
+    """Take over the streams that lie under another account's name: of the time before there were
+    accounts (`$G`), or of keys that are gone. The server must not run."""
+    if (accounts / account).exists():
+        return
+    before = accounts / "$G"
+    if not before.exists() and new and accounts.exists():
+        found = [one for one in accounts.iterdir() if (one / "streams").is_dir()]
+        before = found[0] if len(found) == 1 else before
+    if before.exists():
+        before.rename(accounts / account)
 
 
 def _usable(port: int | None) -> int | None:
@@ -147,21 +239,15 @@ def _usable(port: int | None) -> int | None:
     return port
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _write_private(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+def _free_port(*, besides: int | None = None) -> int:
+    """A port that nothing listens on, and not the one promised already: it is free too until the
+    server starts, and the kernel gives it again."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port != besides:
+            return port
 
 
 def wait_ready(broker: Broker, process: subprocess.Popen[bytes] | None = None) -> None:
@@ -172,7 +258,7 @@ def wait_ready(broker: Broker, process: subprocess.Popen[bytes] | None = None) -
         if process is not None and process.poll() is not None:
             raise BrokerUnavailable(broker.url, f"nats-server ended with code {process.returncode}")
         try:
-            if _get(broker.monitor_url + "/healthz").get("status") == "ok":
+            if monitored(broker.monitor_url + "/healthz").get("status") == "ok":
                 return
         except (OSError, ValueError) as error:
             reason = str(error)
@@ -182,7 +268,7 @@ def wait_ready(broker: Broker, process: subprocess.Popen[bytes] | None = None) -
 
 def check_durable(broker: Broker) -> None:
     """BrokerMisconfigured unless the running server syncs every write to disk."""
-    varz = _get(broker.monitor_url + "/varz")
+    varz = monitored(broker.monitor_url + "/varz")
     if not varz.get("jetstream", {}).get("config", {}).get("sync_always"):
         raise BrokerMisconfigured(
             f"the server at {broker.url} acknowledges before data is on disk",
@@ -194,7 +280,7 @@ def write_error(broker: Broker) -> str:
     """What the running server says of a stream that it cannot write to; empty when it says nothing,
     or does not answer."""
     try:
-        _get(broker.monitor_url + "/healthz")
+        monitored(broker.monitor_url + "/healthz")
     except urllib.error.HTTPError as unwell:
         try:
             told = str(json.load(unwell).get("error", ""))
@@ -206,8 +292,37 @@ def write_error(broker: Broker) -> str:
     return ""
 
 
-def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 (our own loopback URL)
+def leaves(broker: Broker) -> set[str]:
+    """The hosts, by their names in subjects, whose servers are connected to this one as leaves.
+    Empty when it does not answer."""
+    try:
+        found = monitored(broker.monitor_url + "/leafz").get("leafs") or ()
+    except (OSError, ValueError):
+        return set()
+    return {host_token(one.get("name", "")) for one in found}
+
+
+def clients() -> set[str]:
+    """The hosts, by their names in subjects, whose agents are connected to this machine's broker.
+    Empty when the broker does not answer."""
+    broker = known(Path(paths.state_dir()))
+    try:
+        found = monitored(broker.monitor_url + "/connz?auth=1&limit=65536") if broker else {}
+    except (OSError, ValueError):
+        return set()
+    users = broker.auth.manifest().users.values() if broker else ()
+    host_of = {key: user.host for user in users for key in (user.key, *user.before)}
+    return {
+        host_of[one["authorized_user"]]
+        for one in found.get("connections", ())
+        if one.get("name") == "opsmesh-agent" and one.get("authorized_user") in host_of
+    }
+
+
+def monitored(url: str, *, patience: float = 1) -> dict[str, Any]:
+    """What our own server's monitor says, within so many seconds; OSError or ValueError when it
+    says nothing, or that it is not well."""
+    with urllib.request.urlopen(url, timeout=patience) as answer:  # noqa: S310 (a loopback URL)
         body: dict[str, Any] = json.load(answer)
         return body
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,14 +22,15 @@ from pydantic_settings import (
 )
 
 from opsmesh.router import mcp_servers, paths, spool_room
+from opsmesh.router.auth.tls import Tls
 from opsmesh.router.mcp_servers import McpServers
 from opsmesh.router.settings_a2a import A2aAgent, A2aServe, AgentName
 from opsmesh.router.settings_notify import Notify
-from opsmesh.router.settings_serving import Checks, McpServe
+from opsmesh.router.settings_serving import Checks, McpServe, Metrics, Traces
 from opsmesh.schemas import durations
 
 #: A length of time in seconds, written as `90s`, `10m`, `2h`, `7d`.
-Seconds = Annotated[float, BeforeValidator(durations.parse)]
+Seconds = Annotated[float, BeforeValidator(durations.read)]
 
 
 def _size(value: Any) -> Any:
@@ -49,6 +51,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class NatsTls(_Section):
+    """Files in PEM."""
+
+    ca: Path | None = Field(default=None, description="whom to trust; else whom the system trusts")
+    certificate: Path | None = Field(default=None, description="who we are, and its key")
+    key: Path | None = Field(default=None, description="the key, where it lies in its own file")
+
+    def files(self) -> Tls:
+        """For a connection."""
+        return Tls(ca=self.ca, certificate=self.certificate, key=self.key)
+
+
 class Nats(_Section):
     """The broker: our own on loopback, or another one by `url`."""
 
@@ -56,6 +70,7 @@ class Nats(_Section):
     user: str | None = None
     password: str | None = None
     credentials: Path | None = Field(default=None, description="a NATS .creds file")
+    tls: NatsTls | None = Field(default=None, description="for a server whose CA is its own")
     server: Path | None = Field(default=None, description="the nats-server binary to run")
     port: int | None = Field(default=None, ge=1, le=65535, description="a free one unless set")
     max_file_store: Bytes = 20 * 2**30
@@ -170,6 +185,21 @@ class Dotfiles(_Section):
     )
 
 
+def _words(value: Any) -> Any:
+    """A command, from a list of words or a line."""
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+class Panes(_Section):
+    """`opsmesh panes`."""
+
+    dashboard: Annotated[list[str] | None, BeforeValidator(_words)] = Field(
+        default=None,
+        description="the command of an ops dashboard of yours; what ~/src/opsctrl holds unless "
+        "set, [] for none",
+    )
+
+
 class Runs(_Section):
     """Runs of profiles."""
 
@@ -178,6 +208,12 @@ class Runs(_Section):
         ge=1,
         description="a step is its handler's for so long: one that cannot reach the broker "
         "meanwhile ends it, and one that wants to take it over from elsewhere waits",
+    )
+    places: int | None = Field(
+        default=None,
+        ge=1,
+        description="a run of `run_on: any` goes to a host that is free while so many are under "
+        "way here; the number of processors unless set",
     )
 
 
@@ -209,6 +245,7 @@ class Settings(BaseSettings):
     bundles: Bundles = Bundles()
     producers: Producers = Producers()
     dotfiles: Dotfiles = Dotfiles()
+    panes: Panes = Panes()
     a2a_agents: dict[AgentName, A2aAgent] = Field(
         default={}, description="agents that the action `a2a` sends to, by name"
     )
@@ -222,7 +259,13 @@ class Settings(BaseSettings):
     )
     mcp_serve: McpServe = McpServe()
     checks: Checks = Checks()
+    metrics: Metrics = Metrics()
+    traces: Traces = Traces()
     strict_topics: bool = Field(default=False, description="refuse events of unregistered topics")
+    log: Literal["auto", "json", "pretty"] = Field(
+        default="auto",
+        description="how a component's log looks; auto: pretty on a terminal, else JSON",
+    )
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @classmethod

@@ -66,7 +66,7 @@ class A2aAgent(_Section):
     )
     basic: A2aBasic | None = None
     headers: dict[str, str] = Field(default={}, description="further headers of each request")
-    timeout: Annotated[float, BeforeValidator(durations.parse)] = Field(
+    timeout: Annotated[float, BeforeValidator(durations.read)] = Field(
         default=30.0, gt=0, description="for the answer to one request"
     )
 

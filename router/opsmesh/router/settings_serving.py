@@ -46,7 +46,7 @@ def _labels(value: dict[str, Any]) -> dict[str, Any]:
 
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 Collectors = list[Annotated[str, AfterValidator(_collector)]]
-Length = Annotated[float, BeforeValidator(durations.parse), Field(gt=0)]
+Length = Annotated[float, BeforeValidator(durations.read), Field(gt=0)]
 
 
 class McpServe(_Section):
@@ -109,3 +109,32 @@ class Checks(_Section):
     )
     network: bool = Field(default=False, description="whether the sandbox has a network")
     timeout: Length = Field(default=300.0, description="for one check")
+
+
+def _collector_address(value: str) -> str:
+    if value != "console" and not value.startswith(("http://", "https://")):
+        raise ValueError(f"{value!r} is neither an http(s) address nor the word console")
+    return value
+
+
+class Traces(_Section):
+    """OpenTelemetry (docs/metrics.md)."""
+
+    endpoint: Annotated[str, AfterValidator(_collector_address)] | None = Field(
+        default=None,
+        description="a collector that takes OTLP over HTTP, like http://127.0.0.1:4318, or "
+        "`console` for the log; none unless set (or OTEL_EXPORTER_OTLP_ENDPOINT)",
+    )
+
+
+class Metrics(_Section):
+    """The endpoint for Prometheus (docs/metrics.md)."""
+
+    port: int | None = Field(
+        default=None, ge=0, le=65535, description="serve it there; not at all unless set"
+    )
+    address: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="who can reach it reads profile names and topics",
+    )

@@ -14,12 +14,16 @@ import signal
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from opsmesh.router import paths
 from opsmesh.router.component import birth
 from opsmesh.router.errors import AlreadyRunning
+from opsmesh.router.units import names
+from opsmesh.router.units.names import Manager
 
+#: The file that a supervisor locks for itself, and systemd's units or containers together.
+LOCK = "supervisor.lock"
 #: The signal that asks the supervisor to try at once what it would try later.
 AGAIN = signal.SIGUSR1
 #: Seconds that processes of a supervisor that was killed get to end by themselves.
@@ -40,6 +44,18 @@ class Status:
     last_exit: str | None = None
     #: It does not run, and is tried again now and then, or when `try_again` asks for it.
     tried: bool = False
+    #: Under systemd: its unit, and whose manager has it ("user", "system").
+    unit: str = ""
+    manager: Manager = "user"
+    #: In a container: the command that shows what it says.
+    shown_by: str = ""
+
+    @property
+    def see(self) -> str:
+        """The command that shows its log."""
+        if self.unit:
+            return names.journal(self.manager, self.unit)
+        return self.shown_by or f"tail {self.log}"
 
     @property
     def line(self) -> str:
@@ -60,11 +76,24 @@ class State:
     started: str
     nats_url: str
     components: list[Status] = field(default_factory=list)
+    #: Whose systemd runs it; empty for our own supervisor.
+    manager: Manager | Literal[""] = ""
+    #: Docker does.
+    containers: bool = False
 
     @property
     def alive(self) -> bool:
         """Whether the supervisor that wrote this still runs."""
         return _runs(self.pid, self.birth)
+
+    @property
+    def anew(self) -> str:
+        """The command that ends the mesh and starts it with what is true now."""
+        if self.containers:
+            return "make compose-down && make compose-up"
+        if self.manager:
+            return names.for_people(self.manager, "restart", names.TARGET)
+        return "opsmesh down && opsmesh up --detach"
 
     @property
     def settled(self) -> bool:
@@ -123,7 +152,7 @@ def lock() -> int:
     It may be inherited: `up` takes the lock, and the supervisor that it becomes keeps it.
     """
     folder = Path(paths.private_dir(paths.runtime_dir()))
-    descriptor = os.open(folder / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -6,6 +6,24 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from typing import Final
+
+#: Tokens of a topic at most, as of the topic grammar.
+MAX_TOKENS: Final = 6
+_TOKEN: Final = re.compile(r"[a-z0-9_]+|\*")
+
+
+def checked(pattern: str) -> str:
+    """The pattern; ValueError for one that no topic can match."""
+    tokens = pattern.split(".")
+    if tokens[-1] == ">" and len(tokens) > 1:
+        tokens = [*tokens[:-1], "*"]
+    if not 2 <= len(tokens) <= MAX_TOKENS or not all(map(_TOKEN.fullmatch, tokens)):
+        raise ValueError(
+            f"{pattern!r} matches no topic: write 2 to {MAX_TOKENS} tokens of [a-z0-9_] joined by "
+            "dots, where a token may be *, and the last one >"
+        )
+    return pattern
 
 
 def expression(pattern: str) -> str:

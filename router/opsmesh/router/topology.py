@@ -23,15 +23,20 @@ from nats.js.api import (
     StorageType,
     StoreCompression,
     StreamConfig,
+    StreamInfo,
 )
 from nats.js.errors import APIError, NotFoundError
 
+from opsmesh.router import joined, paths, state_format
 from opsmesh.router.errors import StreamVanished
+from opsmesh.router.hub import cluster
 from opsmesh.router.settings import Settings
 
 EVENTS, DLQ, TRIGGERS, REPLAY = "EVENTS", "DLQ", "TRIGGERS", "REPLAY"
 DECISIONS, FIRINGS, VERSIONS = "DECISIONS", "FIRINGS", "VERSIONS"
 RUNS, WINDOWS, A2A = "opsmesh-runs", "opsmesh-windows", "opsmesh-a2a"
+#: Keys of questions in the bucket of windows: those that are open, and those that ended.
+QUESTIONS = ("asked", "ended")
 #: The object store of evidence bundles, and its stream (ADR-20 of nats-architecture-and-design).
 BUNDLES = "opsmesh-evidence"
 BUNDLES_STREAM = f"OBJ_{BUNDLES}"
@@ -44,10 +49,25 @@ RUNS_TTL = 30 * DAY
 #: Profiles and readers of EVENTS at most: without a number of its own a stream takes 1,000 (server
 #: 2.15's `default_max_consumers`).
 MAX_CONSUMERS = 10_000
+#: What of a stream's settings is kept as it should be.
+_COMPARED: Final = (
+    "subjects",
+    "description",
+    "max_age",
+    "max_bytes",
+    "duplicate_window",
+    "num_replicas",
+    "allow_direct",
+    "allow_atomic",
+    "allow_msg_ttl",
+)
 #: nats-server's errors.json: insufficient resources, of the memory, of the store.
 NO_ROOM: Final = (10023, 10028, 10047)
 #: The largest message the broker takes, less room for headers.
 MAX_MESSAGE = 1024 * 1024
+#: Seconds to wait for one answer about a stream or a consumer, for who asks again: a cluster that
+#: has lost its leader answers nothing, and has another one after a few.
+API_TIMEOUT: Final = 2.0
 
 log = structlog.get_logger()
 
@@ -64,17 +84,20 @@ class Regression:
 def streams(settings: Settings) -> list[StreamConfig]:
     """Every stream and bucket of the mesh, as it should be."""
     events = settings.events
+    # a node of a cluster that had one copy of something would lose it with its machine
+    replicas = events.replicas if cluster.read() is None else cluster.REPLICAS
 
     def stream(name: str, subject: str, description: str, **more: object) -> StreamConfig:
         defaults: dict[str, object] = {
             "storage": StorageType.FILE,
-            "num_replicas": events.replicas,
+            "num_replicas": replicas,
             "discard": DiscardPolicy.OLD,
             "retention": RetentionPolicy.LIMITS,
             "duplicate_window": events.duplicate_window,
             "allow_direct": True,
             "allow_atomic": True,
             "allow_msg_ttl": True,
+            "metadata": state_format.metadata_of(),
             "compression": StoreCompression.NONE,
         }
         config = {**defaults, **more}
@@ -155,11 +178,25 @@ def streams(settings: Settings) -> list[StreamConfig]:
     ]
 
 
+def replicated(info: StreamInfo) -> bool:
+    """Whether the stream lies on several nodes: what is read of it may be a moment behind."""
+    return (info.config.num_replicas or 1) > 1
+
+
+def own_place(info: StreamInfo) -> dict[str, Any]:
+    """The part of a consumer's configuration that says where it lies, for a reader that keeps its
+    place itself and makes the consumer anew: in a cluster in one node's memory. With replicas of
+    its own each would be a Raft group of three (measured: 60 ms to make instead of 2)."""
+    return {"num_replicas": 1, "mem_storage": True} if replicated(info) else {}
+
+
 async def ensure(js: JetStreamContext, settings: Settings, known: Known) -> list[Regression]:
     """Create what is missing, update what differs; idempotent. Returns what has gone back.
 
-    Raises StreamVanished for a stream that held messages and is not there.
+    Raises StreamVanished for a stream that held messages and is not there; StateTooNew and
+    NeedsUpgrade for streams of another form, before anything is changed.
     """
+    await check_form(js)
     regressions = []
     for wanted in streams(settings):
         name = wanted.name or ""
@@ -172,9 +209,10 @@ async def ensure(js: JetStreamContext, settings: Settings, known: Known) -> list
             if await _made(js.add_stream(wanted), name):
                 known.remember({name: 0})
             continue
-        if _differs(info.config, wanted):
+        if changes(info.config, wanted):
             # the broker refuses every update that changes this one
             wanted.max_consumers = info.config.max_consumers
+            wanted.sources = info.config.sources  # those are `hub.sourcing`'s
             await _made(js.update_stream(wanted), name)
         if info.state.last_seq < last_known:
             regressions.append(
@@ -182,6 +220,23 @@ async def ensure(js: JetStreamContext, settings: Settings, known: Known) -> list
             )
         known.remember({name: info.state.last_seq}, reset=True)
     return regressions
+
+
+async def check_form(js: JetStreamContext) -> None:
+    """Return when this version may work on the broker's streams, or there are none yet;
+    StateTooNew or NeedsUpgrade when not."""
+    try:
+        found = (await js.stream_info(EVENTS)).config
+    except NotFoundError:
+        return
+    state_format.check(state_format.of(found.metadata), "the broker")
+
+
+def changes(have: StreamConfig, want: StreamConfig) -> list[tuple[str, object, object]]:
+    """What `ensure` would change in a stream: a setting's name, as it is, as it should be."""
+    found = [(name, _value(have, name), _value(want, name)) for name in _COMPARED]
+    found.append(("form", state_format.of(have.metadata).format, state_format.FORMAT))
+    return [(name, old, new) for name, old, new in found if old != new]
 
 
 async def _made(making: Coroutine[Any, Any, object], name: str) -> bool:
@@ -198,25 +253,20 @@ async def _made(making: Coroutine[Any, Any, object], name: str) -> bool:
     return True
 
 
-def _differs(have: StreamConfig, want: StreamConfig) -> bool:
-    names = (
-        "subjects",
-        "description",
-        "max_age",
-        "max_bytes",
-        "duplicate_window",
-        "num_replicas",
-        "allow_direct",
-        "allow_atomic",
-        "allow_msg_ttl",
-    )
+def _value(config: StreamConfig, name: str) -> object:
+    found = getattr(config, name)
+    unset = name.startswith("max_") and found in (None, -1, 0)
+    return None if unset else found
 
-    def value(config: StreamConfig, name: str) -> object:
-        found = getattr(config, name)
-        unset = name.startswith("max_") and found in (None, -1, 0)
-        return None if unset else found
 
-    return any(value(have, name) != value(want, name) for name in names)
+def known_file() -> Path:
+    """Where that is kept: a thin host's streams are its hub's, and are known with the hub; those of
+    a cluster are others than a node had before."""
+    if cluster.read() is not None:
+        return Path(paths.state_dir(), cluster.KNOWN)
+    member = joined.read()
+    thin = member is not None and member.hub.kind == "thin"
+    return Path(joined.folder() if thin else paths.state_dir(), "known.json")
 
 
 class Known:

@@ -1,7 +1,8 @@
 """Events sent to one profile: by hand, by another's step, a redriven dead letter, a live replay.
 
-They travel on the work queue TRIGGERS (`trg.<profile>`), so that no other profile sees them and the
-event is not stored twice in EVENTS.
+They travel on the work queue TRIGGERS (`trg.<profile>`, and `trg.<profile>.<host>` once it is known
+which host has to act), so that no other profile sees them and the event is not stored twice in
+EVENTS.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from nats.aio.client import Client
 
 from opsmesh.router.decide import EventRef
 from opsmesh.router.publish import Publisher
+from opsmesh.schemas.envelope import host_token
 
 Kind = Literal["manual", "redrive", "replay", "step"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -59,6 +61,30 @@ async def send(client: Client, profile: str, data: bytes, trigger: Trigger) -> i
         f"trg.{profile}", data, headers=trigger.headers()
     )
     return ack.seq
+
+
+async def hand_on(
+    client: Client,
+    profile: str,
+    host: str,
+    data: bytes,
+    headers: Mapping[str, str],
+    *,
+    seq: int,
+    stored_us: int,
+) -> None:
+    """Store a trigger for one host alone; `seq` and `stored_us` are its place until now. Handing it
+    on twice is harmless."""
+    asked = read(headers)
+    if asked.origin is None:
+        origin = ("TRIGGERS", seq, stored_us)
+        asked = msgspec.structs.replace(asked, origin=origin)
+    id = f"{asked.id}:{host_token(host)}:{seq}"
+    await client.jetstream(timeout=TIMEOUT).publish(
+        f"trg.{profile}.{host_token(host)}",
+        data,
+        headers={**headers, **asked.headers(), "Nats-Msg-Id": id},
+    )
 
 
 async def publish(publisher: Publisher, profile: str, data: bytes, trigger: Trigger) -> None:

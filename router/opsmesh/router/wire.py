@@ -169,6 +169,19 @@ class Listening:
                 parser.routes.pop(b"%d" % self._subscription._id, None)
 
 
+def checker(client: Client) -> Callable[[str], None]:
+    """What raises PermissionDenied for a subject that this client may not publish to; nothing for
+    a client that does not know."""
+    check: Callable[[str], None] = getattr(client, "check", lambda _subject: None)
+    return check
+
+
+def road(client: Client, subject: str) -> str:
+    """Where this client publishes what is meant for a subject."""
+    found: Callable[[str], str] = getattr(client, "road", lambda same: same)
+    return found(subject)
+
+
 def install(client: Client) -> None:
     """Give a client that is not connected yet the short way."""
     client._ps = Wire(client)

@@ -44,6 +44,17 @@ def parse(text: str) -> float:
     return sum(float(number) * UNITS[unit] for number, unit in _PART.findall(stripped))
 
 
+def read(value: object) -> float:
+    """The seconds of a value in a document: text, or a bare 0; ValueError for anything else."""
+    if isinstance(value, str):
+        return parse(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and value == 0:
+        return 0.0
+    like = f"{value!r}s" if number else "30s"
+    raise ValueError(f"{value!r} is no duration; write it with its unit, like {like}")
+
+
 def text(seconds: float) -> str:
     """A short text of `seconds` that `parse` reads back: `1h30m`, `2.5s`, `250ms`."""
     if seconds < 1:

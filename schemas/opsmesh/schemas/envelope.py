@@ -26,6 +26,7 @@ SCHEMA_VERSION: Final = "1.0"
 #: Largest payload, in bytes of JSON.
 MAX_PAYLOAD: Final = 256 * 1024
 
+_MAJOR = SCHEMA_VERSION.partition(".")[0]
 _TOPIC = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+){1,5}")
 _HOST_TOKEN = re.compile(r"[^a-z0-9_-]")
 
@@ -79,6 +80,8 @@ _decode_event = msgspec.json.Decoder(Event).decode
 _decode_any = msgspec.json.Decoder().decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
+#: What those raise for bytes that are no JSON; the last for text that is no UTF-8.
+_BROKEN: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -120,10 +123,11 @@ def _known_fields(data: bytes) -> Event | None:
     not know, or is none at all."""
     try:
         event = _decode_event(data)
-    except (msgspec.DecodeError, RecursionError):
+    except _BROKEN:
         return None
     if event.extra:  # a field of that name is none of ours
         return None
+    _check_version(event.schema_version)
     check_topic(event.topic)
     _check_time(event.ts_utc)
     return event
@@ -132,7 +136,7 @@ def _known_fields(data: bytes) -> Event | None:
 def _any_fields(data: bytes) -> dict[str, Any]:
     try:
         fields = _decode_any(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _BROKEN as error:
         raise EnvelopeError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise EnvelopeError(f"expected a JSON object, got {type(fields).__name__}")
@@ -151,6 +155,7 @@ def _from_fields(fields: dict[str, Any]) -> Event:
         event = msgspec.convert(fields, Event)
     except msgspec.ValidationError as error:
         raise _explain(error, fields) from error
+    _check_version(event.schema_version)
     check_topic(event.topic)
     _check_time(event.ts_utc)
     return event
@@ -162,6 +167,16 @@ def _explain(error: msgspec.ValidationError, fields: Mapping[str, Any]) -> Envel
     if field == "severity":
         text = f"severity {fields.get('severity')!r} is not one of {', '.join(SEVERITIES)}"
     return EnvelopeError(text, field=field)
+
+
+def _check_version(text: str) -> None:
+    if text in ("", SCHEMA_VERSION) or text.partition(".")[0] == _MAJOR:
+        return
+    raise EnvelopeError(
+        f"schema_version {text!r}: this version of opsmesh reads {_MAJOR}.x; a newer one has "
+        "written this event, and can read it",
+        field="schema_version",
+    )
 
 
 def _check_time(text: str) -> None:
@@ -189,7 +204,7 @@ def raw_fields(data: bytes) -> dict[str, Any]:
         return dict(_decode_raw(data))
     except msgspec.ValidationError as error:
         raise EnvelopeError(f"expected a JSON object: {error}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _BROKEN as error:
         raise EnvelopeError(f"not JSON: {error}") from error
 
 

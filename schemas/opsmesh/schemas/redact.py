@@ -425,7 +425,7 @@ def _fold(hint: str) -> bytes:
 def _id(fields: dict[str, Any]) -> str:
     try:
         return msgspec.json.decode(fields.get("id", b'""'), type=str)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
 
 

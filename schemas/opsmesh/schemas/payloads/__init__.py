@@ -23,6 +23,7 @@ from opsmesh.schemas.payloads import (
     python,
     service,
     shell,
+    slo,
     term,
 )
 from opsmesh.schemas.topics import Topic
@@ -42,6 +43,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     *a2a.TOPICS,
     *agent.TOPICS,
     *automation.TOPICS,
+    *slo.TOPICS,
     *mcp.TOPICS,
     *mesh.TOPICS,
     *evidence.TOPICS,

@@ -1,5 +1,5 @@
-"""agent.*: coding agents' sessions (Codex), and what agents call of the mesh over MCP. Metadata
-only: never prompts, answers or output."""
+"""agent.*: coding agents' sessions (Codex, and any that calls a hook), and what agents call of the
+mesh over MCP. Metadata only: never prompts, answers or output."""
 
 from __future__ import annotations
 
@@ -23,15 +23,29 @@ class AgentSessionStarted(Payload, frozen=True, kw_only=True):
     originator: Annotated[str | None, doc("front end, like codex_exec or codex-tui")] = None
     model: Annotated[str | None, doc("model, where the session says")] = None
     model_provider: Annotated[str | None, doc("provider of the model")] = None
+    how: Annotated[str | None, doc("startup, resume or clear, where the agent says")] = None
+
+
+class AgentSessionEnded(Payload, frozen=True, kw_only=True):
+    """A session with a coding agent ended, and the agent said so."""
+
+    session: _Session
+    agent: _Agent = "codex"
+    cwd: _Cwd = None
+    reason: Annotated[str | None, doc("why, as the agent says, like exit or logout")] = None
 
 
 class AgentCommandExecuted(Payload, frozen=True, kw_only=True):
     """The agent ran a command."""
 
     session: _Session
-    argv: Annotated[list[str], doc("the command as it was started")]
+    argv: Annotated[
+        list[str],
+        doc("the command as it was started; one text where the agent tells a line"),
+    ]
     agent: _Agent = "codex"
     turn: _Turn = None
+    command: Annotated[str | None, doc("what a shell was given, or else argv as one text")] = None
     cwd: _Cwd = None
     status: Annotated[str | None, doc("completed, failed or declined, as the agent says")] = None
     exit_code: Annotated[int | None, doc("exit status")] = None
@@ -63,9 +77,13 @@ class AgentApprovalRequested(Payload, frozen=True, kw_only=True):
     agent: _Agent = "codex"
     turn: _Turn = None
     command: Annotated[str | None, doc("command that it wants to run")] = None
+    path: Annotated[str | None, doc("file that it wants to change")] = None
     description: Annotated[str | None, doc("why, as the agent says")] = None
     cwd: _Cwd = None
     permission_mode: Annotated[str | None, doc("the session's permission mode")] = None
+    decide: Annotated[
+        bool, doc("the agent's hook waits: an answer to a run of this event answers the agent")
+    ] = False
 
 
 class AgentError(Payload, frozen=True, kw_only=True):
@@ -117,6 +135,19 @@ TOPICS: Final = (
         },
     ),
     Topic(
+        "agent.session.ended",
+        payload=AgentSessionEnded,
+        owner="agent-hook",
+        severity="info",
+        description="A session with a coding agent ended.",
+        example={
+            "session": "29c33d88-2ba8-47a6-b64a-68a79f76856d",
+            "agent": "claude",
+            "cwd": "/home/dev/app",
+            "reason": "prompt_input_exit",
+        },
+    ),
+    Topic(
         "agent.command.executed",
         payload=AgentCommandExecuted,
         owner="codex",
@@ -125,6 +156,7 @@ TOPICS: Final = (
         example={
             "session": _SESSION,
             "argv": ["/bin/bash", "-lc", "make test; exit 3"],
+            "command": "make test; exit 3",
             "cwd": "/home/dev/app",
             "status": "failed",
             "exit_code": 3,

@@ -15,6 +15,13 @@ _Bundles = Annotated[
 _TriggerId = Annotated[str | None, doc("id of the event that fired the profile")]
 
 
+_By = Annotated[str | None, doc("what began it, where no decision did: manual, redrive, replay, …")]
+_Waited = Annotated[
+    float | None,
+    doc("from the event's storing, or the end of its window, to the first step, milliseconds"),
+]
+
+
 class Step(Payload, frozen=True, kw_only=True):
     """One step of a run."""
 
@@ -33,6 +40,8 @@ class AutomationRunSucceeded(Payload, frozen=True, kw_only=True):
     profile_hash: _Hash = None
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
+    trigger: _By = None
+    waited_ms: _Waited = None
     steps: Annotated[list[Step] | None, doc("the steps in their order")] = None
     bundles: _Bundles = None
     attempts: Annotated[int | None, doc("attempts that it took")] = None
@@ -47,6 +56,8 @@ class AutomationRunFailed(Payload, frozen=True, kw_only=True):
     profile_hash: _Hash = None
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
+    trigger: _By = None
+    waited_ms: _Waited = None
     steps: Annotated[list[Step] | None, doc("the steps so far")] = None
     bundles: _Bundles = None
     attempts: Annotated[int | None, doc("attempts so far, this one included")] = None
@@ -65,6 +76,8 @@ class AutomationRunDeadlettered(Payload, frozen=True, kw_only=True):
     profile_hash: _Hash = None
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
+    trigger: _By = None
+    waited_ms: _Waited = None
     steps: Annotated[list[Step] | None, doc("the steps of the last attempt")] = None
     bundles: _Bundles = None
     attempts: Annotated[int | None, doc("attempts that were made")] = None
@@ -80,6 +93,7 @@ class AutomationRunSetAside(Payload, frozen=True, kw_only=True):
     profile_hash: _Hash = None
     trigger_topic: _Trigger = None
     trigger_id: _TriggerId = None
+    trigger: _By = None
     steps: Annotated[list[Step] | None, doc("the steps so far")] = None
     bundles: _Bundles = None
 

@@ -74,6 +74,14 @@ class EditorLspDiagnosticError(Payload, frozen=True, kw_only=True):
     editor: _Editor = None
 
 
+class EditorLspDiagnosticCleared(Payload, frozen=True, kw_only=True):
+    """The errors that a language server reported in a file are gone."""
+
+    path: Annotated[str, doc("file that had the errors")]
+    server: Annotated[str | None, doc("language server, like ruff")] = None
+    editor: _Editor = None
+
+
 class EditorFormatFailed(Payload, frozen=True, kw_only=True):
     """A file could not be formatted."""
 
@@ -144,6 +152,14 @@ TOPICS: Final = (
             "server": "ruff",
             "editor": "neovim",
         },
+    ),
+    Topic(
+        "editor.lsp.diagnostic.cleared",
+        payload=EditorLspDiagnosticCleared,
+        owner="editor",
+        severity="info",
+        description="The errors that a language server reported in a file are gone.",
+        example={"path": "/home/dev/app/ok.py", "server": "ruff", "editor": "neovim"},
     ),
     Topic(
         "editor.format.failed",

@@ -44,6 +44,7 @@ class MeshComponentStarted(Payload, frozen=True, kw_only=True):
     pid: Annotated[int | None, doc("its process id")] = None
     restarts: Annotated[int | None, doc("restarts since `opsmesh up`")] = None
     reason: Annotated[str | None, doc("why it was started, when not by `opsmesh up`")] = None
+    version: Annotated[str | None, doc("the version of opsmesh that runs")] = None
 
 
 class MeshComponentStopped(Payload, frozen=True, kw_only=True):
@@ -131,7 +132,7 @@ TOPICS: Final = (
         owner="supervisor",
         severity="info",
         description="A process of the mesh runs.",
-        example={"component": "producer:journal", "pid": 4711, "restarts": 0},
+        example={"component": "agent", "pid": 4711, "version": "0.1.0"},
     ),
     Topic(
         "mesh.component.stopped",

@@ -17,20 +17,21 @@ class RunTotals(Payload, frozen=True, kw_only=True):
 
 
 class PythonTestFailed(Payload, frozen=True, kw_only=True):
-    """A test failed, or pytest could not set it up, tear it down or collect it."""
+    """A test failed, or could not be set up, torn down or collected."""
 
-    nodeid: Annotated[str, doc("pytest's name of the test")]
+    nodeid: Annotated[str, doc("pytest's or unittest's name of the test")]
     phase: Annotated[
         Literal["call", "setup", "teardown", "collect", "crash"],
-        doc("where it failed; crash: the xdist worker died in it"),
+        doc("where it failed; crash: the process died in it"),
     ]
     message: Annotated[str | None, doc("the exception in one line")] = None
     path: Annotated[str | None, doc("file that raised")] = None
     lineno: Annotated[int | None, doc("line in the file, from 1")] = None
     duration_ms: Annotated[float | None, doc("time of the phase, milliseconds")] = None
-    longrepr: Annotated[str | None, doc("end of pytest's report of the failure")] = None
+    longrepr: Annotated[str | None, doc("end of the report of the failure")] = None
     worker: Annotated[str | None, doc("xdist worker, like gw0")] = None
-    rootdir: Annotated[str | None, doc("pytest's root folder")] = None
+    subtest: Annotated[str | None, doc("part of the test that failed, like (i=1)")] = None
+    rootdir: Annotated[str | None, doc("pytest's root folder; of unittest its folder")] = None
     totals: Annotated[RunTotals | None, doc("the run so far")] = None
 
 
@@ -39,13 +40,26 @@ class PythonLintFailed(Payload, frozen=True, kw_only=True):
 
     tool: Annotated[str, doc("the linter, like ruff")]
     count: Annotated[int, doc("number of findings")]
-    path: Annotated[str | None, doc("file of the first finding")] = None
+    path: Annotated[str | None, doc("file of the first finding, new ones before others")] = None
     line: Annotated[int | None, doc("line of the first finding, from 1")] = None
     column: Annotated[int | None, doc("column of the first finding, from 1")] = None
     code: Annotated[str | None, doc("rule of the first finding, like F401")] = None
     message: Annotated[str | None, doc("text of the first finding")] = None
     codes: Annotated[dict[str, int] | None, doc("number of findings by rule")] = None
-    paths: Annotated[list[str] | None, doc("files with findings")] = None
+    paths: Annotated[list[str] | None, doc("files with findings, the first 100")] = None
+    folder: Annotated[str | None, doc("folder or file that was looked at")] = None
+    new: Annotated[
+        int | None, doc("findings that the look before did not have; absent when called by hand")
+    ] = None
+    fixable: Annotated[int | None, doc("findings that the linter itself can mend")] = None
+
+
+class PythonLintPassed(Payload, frozen=True, kw_only=True):
+    """Nothing is left of what a linter had found. A look that never found anything is no event."""
+
+    tool: Annotated[str, doc("the linter, like ruff")]
+    folder: Annotated[str | None, doc("folder or file that was looked at")] = None
+    mended: Annotated[int | None, doc("findings of the look before")] = None
 
 
 class PythonRunTimeout(Payload, frozen=True, kw_only=True):
@@ -72,6 +86,20 @@ class PythonDepVulnDetected(Payload, frozen=True, kw_only=True):
     fix_versions: Annotated[list[str] | None, doc("versions that are not affected")] = None
     description: Annotated[str | None, doc("what the advisory says")] = None
     requirement: Annotated[str | None, doc("file that asks for the package")] = None
+    folder: Annotated[str | None, doc("the project's folder")] = None
+
+
+class PythonDepAuditIncomplete(Payload, frozen=True, kw_only=True):
+    """Of some dependencies, or of all, nobody knows whether they are vulnerable."""
+
+    folder: Annotated[str, doc("the project's folder")]
+    unknown: Annotated[
+        dict[str, str] | None, doc("why, by package; the first 100; absent when it is all of them")
+    ] = None
+    count: Annotated[int | None, doc("packages that could not be judged")] = None
+    audited: Annotated[int | None, doc("packages that could")] = None
+    error: Annotated[str | None, doc("why the audit as a whole gave no answer")] = None
+    since: Annotated[str | None, doc("the last audit that gave one, RFC 3339")] = None
 
 
 class PythonTestDiagnosed(Payload, frozen=True, kw_only=True):
@@ -120,6 +148,14 @@ TOPICS: Final = (
         },
     ),
     Topic(
+        "python.lint.passed",
+        payload=PythonLintPassed,
+        owner="ruff",
+        severity="info",
+        description="Nothing is left of what a linter had found.",
+        example={"tool": "ruff", "folder": "/home/dev/app", "mended": 3},
+    ),
+    Topic(
         "python.run.timeout",
         payload=PythonRunTimeout,
         owner="exec",
@@ -143,6 +179,19 @@ TOPICS: Final = (
             "vuln_id": "GHSA-h5c8-rqwp-cp95",
             "aliases": ["CVE-2024-22195"],
             "fix_versions": ["3.1.3"],
+        },
+    ),
+    Topic(
+        "python.dep.audit.incomplete",
+        payload=PythonDepAuditIncomplete,
+        owner="pip-audit",
+        severity="warn",
+        description="Of some dependencies nobody knows whether they are vulnerable.",
+        example={
+            "folder": "/home/dev/app",
+            "unknown": {"inhouse": "not found on PyPI"},
+            "count": 1,
+            "audited": 41,
         },
     ),
     Topic(
