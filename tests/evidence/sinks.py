@@ -16,8 +16,9 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.evidence import segments
-from opsmesh.handlers.evidence.sink import CONSUMER
+from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.router import paths
+from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from tests.evidence.made import parsed
 
@@ -69,7 +70,7 @@ async def archived(client: Client) -> bool:
     if line is None or line.seq != last or line.kind == "note":
         return False
     try:
-        info = await js.consumer_info(EVENTS, CONSUMER)
+        info = await js.consumer_info(EVENTS, sink_consumer(Settings().host))
     except NotFoundError:
         return False
     return info.ack_floor is not None and info.ack_floor.stream_seq == last

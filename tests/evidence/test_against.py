@@ -9,7 +9,16 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
-from opsmesh.handlers.evidence import against, announce, ed25519, keys, lines, seals, segments
+from opsmesh.handlers.evidence import (
+    against,
+    announce,
+    consumer,
+    ed25519,
+    keys,
+    lines,
+    seals,
+    segments,
+)
 from opsmesh.handlers.evidence.report import Report
 from opsmesh.handlers.evidence.verify import verify
 from opsmesh.router import redaction
@@ -174,7 +183,7 @@ def test_stream_contradicts_what_the_archive_cannot_show(
     async def body() -> None:
         async with mesh_client() as client:
             await archived(client, folder, own_keys, sizes=[10, 10, 5])
-            await client.jetstream().add_consumer(EVENTS, durable_name=against.CONSUMER)
+            await client.jetstream().add_consumer(EVENTS, durable_name=consumer.name("h"))
             await acknowledge_all(client)
             assert found(await compared(client, folder, own_keys)) == []
             attack(folder, own_keys)
@@ -189,7 +198,7 @@ def test_stream_contradicts_what_the_archive_cannot_show(
 async def acknowledge_all(client: Client) -> None:
     """As a sink that has everything."""
     js = client.jetstream()
-    pull = await js.pull_subscribe_bind(against.CONSUMER, stream=EVENTS)
+    pull = await js.pull_subscribe_bind(consumer.name("h"), stream=EVENTS)
     last = (await js.stream_info(EVENTS)).state.last_seq
     for msg in await pull.fetch(last):
         await msg.ack_sync()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from opsmesh.cli.evidence import app as cli
 from opsmesh.handlers.evidence import against, keys, sealing, seals, segments
-from opsmesh.handlers.evidence.sink import CONSUMER
+from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.handlers.evidence.verify import verify
 from opsmesh.router import paths, redaction
 from opsmesh.router.scan import scan
@@ -142,7 +142,7 @@ def test_deleted_consumer_is_made_anew(nats_server: EmbeddedServer) -> None:
             with sink():
                 await publish(client, event(1))
                 await eventually(lambda: archived(client))
-                await client.jetstream().delete_consumer(EVENTS, CONSUMER)
+                await client.jetstream().delete_consumer(EVENTS, sink_consumer(Settings().host))
                 await publish(client, event(2))
                 await eventually(lambda: archived(client))
 
@@ -324,6 +324,31 @@ def test_sink_never_carries_what_seals(nats_server: EmbeddedServer) -> None:
                 assert not re.search(r"cryptography|zstd", maps)
 
     run(body())
+
+
+def test_what_the_sink_sealed_first_is_told(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`opsmesh evidence seal` names the file it asked for also where the sink's own process was
+    faster."""
+    mine = sealing.seal_closed
+
+    def late(*folders: Path) -> sealing.Outcome:
+        mine(*folders)  # stands in for the sink's process
+        return mine(*folders)
+
+    monkeypatch.setattr(sealing, "seal_closed", late)
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with sink() as process:
+                await publish(client, event(0))
+                await eventually(lambda: archived(client))
+                assert await ended(process, signal.SIGTERM) == 0
+
+    run(body())
+    told = CliRunner().invoke(cli, ["seal", "--json"])
+    assert [row["segment"] for row in json.loads(told.stdout)["sealed"]] == [1]
 
 
 def test_segment_is_sealed_on_demand(nats_server: EmbeddedServer) -> None:

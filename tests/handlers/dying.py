@@ -18,6 +18,7 @@ from nats.aio.client import Client
 
 from opsmesh.handlers import serve
 from opsmesh.handlers.runs.ledger import Held, Ledger, Run
+from opsmesh.handlers.runs.services import Services
 from opsmesh.router import connection
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import Event
@@ -91,10 +92,15 @@ class Watched(Ledger):
         return written
 
 
+def exchange(server: serve.Server, services: Services) -> None:
+    """Give a process that has not started other services."""
+    server._services = server.profiles._services = services
+
+
 async def main(place: str, count: int) -> None:
     """Serve until killed."""
     settings, places = Settings(), Places(place, count)
-    client = await connection.connect(connection.endpoint(settings), name="handlers")
+    client = await connection.connect(connection.endpoint(settings, role="admin"), name="handlers")
     await serve.wait_for_streams(client)
     server = serve.Server(client, settings)
     publish = server.publish
@@ -104,10 +110,13 @@ async def main(place: str, count: int) -> None:
         if event.topic == "automation.run.succeeded":
             await places.passes("after the result event")
 
-    server._services = dataclasses.replace(
-        server._services,
-        ledger=Watched(client, places, settings.runs.lease),
-        publish=watched,
+    exchange(
+        server,
+        dataclasses.replace(
+            server._services,
+            ledger=Watched(client, places, settings.runs.lease),
+            publish=watched,
+        ),
     )
     await server.start()
     await asyncio.Event().wait()

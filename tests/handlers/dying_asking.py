@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import Final
 
+from tests.handlers.dying import exchange
+
 from opsmesh.handlers import serve
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.runs.waiting import Index
@@ -73,7 +75,7 @@ class WatchedIndex(Index):
 async def main(place: str) -> None:
     """Serve until killed."""
     settings = Settings()
-    client = await connection.connect(connection.endpoint(settings), name="handlers")
+    client = await connection.connect(connection.endpoint(settings, role="admin"), name="handlers")
     await serve.wait_for_streams(client)
     server = serve.Server(client, settings)
     publish = server.publish
@@ -95,7 +97,7 @@ async def main(place: str) -> None:
         publish=watched,
     )
     services.__dict__["index"] = WatchedIndex(client)
-    server._services = services
+    exchange(server, services)
     await server.start()
     await asyncio.Event().wait()
 

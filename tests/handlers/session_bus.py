@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from jeepney import DBusAddress, new_method_call
 from jeepney.io.blocking import open_dbus_connection
 from jeepney.wrappers import DBusErrorResponse, unwrap_msg
+from tests.conftest import until as until
 
 #: The interpreter that Debian's python3-dbusmock belongs to.
 PYTHON = "/usr/bin/python3"
@@ -53,15 +53,6 @@ def required(*, daemon: bool = True) -> None:
     if missing:
         assert not os.environ.get("CI"), f"{missing} must be there in CI"
         pytest.skip(f"{missing} is not installed")
-
-
-def until(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "never true"
-        time.sleep(0.01)
-    return found
 
 
 class Desktop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,6 +20,7 @@ from opsmesh.handlers.runs import approvals, asking
 from opsmesh.handlers.runs.approvals import Open, RefusedAnswer
 from opsmesh.handlers.testing import Profiles
 from opsmesh.router import deadletter, paths
+from opsmesh.router.errands import ANSWER
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.router.testing import MemoryMesh
@@ -415,5 +417,25 @@ def test_dead_letter_says_why(nats_server: EmbeddedServer, tmp_path: Path) -> No
             await ended(m, "deadlettered")
             [letter] = [found async for found in deadletter.letters(m.client)]
             assert letter.reason == "me denied it"
+
+    run(body())
+
+
+def test_a_refusal_is_told_by_whoever_takes_the_answer(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """An answer of a person on another host that is refused is told under the name of the host
+    that took it, which may publish under no other, and names the person's."""
+
+    async def body() -> None:
+        async with mesh(text(tmp_path / "out", "by: [somebody]")) as m:
+            await m.publish()
+            [one] = await asked(m)
+            given = {"run": one.asked.id, "choice": "approve", "by": "me", "host": "elsewhere"}
+            said = await m.client.request(ANSWER, json.dumps(given).encode(), timeout=5)
+            assert json.loads(said.data)["ok"] is False
+            [refused] = await m.wait("automation.approval.refused")
+            assert refused.host == m.settings.host
+            assert refused.payload["by_host"] == "elsewhere"
 
     run(body())

@@ -198,11 +198,11 @@ def test_disabled_meanwhile(nats_server: EmbeddedServer, tmp_path: Path) -> None
             await m.publish()
             [one] = await asked(m)
             write_profiles(text(out, more="state: disabled"))
-            await m.server.reload()
+            await m.server.profiles.reload()
             await say(m, one)
             assert ran(out) == []
             write_profiles(text(out))
-            await m.server.reload()
+            await m.server.profiles.reload()
             await ended(m, "succeeded")
             assert ran(out) == ["restarted", "after-granted"]
 

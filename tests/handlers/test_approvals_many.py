@@ -89,7 +89,7 @@ def test_a_thousand_questions_are_taken_up(
             began = time.monotonic()
 
             async def told() -> bool:
-                [active] = m.server._active.values()
+                [active] = m.server.profiles.all()
                 jobs = active.runs._jobs.values()
                 return len(jobs) == 1000 and all(job.told for job in jobs)
 

@@ -219,9 +219,7 @@ def test_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(cut=st.integers(0, 400), flip=st.integers(0, 255))
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged(tmp_path: Path, cut: int, flip: int) -> None:
     """A damaged archive is refused, whatever was done to it; or what it holds is unharmed."""
     data = bytearray(made(lying({"a": b"hello"})))

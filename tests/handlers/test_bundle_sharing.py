@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from tests.conftest import eventually, mesh_client, restart, run
 from tests.handlers.collecting import Context, collect
 from tests.handlers.mesh import mesh
@@ -118,22 +119,31 @@ def test_once(nats_server: EmbeddedServer, context: Context) -> None:
     run(body())
 
 
-def test_interrupted(nats_server: EmbeddedServer, context: Context) -> None:
+def test_interrupted(
+    nats_server: EmbeddedServer, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An upload that is cut leaves nothing to be seen, and the next one nothing of it behind."""
     bundle(context, size=64 * CHUNK)
+    publish, sent = JetStreamContext.publish, [0]
+
+    async def two(self: JetStreamContext, name: str, *args: Any, **more: Any) -> Any:
+        if ".C." in name:
+            sent[0] += 1
+            if sent[0] > 2:  # in the middle of it
+                await asyncio.Event().wait()
+        return await publish(self, name, *args, **more)
 
     async def body() -> None:
         async with mesh_client() as client:
             one = sharer(client, context)
-            task = asyncio.create_task(one.once())
-
-            async def begun() -> bool:
-                return await chunks(client) >= 2
-
-            await eventually(begun)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            with monkeypatch.context() as slow:
+                slow.setattr(JetStreamContext, "publish", two)
+                task = asyncio.create_task(one.once())
+                await eventually(lambda: sent[0] > 2)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert await chunks(client) == 2
             assert await Store(client).list() == []
             assert await one.once() == 1
             [shared] = await Store(client).list()

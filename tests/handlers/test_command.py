@@ -6,6 +6,7 @@ import json
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,22 @@ def test_environment(context: Context) -> None:
     assert env["OPSMESH_ATTEMPT"] == "2"
     assert env["OPSMESH_PROFILE"] == "triage"
     assert env["OPSMESH_RUN_ID"] == "run1"
+    assert env["OPSMESH_SESSION"] == EVENT.session_id != ""
+    assert env["OPSMESH_WORKSPACE"] == EVENT.workspace
     event_file = Path(env["OPSMESH_EVENT"])
     assert event_file.read_bytes() == ctx.data
     assert stat.S_IMODE(event_file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("strange", ["a\0b", "x" * 200_000])
+def test_a_workspace_that_no_environment_can_hold(context: Context, strange: str) -> None:
+    """What a stranger calls session and workspace keeps no program from being started."""
+    ctx = context()
+    event = msgspec.structs.replace(ctx.event, session_id=strange, workspace=strange)
+    result = do(
+        ["sh", "-c", 'echo "$OPSMESH_SESSION$OPSMESH_WORKSPACE"'], replace(ctx, event=event)
+    )
+    assert result.output["stdout"] == "\n"
 
 
 def test_stdin_and_folder(context: Context, tmp_path: Path) -> None:

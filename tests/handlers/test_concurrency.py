@@ -183,7 +183,7 @@ def test_another_limit() -> None:
     run(body())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 3),
     st.lists(

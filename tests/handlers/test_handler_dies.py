@@ -81,7 +81,7 @@ TWO_STEPS = """\
 """
 
 #: Places that every change has to pass; the rest are in `make test-all`.
-FAST = ("after the intent", "before the end", "after the end")
+FAST = ("after the intent", "after the end")
 ONCE = ["first", "second"]
 #: What each profile has done in the end, by the place at which its handler was killed.
 AFTER: dict[str, dict[str, tuple[str, list[str]]]] = {

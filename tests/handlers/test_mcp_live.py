@@ -117,7 +117,7 @@ def test_cancelled_run(nats_server: EmbeddedServer, home: Path) -> None:
 
             found: Run = await eventually(under_way)
             shown = io.StringIO()
-            run_command._print(Console(file=shown, width=200), found)
+            run_command.describe(Console(file=shown, width=200), found)
             assert "progress: 0 of 100: m0" in shown.getvalue()
             pids.extend(_children())
             assert await cancelling.ask(live.client, found.run_id, "enough")

@@ -23,7 +23,7 @@ from opsmesh.handlers.desktop import notify_send
 from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.desktop.notice import Button, Notice
 from opsmesh.handlers.desktop.rates import Said
-from opsmesh.handlers.profiles.profile import Step
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.schemas.envelope import Event
 
 #: One process, and one set of what they share.

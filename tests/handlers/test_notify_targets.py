@@ -255,7 +255,7 @@ def test_without_the_extra(
     assert "opsmesh[notify]" in (result.error or "")
 
 
-def test_addresses_are_not_shown(receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
+def test_addresses_are_not_shown(receiver: Receiver) -> None:
     """`opsmesh config show` names the targets, and masks where they are."""
     from opsmesh.cli import config_file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from tests.conftest import eventually, mesh_client, run
 from tests.handlers.handlers_process import handlers, owner_of
 from tests.handlers.mesh import write_profiles
 
-from opsmesh.handlers.live.position import Positions
+from opsmesh.handlers import serve
+from opsmesh.handlers.live.deciding import Deciding
+from opsmesh.handlers.live.position import Cursor, Positions
 from opsmesh.handlers.live.records import records
 from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.handlers.runs.ledger import Ledger
-from opsmesh.router import paths
+from opsmesh.router import paths, topology
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider
 from opsmesh.router.publish import Publisher
@@ -164,3 +167,37 @@ def test_an_owner_that_slept_is_fenced_off(
                 await decided_as_by_one(client, settings)
 
     run(body(), timeout=180)
+
+
+def test_an_owner_that_could_not_begin_tries_again(
+    nats_server: EmbeddedServer, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose first try ends before it has taken the position does not go on to answer for
+    it: it owns the profile once it can."""
+    failed: list[Exception] = []
+    begin = Deciding.begin
+
+    async def noted(self: Deciding, found: Cursor | None, revision: int) -> None:
+        try:
+            await begin(self, found, revision)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    monkeypatch.setattr(Deciding, "begin", noted)
+    settings = Settings()
+    write_profiles(PROFILES)
+
+    async def body() -> None:
+        async with mesh_client(settings) as client:
+            js = client.jetstream()
+            await js.delete_stream(EVENTS)
+            server = serve.Server(client, settings)
+            starting = asyncio.create_task(server.start())
+            await eventually(lambda: failed)
+            await topology.ensure(js, settings, topology.Known(home / "another.json"))
+            await starting
+            await asyncio.wait_for(server.owned(), 20)
+            await server.stop()
+
+    run(body())

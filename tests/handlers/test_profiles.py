@@ -320,7 +320,12 @@ def test_states(tmp_path: Path, state: str) -> None:
         ("false_positives: {budget: 101%}", "'101%' is no share in profile 'p'; write it in perc"),
         ("false_positives: {budget: 5%, of_last: 0}", "of_last: should be greater than or equal"),
         ("false_positives: {budget: 5%, then: stop}", "then 'stop' is not one of tell, shadow"),
-        ("slo: {}", "'slo' is not supported by this version"),
+        ("slo: {}", "5:10: slo: no objective in profile 'p'; say one of latency_p50"),
+        ("slo: {success: 99}", "5:20: success: 99 is no share in profile 'p'; write it"),
+        (
+            "slo: {sucess: 99%}",
+            "unknown key 'sucess' of 'slo' in profile 'p'; did you mean 'success'?",
+        ),
         ("on: c.d", "5:5: key 'on' a second time; line 3 has it already"),
     ],
 )

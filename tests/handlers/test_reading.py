@@ -55,8 +55,8 @@ def test_a_message_that_went_to_somebody_else_is_missed(
     async def body() -> None:
         async with mesh_client() as client, mesh_client() as other:
             reader = Reading(client, CONSUMER)
+            await store(client, 10)  # at once there: one that came later would be asked for alone
             await reader.start(0, ["evt.*.a.b"])
-            await store(client, 10)
             first = await read(reader, 10)  # and as long as these are in hand, it asks for no more
             await steal(other, 3)
             await store(client, 3)

@@ -203,12 +203,14 @@ profiles:
     async def body() -> None:
         async with mesh(profiles) as m:
             name = f"evt.{m.settings.host}.service.start.failed"
-            await m.client.jetstream().publish(name, b"\xff not json \x00")
+            strange = [b"\xff not json \x00", b'{"topic": "service.start.failed", "x": "\x80"}']
+            for data in strange:
+                await m.client.jetstream().publish(name, data)
             await m.publish()
             await m.wait("automation.run.succeeded")
-            (letter,) = await m.letters()
-            assert letter.data == b"\xff not json \x00"
-            assert letter.reason.startswith("undecodable")
+            letters = await m.letters()
+            assert [letter.data for letter in letters] == strange
+            assert all(letter.reason.startswith("undecodable") for letter in letters)
 
     run(body())
 

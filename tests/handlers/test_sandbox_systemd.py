@@ -96,15 +96,23 @@ def test_its_own_folder(context: Context) -> None:
 
 @pytest.mark.usefixtures("manager")
 def test_the_rest_is_read_only_or_hidden(context: Context, tmp_path: Path) -> None:
-    """The system cannot be written to; homes, the runtime folder and /tmp are its own."""
+    """The system cannot be written to; homes, the runtime folder, /tmp and shared memory are
+    its own."""
     (tmp_path / "other").write_text("x")
     script = (
         "touch /usr/x /etc/x /var/x 2>/dev/null || echo refused;"
-        f"cat {tmp_path}/other 2>/dev/null || echo hidden; ls -A /home {ROOT} /run/user"
+        f"cat {tmp_path}/other 2>/dev/null || echo hidden; ls -A /home {ROOT} /run/user;"
+        "cat /dev/shm/opsmesh-seen 2>/dev/null; echo x >/dev/shm/opsmesh-written"
     )
-    assert said(do(boxed(script), context())) == [
-        *("refused", "hidden", "/home:", "", f"{ROOT}:", "", "/run/user:")
-    ]
+    seen = Path("/dev/shm/opsmesh-seen")
+    seen.write_text("seen")
+    try:
+        assert said(do(boxed(script), context())) == [
+            *("refused", "hidden", "/home:", "", f"{ROOT}:", "", "/run/user:")
+        ]
+        assert not seen.with_name("opsmesh-written").exists()
+    finally:
+        seen.unlink()
 
 
 @pytest.mark.usefixtures("manager")

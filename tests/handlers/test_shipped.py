@@ -124,7 +124,7 @@ def test_elf_of_this_machine() -> None:
 
 
 @given(st.binary(max_size=400), st.integers(0, 63), st.binary(min_size=1, max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_hostile_elf(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes, at: int, new: bytes
 ) -> None:

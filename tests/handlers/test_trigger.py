@@ -179,11 +179,11 @@ def test_on_its_host(nats_server: EmbeddedServer) -> None:
             await m.publish()
             await m.wait("automation.run.succeeded")
 
-            async def offered_again() -> bool:
-                info = await m.client.jetstream().consumer_info("TRIGGERS", "triggers")
-                return bool(info.num_redelivered)
+            async def handed_on() -> bool:
+                info = await m.client.jetstream().stream_info("TRIGGERS", subjects_filter="trg.>")
+                return list(info.state.subjects or ()) == ["trg.second.elsewhere"]
 
-            await eventually(offered_again)
+            await eventually(handed_on)
             assert [one.profile for one in await m.runs()] == ["first"]
             assert await m.records("second") == []
 

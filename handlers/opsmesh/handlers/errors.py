@@ -190,6 +190,17 @@ class ExtraMissing(HandlersError):
         self.extra = extra
 
 
+class MetricsNotServed(HandlersError):
+    """The endpoint cannot listen there."""
+
+    def __init__(self, address: str, port: int, reason: str) -> None:
+        super().__init__(f"metrics cannot be served at {address}:{port}: {reason}")
+        self.address = address
+        self.port = port
+        self.reason = reason
+        self.hint = f"who listens there: ss -ltnp 'sport = :{port}'; another port: metrics.port"
+
+
 class QueryError(HandlersError):
     """The database refuses the question, or cannot answer it; `hint` is what a person can do."""
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+
+from opsmesh.schemas import unseen
 
 #: Characters of one text, bytes of one data value, and bytes of everything that is kept.
 MAX_TEXT: Final = 16 * 1024
@@ -22,9 +23,6 @@ MAX_ITEMS: Final = 32
 #: Whole numbers beyond this have lost digits on their way as doubles.
 EXACT: Final = 2**53
 
-# Control codes but tab and newline, and what turns the direction of text around: both are for
-# deceiving whoever reads it in a terminal.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SCHEMA_KEYS: Final = frozenset(
     {
         *("type", "title", "description", "enum", "const", "default", "properties", "required"),
@@ -36,7 +34,7 @@ _SCHEMA_DEPTH: Final = 5
 
 def text(value: str, limit: int = MAX_TEXT) -> tuple[str, bool]:
     """The text without control codes, and whether it was cut."""
-    clean = _CONTROL.sub("", value[: 2 * limit])
+    clean = unseen.dropped(value[: 2 * limit])
     return clean[:limit], len(clean) > limit or len(value) > 2 * limit
 
 
@@ -73,9 +71,9 @@ def data(value: Any) -> tuple[Any, bool]:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return _CONTROL.sub("", value)
+        return unseen.dropped(value)
     if isinstance(value, dict):
-        return {_CONTROL.sub("", key): _clean(item) for key, item in value.items()}
+        return {unseen.dropped(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_clean(item) for item in value]
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ def main() -> int:
     """Serve until SIGTERM; 1 when it cannot be served like this."""
     settings, known = Settings(), Known()
     clean = redaction.of_logs(settings, known=known)
-    logs.configure("a2a", level=settings.log_level, redactor=clean)
+    logs.configure("a2a", level=settings.log_level, style=settings.log, redactor=clean)
 
     def ready(address: str) -> None:
         log.info("a2a.serving", address=address)
@@ -42,8 +43,13 @@ async def _serve(settings: Settings, known: Known, ready: Callable[[str], None])
         from opsmesh.handlers.a2a_serve import serve
     except ImportError as error:
         raise ExtraMissing("a2a", str(error)) from error
-    await serve.serve(settings, store.load(settings.secrets, known), ready=ready)
+    beating = asyncio.create_task(notify.beat())
+    try:
+        await serve.serve(settings, store.load(settings.secrets, known), ready=ready)
+    finally:
+        beating.cancel()
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays: it is never looked through for rubbish again
     sys.exit(main())

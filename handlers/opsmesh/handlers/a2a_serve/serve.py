@@ -188,7 +188,7 @@ async def _until_told(server: uvicorn.Server) -> None:
 
 async def _connected(settings: Settings) -> Client:
     """A connection that outlives the broker's restarts; BrokerUnavailable when there is none."""
-    where = connection.endpoint(settings)
+    where = connection.endpoint(settings, role="admin")
     try:
         async with asyncio.timeout(CONNECT_S):
             return await connection.connect(where, name="a2a")
@@ -207,7 +207,7 @@ async def _mesh(client: Client, settings: Settings) -> Mesh:
         await events.publish(subject(event.host, event.topic), data, msg_id=event.id)
 
     async def hindrance(profile: str) -> str:
-        asked = msgspec.json.encode({"profile": profile})
+        asked = msgspec.json.encode({"profile": profile, "host": settings.host})
         try:
             answer = await client.request(RUNNABLE, asked, timeout=PATIENCE)
         except (NoRespondersError, NatsTimeout):

@@ -11,6 +11,8 @@ from opsmesh.handlers.process import minimal_environment
 
 #: Variables with this prefix are set by opsmesh alone.
 PREFIX = "OPSMESH_"
+#: Bytes of a session or a workspace, at most: as long as a path can be (PATH_MAX).
+LONGEST = 4096
 
 
 def step_environment(
@@ -25,11 +27,19 @@ def step_environment(
         "OPSMESH_CORRELATION_ID": ctx.event.correlation_id,
         # what the program says is caused by the event: a loop through programs ends like any other
         "OPSMESH_HOPS": str(ctx.event.hops + 1),
+        # and is of the same session and project
+        "OPSMESH_SESSION": _fitting(ctx.event.session_id),
+        "OPSMESH_WORKSPACE": _fitting(ctx.event.workspace),
         "OPSMESH_IDEMPOTENCY_KEY": ctx.idempotency_key,
         "OPSMESH_ATTEMPT": str(ctx.attempt),
         "OPSMESH_PROFILE": ctx.profile,
         "OPSMESH_RUN_ID": ctx.run_id,
     }
+
+
+def _fitting(text: str) -> str:
+    """A stranger's text, or nothing where it would keep the program from being started."""
+    return "" if "\0" in text or len(text.encode()) > LONGEST else text
 
 
 def write_event(ctx: StepContext) -> Path:

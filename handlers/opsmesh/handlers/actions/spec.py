@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -56,14 +57,6 @@ def _argv(value: list[str]) -> list[str]:
     return value
 
 
-def _seconds(value: Any) -> Any:
-    if isinstance(value, str):
-        return durations.parse(value)
-    if value == 0 and not isinstance(value, bool):
-        return 0.0
-    raise ValueError(f"{value!r} is no duration; write it with its unit, like 30s")
-
-
 #: Text that may hold placeholders; a number is taken as its text.
 Text = Annotated[str, BeforeValidator(_text), AfterValidator(_template)]
 #: Text that may also hold `${{ secret("name") }}`: where it ends is neither kept nor shown.
@@ -75,6 +68,21 @@ Argv = Annotated[list[Argument], Field(min_length=1), AfterValidator(_argv)]
 #: Seconds, written like 30s or 1h30m.
 Duration = Annotated[
     float,
-    BeforeValidator(_seconds),
+    BeforeValidator(durations.read),
     WithJsonSchema({"type": "string", "examples": ["30s", "5m", "1h30m"]}),
+]
+
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+
+
+def _share(value: Any) -> Any:
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or float(found[1]) > 100:
+        raise ValueError(f"{value!r} is no share; write it in percent, like 5%")
+    return float(found[1]) / 100
+
+
+#: A share of 1, written in percent.
+Share = Annotated[
+    float, BeforeValidator(_share), WithJsonSchema({"type": "string", "examples": ["5%"]})
 ]

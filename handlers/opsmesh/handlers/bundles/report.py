@@ -13,6 +13,7 @@ from typing import Any, Final
 from opsmesh.handlers.collectors.contract import Piece
 from opsmesh.handlers.template import Secret, Template, as_text, plain
 from opsmesh.router.conditions import ConditionError, Expression
+from opsmesh.schemas import unseen
 
 #: Characters of an answer within a line; lines of a block, and characters of each.
 SPAN: Final = 300
@@ -26,8 +27,6 @@ MAX_LINES: Final = 5000
 ALSO: Final = ("pieces",)
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ,%]*[A-Za-z0-9%])?")
-# C0 and C1, and what turns the direction of text: a terminal shows reports too
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 #: The report of `report: true`.
 DEFAULT: Final = """\
@@ -113,7 +112,7 @@ def show(value: Any, *, block: bool) -> str:
 
 def span(value: Any) -> str:
     """One line: plain words as they are, anything else as a code span."""
-    text = " ".join(_CONTROL.sub("\ufffd", as_text(value)).split())
+    text = " ".join(unseen.marked(as_text(value)).split())
     if len(text) > SPAN:
         text = text[: SPAN - 1] + "…"
     if not text:
@@ -128,7 +127,7 @@ def span(value: Any) -> str:
 def fence(lines: Sequence[str]) -> str:
     """A code block that nothing within it can end."""
     lines = "\n".join(lines).strip("\n").split("\n")
-    clean = [_CONTROL.sub("\ufffd", line.replace("\t", "    "))[:BLOCK_WIDTH] for line in lines]
+    clean = [unseen.marked(line.replace("\t", "    "))[:BLOCK_WIDTH] for line in lines]
     if len(clean) > BLOCK_LINES:
         clean = [f"… {len(clean) - BLOCK_LINES} lines before", *clean[-BLOCK_LINES:]]
     ticks = _ticks("\n".join(clean), 3)

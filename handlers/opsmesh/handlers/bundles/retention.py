@@ -68,7 +68,8 @@ def remove(chosen: Sequence[Old]) -> list[Old]:
         except OSError:
             continue
         shutil.rmtree(aside, ignore_errors=True)
-        old.folder.with_name(f".{old.folder.name}.shared").unlink(missing_ok=True)
+        for mark in ("shared", "shared-hub"):
+            old.folder.with_name(f".{old.folder.name}.{mark}").unlink(missing_ok=True)
         gone.append(old)
         with contextlib.suppress(OSError):  # others of that day are there still
             old.folder.parent.rmdir()

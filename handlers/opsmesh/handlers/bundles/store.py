@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -24,6 +25,7 @@ from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.bundles.archive import BadBundle
 from opsmesh.handlers.errors import HandlersError
+from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import BUNDLES, BUNDLES_STREAM
 from opsmesh.schemas import times
@@ -66,6 +68,16 @@ class Object:
     digest: str
     stored: str
     told: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks:
+    """The parts that one upload has stored: how many bytes, when the last one, at which place."""
+
+    nuid: str
+    size: int
+    last_us: int
+    last_seq: int
 
 
 class Store:
@@ -149,6 +161,42 @@ class Store:
         for subject in (_subject(f"{one.bundle_id}{SUFFIX}"), f"{_CHUNKS}.{one.nuid}"):
             await self._js.purge_stream(BUNDLES_STREAM, subject=subject)
 
+    async def orphans(self, *, before_us: int) -> Sequence[Chunks]:
+        """Parts of no object that is there, whose last one was stored before that time: an upload
+        that is under way has parts, and no object yet."""
+        chunks: dict[str, Chunks] = {}
+        async for message in scan(
+            self._client, BUNDLES_STREAM, subjects=[f"{_CHUNKS}.>"], headers_only=True
+        ):
+            where, headers = delivery(message.reply), message.headers or {}
+            nuid = message.subject.rpartition(".")[2]
+            before = chunks[nuid].size if nuid in chunks else 0
+            chunks[nuid] = Chunks(
+                nuid=nuid,
+                size=before + int(headers.get("Nats-Msg-Size") or 0),
+                last_us=where.timestamp_ns // 1000,
+                last_seq=where.stream_seq,
+            )
+        used = await self._nuids() if chunks else set()
+        return [one for one in chunks.values() if one.nuid not in used and one.last_us < before_us]
+
+    async def _nuids(self) -> set[str]:
+        """What the objects are made of, bundles and strangers' ones."""
+        found = set()
+        async for message in scan(
+            self._client, BUNDLES_STREAM, subjects=[f"{_META}.>"], newest_per_subject=True
+        ):
+            with contextlib.suppress(msgspec.DecodeError):
+                found.add(msgspec.json.decode(message.data, type=_Parts).nuid)
+        return found
+
+    async def drop(self, chunks: Chunks) -> None:
+        """Remove parts up to the last one that was seen: those of an upload that has begun again
+        since stay."""
+        await self._js.purge_stream(
+            BUNDLES_STREAM, subject=f"{_CHUNKS}.{chunks.nuid}", seq=chunks.last_seq + 1
+        )
+
     async def make_room(self, size: int) -> int:
         """Remove the oldest bundles until `size` bytes are free; how many went."""
         info = await self._js.stream_info(BUNDLES_STREAM)
@@ -163,6 +211,10 @@ class Store:
                 if excess <= 0:
                     break
         return removed
+
+
+class _Parts(msgspec.Struct):
+    nuid: str = ""
 
 
 def _subject(name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from opsmesh.handlers.errors import TemplateError
-from opsmesh.handlers.profiles.profile import Step
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.handlers.template import PLACEHOLDER, Template
 
 #: Actions whose placeholders become text, also where one stands alone.

@@ -16,7 +16,7 @@ from opsmesh.handlers.actions.contract import Past
 from opsmesh.handlers.actions.spec import Duration, Spec
 from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable
 from opsmesh.handlers.collectors.files import read_end
-from opsmesh.router.errors import RouterError
+from opsmesh.router.errors import PermissionDenied, RouterError
 from opsmesh.schemas.envelope import Event
 
 #: Seconds before the event that are looked at.
@@ -158,6 +158,8 @@ async def recent(
             story=story,
         )
         found = await request.ctx.recent(past)
+    except PermissionDenied as error:
+        raise Unavailable(f"{error}; {error.hint}") from None
     except (RouterError, TimeoutError) as error:
         raise Unavailable(f"the stream cannot be read: {error}") from None
     return [one for one in found if one.id != event.id][-limit:]

@@ -21,7 +21,7 @@ from opsmesh.handlers.collectors.contract import Piece, Request, Unavailable
 from opsmesh.handlers.collectors.files import read_end
 from opsmesh.handlers.collectors.git import COMMIT, COMMITS, DIFF, Git
 
-#: The plug-in's records below pytest's cache (pytest_opsmesh.py).
+#: The plug-in's records below pytest's cache (pytest_opsmesh.notes).
 SESSION: Final = "v/opsmesh/session"
 PASSED: Final = "v/opsmesh/passed"
 #: Bytes of a record.

@@ -36,7 +36,8 @@ AGAIN: Final = 10
 SENT: Final = 1000
 #: Characters of what is said of a button that was pressed.
 SAID: Final = 300
-FILE: Final = "notices.json"
+#: What is kept of them, by whether the process works at the hub of a leaf host: each has a board.
+FILES: Final = ("notices.json", "notices-hub.json")
 
 #: Does what a button is for; what a person is told of it, or "".
 Press = Callable[[Notice, Button], Awaitable[str]]

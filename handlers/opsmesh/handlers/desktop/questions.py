@@ -25,6 +25,7 @@ from opsmesh.handlers.runs import approvals
 from opsmesh.handlers.runs.approvals import Open, UnknownApproval
 from opsmesh.router import tasks, wire
 from opsmesh.router.connection import AWAY
+from opsmesh.router.errors import PermissionDenied
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import host_token
 from opsmesh.schemas.redact import Redactor
@@ -96,7 +97,7 @@ class Questions:
             self._do(self._board.close(question=question, run_id=told.run_id))
 
     async def _show_one(self, question: str) -> None:
-        with contextlib.suppress(UnknownApproval, *AWAY):
+        with contextlib.suppress(UnknownApproval, PermissionDenied, *AWAY):
             found = await approvals.find(self._client, question)
             asked = found.asked
             await self._board.settled()

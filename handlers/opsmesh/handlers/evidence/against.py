@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.errors import SegmentDamaged
-from opsmesh.handlers.evidence import keychain, lines, seals, segments
+from opsmesh.handlers.evidence import consumer, keychain, lines, seals, segments
 from opsmesh.handlers.evidence.authority import Authority
 from opsmesh.handlers.evidence.lines import Line
 from opsmesh.handlers.evidence.report import Problem, ProblemKind, Report
@@ -32,8 +32,6 @@ from opsmesh.schemas.redact import Redactor
 
 #: Problems of one kind after which the rest is only counted: a whole stream may be another.
 ENOUGH: Final = 100
-#: The sink's consumer: what it has acknowledged is on disk.
-CONSUMER: Final = "evidence-sink"
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -87,7 +85,7 @@ async def compare(
     """Add to the report what contradicts the stream. `key` as for `verify`; `host` is whose archive
     this is, and `redactor` what its sink takes secrets out with."""
     against = _Against(report, redactor)
-    await against.messages(client, folder, progress)
+    await against.messages(client, folder, host, progress)
     await against.seals(client, folder, key, host)
 
 
@@ -98,12 +96,16 @@ class _Against:
         self._counts: dict[ProblemKind, int] = {}
 
     async def messages(
-        self, client: Client, folder: Path, progress: Callable[[int, int], None] | None
+        self,
+        client: Client,
+        folder: Path,
+        host: str,
+        progress: Callable[[int, int], None] | None,
     ) -> None:
         """Walk both in the order of the sequence."""
         report = self._report
         report.compared = 0
-        acknowledged = await _acknowledged(client)
+        acknowledged = await _acknowledged(client, host)
         state = (await client.jetstream().stream_info(EVENTS)).state
         placed = _since(folder, state.first_seq)
         here, last = next(placed, None), None
@@ -273,10 +275,10 @@ def _announced(data: bytes) -> Seal | None:
         return None
 
 
-async def _acknowledged(client: Client) -> int:
+async def _acknowledged(client: Client, host: str) -> int:
     """Up to where the sink has told the broker that it is on disk."""
     try:
-        info = await client.jetstream().consumer_info(EVENTS, CONSUMER)
+        info = await client.jetstream().consumer_info(EVENTS, consumer.name(host))
     except NotFoundError:
         return 0
     return info.ack_floor.stream_seq if info.ack_floor is not None else 0

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.evidence import announce, keys, sealing
 from opsmesh.router import logs
 
@@ -67,12 +68,15 @@ class Sealer:
 
     async def _seal(self) -> bool:
         """Whether another attempt is of no use; the child says what it did, and what it did not."""
+        due = len(await asyncio.to_thread(sealing.due, self._folder))
         arguments = ("-P", "-m", sealing.__name__, str(self._folder), str(self._keys))
         child = await asyncio.create_subprocess_exec(
             sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
         try:
-            return await child.wait() in (0, sealing.REFUSED)
+            code = await child.wait()
+            figures.SEALED.add(by=due if code == 0 else 0)
+            return code in (0, sealing.REFUSED)
         finally:
             if child.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

@@ -8,6 +8,7 @@ plain file goes last, when what replaces it was read back from disk and is what 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -238,4 +239,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays: it is never looked through for rubbish again
     raise SystemExit(main(sys.argv[1:]))

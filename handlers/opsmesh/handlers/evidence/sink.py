@@ -8,34 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import signal
+import time
 from pathlib import Path
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 from nats.js.errors import NotFoundError
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.errors import ArchiveDamaged
-from opsmesh.handlers.evidence import gaps, lines
+from opsmesh.handlers.evidence import consumer, gaps, lines
 from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.evidence.doubles import Doubles, Original, Stamped
 from opsmesh.handlers.evidence.gaps import Gaps
 from opsmesh.handlers.evidence.ids import Ids
 from opsmesh.handlers.evidence.sealer import Sealer
-from opsmesh.router import connection, logs, notify, paths, redaction, tasks
-from opsmesh.router.errors import BrokerUnavailable, RouterError
+from opsmesh.router import (
+    connection,
+    logs,
+    notify,
+    paths,
+    redaction,
+    state_format,
+    tasks,
+    topology,
+)
+from opsmesh.router.errors import BrokerUnavailable, NeedsUpgrade, RouterError, StateTooNew
+from opsmesh.router.metrics import telling
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.wire import Received
 from opsmesh.schemas import times
 
-#: Its consumer; `opsmesh status` reads from it how far the archive is behind.
-CONSUMER = "evidence-sink"
 #: Asks a running sink to close its open segment, so that it is sealed.
 SEAL = signal.SIGUSR1
 #: Messages under way or waiting for the disk at most: one commit holds no more.
@@ -57,6 +69,7 @@ class Sink:
 
     def __init__(self, settings: Settings, archive: Archive, stop: asyncio.Event) -> None:
         self._settings = settings
+        self._name = consumer.name(settings.host)
         self._archive = archive
         self._redactor = redaction.load(settings)
         self._stop = stop
@@ -83,6 +96,7 @@ class Sink:
         """Return after `stop`, with everything committed that had begun to be."""
         client: Client | None = None
         sealing = asyncio.create_task(self._sealer.run())
+        beating = asyncio.create_task(notify.beat())
         try:
             await asyncio.to_thread(self._gaps.load)
             self._doubles.vigilant_us = self._gaps.vigilant_us
@@ -99,6 +113,8 @@ class Sink:
                         log.info("evidence.interrupted", reason=str(lost), seq=self._archive.seq)
                     # a broker that says goodbye still answers nothing for a moment
                     await self._pause()
+                except (StateTooNew, NeedsUpgrade) as error:
+                    await self._trouble("state.refused", str(error))
                 except NotFoundError:
                     await self._trouble("evidence.no_stream", f"stream {EVENTS} is not there yet")
                 except (NatsError, OSError, TimeoutError) as error:
@@ -106,8 +122,9 @@ class Sink:
                         log.warning("evidence.broker", reason=f"{type(error).__name__}: {error}")
                     await self._pause()
         finally:
+            beating.cancel()
             sealing.cancel()
-            await asyncio.gather(sealing, return_exceptions=True)
+            await asyncio.gather(sealing, beating, return_exceptions=True)
             with contextlib.suppress(OSError):
                 self._gaps.save()
             if client is not None:
@@ -127,7 +144,7 @@ class Sink:
 
     async def _connect(self) -> Client | None:
         try:
-            where = connection.endpoint(self._settings)
+            where = connection.endpoint(self._settings, role="sink")
         except BrokerUnavailable as error:
             await self._trouble("evidence.no_broker", str(error))
             return None
@@ -150,14 +167,16 @@ class Sink:
         """One life of one consumer: from the archive's position until it is lost, or `stop`."""
         # what an earlier session staged and could not write comes first
         await self._commit()
-        js = client.jetstream()
-        await self._check_position(js, await js.stream_info(EVENTS))
-        await self._consumer(js)
+        js = client.jetstream(timeout=topology.API_TIMEOUT)
+        info = await js.stream_info(EVENTS)
+        state_format.check(state_format.of(info.config.metadata), "the broker")
+        await self._check_position(js, info)
+        await self._consumer(js, info)
         self._arrived, self._lost = [], ""
         pull = Pull(
             client,
             EVENTS,
-            CONSUMER,
+            self._name,
             batch=BATCH,
             on_message=self._take,
             on_lost=self._lose,
@@ -203,19 +222,21 @@ class Sink:
         stored = (EVENTS, position, round(found.time.timestamp() * 1e6) if found.time else 0)
         return not self._redactor.same(data, found.data or b"", stored=stored)
 
-    async def _consumer(self, js: JetStreamContext) -> None:
+    async def _consumer(self, js: JetStreamContext, info: StreamInfo) -> None:
         """A new consumer that begins after the archive's last line.
 
         A durable one with redelivery would break the order: after a crash it first sends what is
         new, and what was unacknowledged again whenever its ack wait is over. A new one sends the
         stream from one sequence on, each message once, numbered without a gap.
         """
-        with contextlib.suppress(NotFoundError):
-            await js.delete_consumer(EVENTS, CONSUMER)
+        # where its node is gone, nobody tells of its end
+        with contextlib.suppress(NotFoundError, NatsTimeout):
+            await js.delete_consumer(EVENTS, self._name)
+        await self._forget_former(js)
         await js.add_consumer(
             EVENTS,
             config=ConsumerConfig(
-                durable_name=CONSUMER,
+                durable_name=self._name,
                 description="every event to the evidence archive",
                 filter_subject="evt.>",
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
@@ -223,8 +244,16 @@ class Sink:
                 ack_policy=AckPolicy.ALL,
                 ack_wait=ACK_WAIT,
                 max_ack_pending=16 * BATCH,
+                **topology.own_place(info),
             ),
         )
+
+    async def _forget_former(self, js: JetStreamContext) -> None:
+        """The position is the archive's: nothing is lost with it. Another host's sink of that
+        version may read it still."""
+        with contextlib.suppress(NotFoundError):
+            if not (await js.consumer_info(EVENTS, consumer.FORMER)).num_waiting:
+                await js.delete_consumer(EVENTS, consumer.FORMER)
 
     def _take(self, msg: Received) -> None:
         self._arrived.append((msg, delivery(msg.reply)))
@@ -249,6 +278,8 @@ class Sink:
             if whole:
                 await self._stage(whole)
                 await self._commit()
+                if not self._archive.uncommitted:
+                    figures.ARCHIVED.add(by=len(whole))
                 if client.is_connected and not self._archive.uncommitted:
                     await client.publish(whole[-1][0].reply, b"+ACK")
                 pull.done(len(whole))
@@ -335,10 +366,13 @@ class Sink:
         try:
             while self._archive.uncommitted:
                 try:
+                    began = time.perf_counter()
                     await asyncio.to_thread(self._put)
+                    figures.COMMIT.observe(time.perf_counter() - began)
                     end, vigilant_us = self._archive.end, self._doubles.vigilant_us
                     self._gaps.committed(*end, vigilant_us=vigilant_us)
                 except OSError as error:
+                    figures.FAILED_COMMITS.add()
                     if self._stop.is_set():
                         return
                     await self._trouble("evidence.not_written", str(error))
@@ -372,13 +406,21 @@ async def _serve(settings: Settings, archive: Archive) -> None:
         loop.add_signal_handler(number, stop.set)
     sink = Sink(settings, archive, stop)
     loop.add_signal_handler(SEAL, sink.end_segment)
-    await sink.run()
+    figures.LAST_SEQUENCE.read_from(lambda: archive.seq)
+    async with telling.told("sink", figures.SINK):
+        await sink.run()
 
 
 def main() -> int:
     """Run the sink in the foreground until SIGTERM or Ctrl-C; the exit code."""
     settings = Settings()
-    logs.configure("sink", level=settings.log_level, redactor=redaction.of_logs(settings))
+    if (hindrance := state_format.hindrance()) is not None:
+        logs.configure("sink", level=settings.log_level, style=settings.log)
+        log.critical("state.refused", error=str(hindrance), hint=hindrance.hint)
+        return 1
+    logs.configure(
+        "sink", level=settings.log_level, style=settings.log, redactor=redaction.of_logs(settings)
+    )
     try:
         with Archive(
             settings.evidence_dir, stream=EVENTS, segment_bytes=settings.evidence.segment_bytes
@@ -391,4 +433,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays: it is never looked through for rubbish again
     raise SystemExit(main())

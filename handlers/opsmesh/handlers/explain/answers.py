@@ -14,12 +14,14 @@ import msgspec
 from nats.aio.client import Client
 
 from opsmesh.handlers.explain import book as books
-from opsmesh.handlers.explain import standing
+from opsmesh.handlers.explain import elsewhere, standing
 from opsmesh.handlers.explain.book import Book, Reader, Unreadable
+from opsmesh.handlers.explain.elsewhere import RunTold
 from opsmesh.handlers.explain.lookup import Lookup, Place
 from opsmesh.handlers.explain.mentions import Mention, Role, mentions
 from opsmesh.handlers.explain.standing import Files, Told
 from opsmesh.handlers.explain.verdicts import Verdict, verdicts
+from opsmesh.handlers.live.scope import Scope
 from opsmesh.handlers.live.versions import Version
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.ledger import Ledger, Run, run_key
@@ -49,6 +51,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     took_us: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     run: Run | None = None
+    #: What is told of its run, when that is another broker's.
+    told: RunTold | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +65,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     consumer: str = ""
     host: str = ""
     candidate: bool = False
+    #: It is a leaf's, as a hub has it.
+    leaf: bool = False
     hash: str = ""
     state: ProfileState | None = None
     status: Status
@@ -81,11 +87,13 @@ class Explainer:
         self._cursors: dict[str, int | None] = {}
 
     @classmethod
-    async def open(cls, client: Client, *, host: str, config: Path, archive: Path) -> Self:
-        """With what is on record now, and the files of the configuration folder."""
+    async def open(
+        cls, client: Client, *, host: str, config: Path, archive: Path, scope: Scope = "all"
+    ) -> Self:
+        """With what is on record now at this broker, and the files of the configuration folder."""
         registry = load_registry(config / "topics.yaml")
         lookup = Lookup(client, registry, archive)
-        return cls(client, await books.read(client), lookup, Files(config, host))
+        return cls(client, await books.read(client), lookup, Files(config, host, scope))
 
     async def about(self, place: Place, *, profile: str | None = None) -> list[Answer]:
         """What came of one event, for every profile or for one."""
@@ -107,19 +115,20 @@ class Explainer:
     ) -> list[Answer]:
         """The same, with what is on record of it."""
         readers = self.book.readers if profile is None else self.book.of(profile)
-        ours = {reader.consumer: reader for reader in readers}
-        said: dict[str, list[Mention]] = {}
+        ours = {(reader.consumer, reader.leaf): reader for reader in readers}
+        said: dict[tuple[str, str], list[Mention]] = {}
         orphans: list[Mention] = []
         for mention in recorded:
-            reader = self.book.owner_of(mention.record.decision, mention.record.consumer)
+            record = mention.record
+            reader = self.book.owner_of(record.decision, record.consumer, record.leaf)
             if reader is None:
                 orphans.append(mention)
             else:
-                said.setdefault(reader.consumer, []).append(mention)
+                said.setdefault((reader.consumer, reader.leaf), []).append(mention)
         found = [
-            await self.answer(place, reader, said.get(consumer, ()))
-            for consumer, reader in ours.items()
-            if consumer in said or not _ended_candidate(reader, place)
+            await self.answer(place, reader, said.get(which, ()))
+            for which, reader in ours.items()
+            if which in said or not _ended_candidate(reader, place)
         ]
         for mention in orphans:
             decision = mention.record.decision
@@ -139,12 +148,14 @@ class Explainer:
 
     async def answer(self, place: Place, reader: Reader, recorded: Sequence[Mention]) -> Answer:
         """For one consumer."""
-        version = reader.in_force(place.seq, place.stored_us)
+        seq = place.seq_at(reader.leaf)
+        version = None if seq is None else reader.in_force(seq, place.stored_us)
         answer = Answer(
             profile=reader.profile,
             consumer=reader.consumer,
             host=version.host if version else reader.host,
             candidate=reader.candidate,
+            leaf=bool(reader.leaf),
             hash=version.hash if version else "",
             state=version.state if version else None,
             status="undecided",
@@ -152,7 +163,7 @@ class Explainer:
         if recorded:
             findings = [await self.finding(place, mention) for mention in recorded]
             first = findings[0].decision
-            made_by = self.book.behind(first, reader.consumer)
+            made_by = self.book.behind(first, reader.consumer, reader.leaf)
             answer = msgspec.structs.replace(
                 answer,
                 status="decided",
@@ -160,7 +171,7 @@ class Explainer:
                 state=made_by.state if made_by else answer.state,
                 findings=tuple(findings),
             )
-            if any(_of_its_arrival(finding, place) for finding in findings):
+            if any(_of_its_arrival(finding, seq) for finding in findings):
                 return answer
         told, again = await self._unrecorded(place, reader, version)
         if again is not None:
@@ -175,6 +186,9 @@ class Explainer:
         self, place: Place, reader: Reader, version: Version | None
     ) -> tuple[tuple[Status, Told], Finding | None]:
         """What is not on record was decided by event and text alone, or is not decided."""
+        if place.seq_at(reader.leaf) is None:
+            reason = f"{reader.host} decides what its own broker has; this is not from there"
+            return ("unheard", Told(reason)), None
         if version is None:
             first = reader.versions[0]
             began = f"its first version is from {clock(first.at_us)} (sequence {first.from_seq})"
@@ -188,6 +202,8 @@ class Explainer:
             return ("lost", Told(reason)), None
         if not books.shown(profile, version.host, place.event):
             return ("unheard", Told(_unheard(profile, version.host, place.event))), None
+        if reader.leaf:
+            return self._at_leaf(place, profile, version)
         at = await self._cursor(reader.consumer)
         if version.state == "disabled" and at is not None and at >= place.seq:
             since = clock(version.at_us)
@@ -203,32 +219,56 @@ class Explainer:
         told_by = verdicts(profile.rule, decision, place.event, {})
         return ("decided", Told("")), Finding(decision=decision, recorded=False, verdicts=told_by)
 
+    def _at_leaf(
+        self, place: Place, profile: Profile, version: Version
+    ) -> tuple[tuple[Status, Told], Finding | None]:
+        """How far a leaf is nobody knows here; what event and text give is the same there."""
+        decision = again(profile.rule, place, host=version.host, seq=place.seq_at(version.leaf))
+        if not decision.derivable:
+            text = f"no record of it has come from {version.host}: not decided yet, or cut off"
+            there = f"on {version.host}: opsmesh why {place.event.id}"
+            return ("undecided", Told(text, there)), None
+        told_by = verdicts(profile.rule, decision, place.event, {})
+        return ("decided", Told("")), Finding(decision=decision, recorded=False, verdicts=told_by)
+
     async def finding(self, place: Place, mention: Mention) -> Finding:
         """A record, explained."""
-        decision = mention.record.decision
+        record, decision = mention.record, mention.record.decision
         return Finding(
             decision=decision,
             role=mention.role,
-            took_us=mention.record.took_us,
-            verdicts=await self.verdicts(decision, place, mention.record.consumer),
-            run=await self.run(decision),
+            took_us=record.took_us,
+            verdicts=await self.verdicts(decision, place, record.consumer, record.leaf),
+            run=None if record.leaf else await self.run(decision),
+            told=await self._told(place, decision) if record.leaf else None,
+        )
+
+    async def _told(self, place: Place, decision: Decision) -> RunTold | None:
+        if decision.outcome != "fire":
+            return None
+        return await elsewhere.of_event(
+            self.client, place.event.id, decision.profile, decision.host, since_us=place.began_us
         )
 
     async def verdicts(
-        self, decision: Decision, place: Place | None = None, consumer: str = ""
+        self,
+        decision: Decision,
+        place: Place | None = None,
+        consumer: str = "",
+        leaf: str = "",
     ) -> tuple[Verdict, ...]:
         """The clauses of a decision on record; none when what it was made from is gone."""
-        version = self.book.behind(decision, consumer)
+        version = self.book.behind(decision, consumer, leaf)
         profile = self.book.text(version) if version is not None else None
         if profile is None or isinstance(profile, Unreadable):
             return ()
-        if place is None or place.event.id != decision.event_id:
+        if not leaf and (place is None or place.event.id != decision.event_id):
             place = (await self.lookup.at([decision.event_seq])).get(decision.event_seq)
         if place is None or place.event.id != decision.event_id:
             return ()
-        return verdicts(
-            profile.rule, decision, place.event, await self.last(profile.rule, decision)
-        )
+        # the sequences on a leaf's record are those there
+        last = {} if leaf else await self.last(profile.rule, decision)
+        return verdicts(profile.rule, decision, place.event, last)
 
     async def last(self, rule: Rule, decision: Decision) -> dict[Last, Event]:
         """The events that `last(…)` stood for."""
@@ -265,9 +305,10 @@ class Explainer:
         )
 
 
-def again(rule: Rule, place: Place, *, host: str) -> Decision:
+def again(rule: Rule, place: Place, *, host: str, seq: int | None = None) -> Decision:
     """The decision about an event without anything that is remembered."""
-    decision, _ = decide(rule, place.event, {}, now_us=place.stored_us, host=host, seq=place.seq)
+    at = place.seq if seq is None else seq
+    decision, _ = decide(rule, place.event, {}, now_us=place.stored_us, host=host, seq=at)
     return decision
 
 
@@ -280,11 +321,12 @@ def _unheard(profile: Profile, host: str, event: Event) -> str:
 
 def _ended_candidate(reader: Reader, place: Place) -> bool:
     """A candidate that was not there when the event came is nobody's question."""
-    version = reader.in_force(place.seq, place.stored_us)
+    seq = place.seq_at(reader.leaf)
+    version = None if seq is None else reader.in_force(seq, place.stored_us)
     return reader.candidate and (version is None or version.source is None)
 
 
-def _of_its_arrival(finding: Finding, place: Place) -> bool:
+def _of_its_arrival(finding: Finding, seq: int | None) -> bool:
     """Whether it is what was decided when the event came, by no time and by no hand."""
     decision = finding.decision
-    return finding.role == "own" and decision.timer is None and decision.event_seq == place.seq
+    return finding.role == "own" and decision.timer is None and decision.event_seq == seq

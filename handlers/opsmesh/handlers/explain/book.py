@@ -29,6 +29,11 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[Version, ...]
 
     @property
+    def leaf(self) -> str:
+        """The leaf whose it is, where a hub has it from one: sequences are those there."""
+        return self.versions[-1].leaf
+
+    @property
     def profile(self) -> str:
         """The profile's name."""
         return self.versions[-1].profile
@@ -70,12 +75,12 @@ class Book:
     """Every version on record."""
 
     def __init__(self, history: list[Version]) -> None:
-        by_consumer: dict[str, list[Version]] = {}
+        by_consumer: dict[tuple[str, str], list[Version]] = {}
         for version in history:
-            by_consumer.setdefault(version.consumer, []).append(version)
+            by_consumer.setdefault((version.consumer, version.leaf), []).append(version)
         self.readers = [
             Reader(consumer=name, versions=tuple(found))
-            for name, found in sorted(by_consumer.items())
+            for (name, _), found in sorted(by_consumer.items())
         ]
         self._texts: dict[tuple[str, str, ProfileState], Profile | Unreadable] = {}
 
@@ -96,11 +101,13 @@ class Book:
             found = self._texts[key] = _read(version)
         return found
 
-    def owner_of(self, decision: Decision, consumer: str = "") -> Reader | None:
+    def owner_of(self, decision: Decision, consumer: str = "", leaf: str = "") -> Reader | None:
         """The consumer on which a decision was made; None when its text is not on record. Without
         the name that its record has, the likeliest."""
         best, found = 0, None
         for reader in self.of(decision.profile):
+            if reader.leaf != leaf:
+                continue
             if reader.consumer == consumer:
                 return reader
             likely = _likely(reader, decision)
@@ -108,13 +115,13 @@ class Book:
                 best, found = likely, reader
         return found
 
-    def behind(self, decision: Decision, consumer: str = "") -> Version | None:
+    def behind(self, decision: Decision, consumer: str = "", leaf: str = "") -> Version | None:
         """The version that made a decision; None when it is not on record.
 
         A time that had come may have found a newer text than the event had. Its hash tells which;
         in which of the states that this text had, only the decision itself tells.
         """
-        reader = self.owner_of(decision, consumer)
+        reader = self.owner_of(decision, consumer, leaf)
         if reader is None:
             return None
         version = reader.in_force(decision.event_seq, decision.at_us)

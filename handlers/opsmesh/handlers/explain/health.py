@@ -30,6 +30,8 @@ class Deciding(msgspec.Struct, frozen=True, kw_only=True):
     state: ProfileState
     since_us: int
     owner: Owner
+    #: By a leaf's own handlers: how far they are is not known here.
+    leaf: bool = False
     seq: int | None = None
     noted_us: int | None = None
     waiting: int = 0
@@ -69,10 +71,21 @@ async def health(client: Client, book: Book, files: Files, name: str) -> Health:
 
 
 async def _deciding(client: Client, book: Book, reader: Reader) -> Deciding:
+    newest, waiting = reader.newest, 0
+    if reader.leaf:
+        return Deciding(
+            consumer=reader.consumer,
+            host=reader.host,
+            candidate=reader.candidate,
+            hash=newest.hash,
+            state=newest.state,
+            since_us=newest.at_us,
+            owner=Owner(state="elsewhere", host=reader.host),
+            leaf=True,
+        )
     cursor, owner = await asyncio.gather(
         standing.cursor(client, reader.consumer), standing.owner(client, reader.consumer)
     )
-    newest, waiting = reader.newest, 0
     profile = book.text(newest)
     if cursor is not None and not isinstance(profile, Unreadable):
         waiting = await standing.waiting(client, profile, reader.host, after=cursor.seq)
@@ -108,7 +121,9 @@ def _problems(book: Book, files: Files, name: str, deciding: list[Deciding]) -> 
         found += [
             Told(f"{one.consumer} still decides with an older text, {one.hash}", "opsmesh status")
             for one in active
-            if one.hash != profile.hash and one.state != "disabled" and one.owner.state != "none"
+            if one.hash != profile.hash
+            and one.state != "disabled"
+            and one.owner.state not in ("none", "elsewhere")
         ]
     if profile is not None and profile.state == "shadow":
         hint = f"opsmesh profile enable {name}"

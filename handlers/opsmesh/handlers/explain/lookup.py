@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +18,10 @@ from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.evidence import reader
 from opsmesh.handlers.evidence.reader import Archived
+from opsmesh.router import sourced
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
+from opsmesh.router.sourced import Origin
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import Event, decode
@@ -38,12 +40,28 @@ _BEGINNING = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{0,4})?")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """An event, and where it lies; `archived`: the stream has it no more."""
+    """An event, and where it lies; `archived`: the stream has it no more. `origin` is where it was
+    stored first, when a hub has it from a leaf."""
 
     event: Event
     seq: int
     stored_us: int
     archived: bool = False
+    origin: Origin | None = None
+
+    def seq_at(self, leaf: str) -> int | None:
+        """Its sequence at this leaf (here, for none); None when it was never there."""
+        if not leaf:
+            return self.seq
+        return self.origin.seq if self.origin is not None and self.origin.leaf == leaf else None
+
+    @property
+    def began_us(self) -> int:
+        """Before that nothing is on record of it, by the clock of this broker. The hub may have
+        what a leaf recorded of an event before the event."""
+        if self.origin is None:
+            return self.stored_us
+        return min(self.stored_us, self.event.ts_us - SLACK_US)
 
 
 def begins_us(event_id: str) -> int | None:
@@ -89,7 +107,7 @@ class Lookup:
             seq, stored_us = where.stream_seq, where.timestamp_ns // 1000
             if wanted not in msg.data and not _bare(seq, stored_us).startswith(event_id):
                 continue
-            place = self._place(msg.data, seq, stored_us)
+            place = self._place(msg.data, seq, stored_us, headers=msg.headers)
             if place is not None and place.event.id.startswith(event_id):
                 found.setdefault(place.event.id, place)
                 if whole:
@@ -106,7 +124,8 @@ class Lookup:
             if text not in msg.data:
                 continue
             where = delivery(msg.reply)
-            place = self._place(msg.data, where.stream_seq, where.timestamp_ns // 1000)
+            stored_us = where.timestamp_ns // 1000
+            place = self._place(msg.data, where.stream_seq, stored_us, headers=msg.headers)
             if place is not None and place.event.correlation_id == correlation:
                 found.append(place)
         if found:
@@ -157,7 +176,8 @@ class Lookup:
             return
         async for msg in scan(self._client, EVENTS, subjects=subjects, since_us=max(0, since_us)):
             where = delivery(msg.reply)
-            place = self._place(msg.data, where.stream_seq, where.timestamp_ns // 1000)
+            stored_us = where.timestamp_ns // 1000
+            place = self._place(msg.data, where.stream_seq, stored_us, headers=msg.headers)
             if place is not None:
                 yield place
 
@@ -168,16 +188,28 @@ class Lookup:
         except NotFoundError:
             return None
         stored_us = round(msg.time.timestamp() * 1e6) if msg.time else 0
-        return self._place(msg.data or b"", seq, stored_us)
+        return self._place(msg.data or b"", seq, stored_us, headers=msg.headers)
 
     def _place(
-        self, data: bytes, seq: int, stored_us: int, *, archived: bool = False
+        self,
+        data: bytes,
+        seq: int,
+        stored_us: int,
+        *,
+        archived: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Place | None:
         try:
             event = self._registry.upcast(decode(data, stored=(EVENTS, seq, stored_us)))
         except SchemaError:
             return None
-        return Place(event=event, seq=seq, stored_us=stored_us, archived=archived)
+        return Place(
+            event=event,
+            seq=seq,
+            stored_us=stored_us,
+            archived=archived,
+            origin=sourced.origin(headers),
+        )
 
     def _from_archive(self, seqs: set[int]) -> dict[int, Place | None]:
         found: dict[int, Place | None] = {}

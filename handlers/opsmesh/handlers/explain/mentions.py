@@ -40,7 +40,7 @@ async def mentions(
     """By the events' ids, each in the order of time; of one profile, or of all."""
     finders = {place.event.id: _Finder(place.event.id) for place in places}
     ids = {msgspec.json.encode(event_id)[1:-1]: event_id for event_id in finders}
-    since_us = min((place.stored_us for place in places), default=0) - _SLACK_US
+    since_us = min((place.began_us for place in places), default=0) - _SLACK_US
     for stream, kind in ((DECISIONS, "dec"), (FIRINGS, "fir")) if places else ():
         subjects = [f"{kind}.{profile}.>"] if profile else None
         async for msg in scan(client, stream, subjects=subjects, since_us=since_us):

@@ -60,7 +60,7 @@ async def check(explainer: Explainer, record: Record) -> Check:
     decision = record.decision
     if decision.clause == "trigger":
         return _unchecked(record, "a person's trigger decided, no clause")
-    version = explainer.book.behind(decision, record.consumer)
+    version = explainer.book.behind(decision, record.consumer, record.leaf)
     if version is None:
         return _unchecked(record, f"the text {decision.profile_hash} is no longer on record")
     profile = explainer.book.text(version)
@@ -74,6 +74,9 @@ async def check(explainer: Explainer, record: Record) -> Check:
         if decision.timer not in state:
             return _unchecked(record, f"the window {decision.timer} is not on record")
         return compare(record, due(profile.rule, decision.timer, state, host=decision.host)[0])
+    if record.leaf:
+        host = decision.host
+        return _unchecked(record, f"made on {host}, from events as they lie there: check it there")
     return await _event(explainer, record, profile.rule, state)
 
 

@@ -17,6 +17,7 @@ from opsmesh.handlers.explain.book import Reader
 from opsmesh.handlers.explain.wording import count, span
 from opsmesh.handlers.live.consumers import filter_subjects, runs_here
 from opsmesh.handlers.live.position import Cursor, Positions
+from opsmesh.handlers.live.scope import Scope, decides
 from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.router.topology import EVENTS
@@ -28,9 +29,10 @@ PATIENCE: Final = 1.0
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who decides for a consumer: the answer of a process, no process, or one that hangs."""
+    """Who decides for a consumer: the answer of a process, no process, one that hangs, or one at
+    another broker."""
 
-    state: Literal["answers", "none", "hangs"]
+    state: Literal["answers", "none", "hangs", "elsewhere"]
     host: str = ""
     pid: int = 0
     seq: int = 0
@@ -46,8 +48,9 @@ class Told(msgspec.Struct, frozen=True):
 class Files:
     """The profiles of the configuration folder as they are now."""
 
-    def __init__(self, config: Path, host: str) -> None:
+    def __init__(self, config: Path, host: str, scope: Scope = "all") -> None:
         self.host = host
+        self.scope = scope
         self.active: ProfileSet = load_profiles(config)
         self.candidates: ProfileSet = candidates.load(config)
         self.chosen = overrides.read()
@@ -75,9 +78,18 @@ class Files:
             return Told("there is no such profile in the files any more")
         if found.state == "disabled":
             return Told("the profile is disabled", f"opsmesh profile enable {name}")
+        if not decides(self.scope, found.run_on):
+            return elsewhere(self.scope, name)
         if not runs_here(found, self.host):
             return Told(f"it runs on {found.run_on}, and this is {self.host}")
         return None
+
+
+def elsewhere(scope: Scope, name: str) -> Told:
+    """Who decides what is not decided at the broker that is asked."""
+    if scope == "host":
+        return Told("it is decided at the hub", f"opsmesh --hub why-not {name}")
+    return Told("it is decided on each host by itself", f"there: opsmesh why-not {name}")
 
 
 async def owner(client: Client, consumer: str) -> Owner:

@@ -6,7 +6,7 @@ judged counts as fine, and a run that was asked for by hand, or never began, doe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal, get_args
 
@@ -20,11 +20,9 @@ from opsmesh.handlers.profiles.spec import FalsePositivesSpec
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.runs.results import SOURCE
 from opsmesh.router.publish import PubAck, Publisher
-from opsmesh.router.pull import delivery
-from opsmesh.router.scan import scan
-from opsmesh.router.topology import EVENTS
+from opsmesh.router.scan import events
 from opsmesh.schemas import ids, times
-from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, decode, encode, subject
+from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, encode, subject
 from opsmesh.schemas.errors import SchemaError
 from opsmesh.schemas.redact import Redactor
 
@@ -127,7 +125,7 @@ async def judgements(client: Client, profile: str | None = None) -> list[Judgeme
     """Every judgement that is in the stream, oldest first."""
     found = [
         judgement
-        async for event, stored_us in _events(client, RECORDED)
+        async for event, stored_us in events(client, [f"evt.*.{RECORDED}"])
         if (judgement := _judgement(event, stored_us)) is not None
     ]
     return [one for one in found if profile is None or one.profile == profile]
@@ -191,7 +189,7 @@ async def _hold(
     if not is_over(spec, found):
         return Recorded(event=cause, rate=found)
     before = None
-    async for event, stored_us in _events(client, OVER_BUDGET):
+    async for event, stored_us in events(client, [f"evt.*.{OVER_BUDGET}"]):
         if event.payload.get("profile") == profile.name:
             before = event, stored_us
     if (
@@ -261,17 +259,6 @@ async def _publish(
 ) -> PubAck:
     data, _ = redactor.event(encode(event))
     return await publisher.publish(subject(event.host, event.topic), data, msg_id=msg_id)
-
-
-async def _events(client: Client, topic: str) -> AsyncIterator[tuple[Event, int]]:
-    async for msg in scan(client, EVENTS, subjects=[f"evt.*.{topic}"]):
-        where = delivery(msg.reply)
-        stored_us = where.timestamp_ns // 1000
-        try:
-            event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
-        except SchemaError:
-            continue
-        yield event, stored_us
 
 
 def _judgement(event: Event, stored_us: int) -> Judgement | None:

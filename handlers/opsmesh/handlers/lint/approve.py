@@ -10,7 +10,8 @@ from typing import Final
 from opsmesh.handlers.lint import expressions
 from opsmesh.handlers.lint.finding import Finding
 from opsmesh.handlers.lint.places import Places
-from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.router.topology import DAY, RUNS_TTL
 

@@ -13,7 +13,8 @@ from opsmesh.handlers.lint.finding import Finding
 from opsmesh.handlers.lint.kinds import Type
 from opsmesh.handlers.lint.places import Places, texts
 from opsmesh.handlers.lint.scenes import Read, Said, Scene
-from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.handlers.profiles.yamlfile import Where
 from opsmesh.handlers.secrets import reference
 from opsmesh.handlers.template import PLACEHOLDER

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.live.firing import Stored
 from opsmesh.handlers.live.position import MOST_CHANGES, Cursor, Fenced, Positions
 from opsmesh.handlers.live.reading import Incoming
@@ -70,6 +71,8 @@ class Commits:
         self._read_to: Incoming | None = None
         self._unread = 0
         self._noted_at = time.monotonic()
+        self._taken = False
+        self._replicated = False
         self._absences = services.vigil.absences()
 
     @property
@@ -93,10 +96,12 @@ class Commits:
         """Enough for a commit."""
         return len(self._decisions) >= FULL or len(self._letters) >= FULL
 
-    async def take(self, found: Cursor, revision: int) -> None:
-        """Become the owner of the position that stands at `revision`; Fenced when it does not."""
-        self.cursor, self._revision = found, revision
+    async def take(self, found: Cursor, revision: int, *, replicated: bool) -> None:
+        """Become the owner of the position that stands at `revision`; Fenced when it does not.
+        `replicated`: the broker is a cluster (ADR 0026)."""
+        self.cursor, self._revision, self._replicated = found, revision, replicated
         await self._save(self._moved({}, found.latest_us))
+        self._taken = True
 
     async def skip(self, seq: int) -> None:
         """Note that there is nothing to decide up to there; Fenced when somebody else has the
@@ -114,6 +119,12 @@ class Commits:
 
     async def check(self) -> None:
         """Raise Fenced when somebody else has the position."""
+        if self._replicated:  # who reads may be told by a replica that has not heard of it yet
+            count = self.cursor.count + 1
+            cursor = msgspec.structs.replace(self.cursor, count=count, at_us=times.now_us())
+            await self._put(cursor, {})
+            self.cursor = cursor
+            return
         found, _ = await self.positions.cursor(self._consumer)
         if found is None or found.owner != self._owner:
             raise Fenced(self._consumer)
@@ -127,7 +138,7 @@ class Commits:
 
     async def leave(self) -> None:
         """Note that nothing is under way whose record could be missing."""
-        if self._runs is not None and self._lone is None:
+        if self._taken and self._runs is not None and self._lone is None:
             await self._put(msgspec.structs.replace(self.cursor, server=""), {})
 
     def decided(self, decision: Decision, took_us: float) -> None:
@@ -207,7 +218,10 @@ class Commits:
 
     def _begin_now(self, run: Run, events: list[Stored]) -> Held | None:
         """A single run begins while its record is on its way to the disk (ADR 0015)."""
-        if self._runs is None or (held := self._runs.store_now(run)) is None:
+        # in a cluster the node that takes the bytes may be cut off, and another owner at work
+        if self._runs is None or self._replicated:
+            return None
+        if (held := self._runs.store_now(run)) is None:
             return None
         self._runs.begin(held, events)
         return held
@@ -235,7 +249,7 @@ class Commits:
             at_us=times.now_us(),
             last=dict(last) or self.cursor.last,
             latest_us=latest_us,
-            server=wire.server_id(self._services.client),
+            server="" if self._replicated else wire.server_id(self._services.client),
             told=max(self.cursor.told, self._runs.told if self._runs is not None else 0),
         )
 
@@ -256,4 +270,5 @@ class Commits:
                 origin=(EVENTS, incoming.seq, incoming.stored_us),
                 redactor=self._services.redactor,
             )
+            figures.DEAD_LETTERS.add(profile.name)
             self._log.error("event.given_up", seq=incoming.seq, reason=reason)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from opsmesh.handlers.live.scope import Scope, decides
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.schemas.envelope import host_token
 
@@ -16,9 +17,12 @@ CANDIDATE: Final = "candidate"
 
 
 def consumer_name(profile: Profile, host: str, *, kind: str = ACTIVE) -> str:
-    """`profile-<name>`; one that runs on one host alone has a consumer for each host."""
+    """`profile-<name>`; one that runs where its event is from has a consumer on each host, and one
+    that names its host has that host's, whoever asks."""
     name = f"{kind}-{profile.name}"
-    return name if profile.run_on == "any" else f"{name}-on-{host_token(host)}"
+    if profile.run_on == "any":
+        return name
+    return f"{name}-on-{host_token(host if profile.run_on == 'origin' else profile.run_on)}"
 
 
 def filter_subjects(profile: Profile, host: str) -> list[str]:
@@ -30,6 +34,8 @@ def filter_subjects(profile: Profile, host: str) -> list[str]:
     return [f"evt.{hosts}.{pattern}" for pattern in rule.listens]
 
 
-def runs_here(profile: Profile, host: str) -> bool:
-    """Whether handlers on this host may decide for it."""
+def runs_here(profile: Profile, host: str, scope: Scope = "all") -> bool:
+    """Whether handlers of this scope on this host may decide for it."""
+    if not decides(scope, profile.run_on):
+        return False
     return profile.run_on in ("any", "origin") or host_token(profile.run_on) == host_token(host)

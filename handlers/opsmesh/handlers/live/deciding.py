@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from nats.js.errors import NotFoundError
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.live import firing, unread, versions
 from opsmesh.handlers.live.commits import NOTE_AFTER, Commits
 from opsmesh.handlers.live.consumers import filter_subjects
@@ -24,13 +25,14 @@ from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.ledger import Run, run_key
 from opsmesh.handlers.runs.runs import Runs, Services
-from opsmesh.router import wire
+from opsmesh.router import topology, traces, wire
 from opsmesh.router.conditions import Last
 from opsmesh.router.connection import AWAY
 from opsmesh.router.decide import Decision, EventRef, Newest
 from opsmesh.router.decider import Decider
+from opsmesh.router.errors import Unreadable
 from opsmesh.router.rule import Rule
-from opsmesh.router.topology import EVENTS
+from opsmesh.router.topology import API_TIMEOUT, EVENTS
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import Event, decode, host_token
 from opsmesh.schemas.errors import SchemaError
@@ -51,6 +53,9 @@ FORWARD: Final = 3600.0
 RECENT: Final = 20_000
 #: Seconds that an owner has for its farewell.
 LEAVE: Final = 1.0
+#: Seconds that a replica may be behind its leader while it counts as current: what a predecessor
+#: wrote last is there after that.
+BEHIND: Final = 0.5
 #: Messages that are kept for firings by a timer.
 KEPT: Final = 256
 
@@ -100,8 +105,8 @@ class Deciding:
     async def begin(self, found: Cursor | None, revision: int) -> None:
         """Take the position that was `found`: from here on, whoever had it is fenced off; Fenced
         when somebody else was faster."""
-        info = await self._services.client.jetstream().stream_info(EVENTS)
-        last_seq = info.state.last_seq
+        info = await self._services.client.jetstream(timeout=API_TIMEOUT).stream_info(EVENTS)
+        last_seq, replicated = info.state.last_seq, topology.replicated(info)
         if found is None:  # a new profile does not act on the past
             found = Cursor(seq=last_seq, owner="", count=0, at_us=0)
         elif found.owner and await self._was_disabled():
@@ -111,7 +116,9 @@ class Deciding:
             # its owner did not let go, and the record of the run that it may have begun last was
             # perhaps on its way to a broker that is no more
             self._perhaps = last_seq
-        await self._commits.take(found, revision)
+        await self._commits.take(found, revision, replicated=replicated)
+        if replicated:
+            await asyncio.sleep(BEHIND)
         await self._tell_removed(found, info.state.first_seq)
         self._decider = Decider(
             self._rule(found.seq + 1),
@@ -177,8 +184,8 @@ class Deciding:
         count = unread.removed(found, first_seq)
         if not count or self._runs is None:
             return
-        js, host = self._services.client.jetstream(), self._services.host
-        told = await unread.event(js, found, first_seq, consumer=self._consumer, host=host)
+        client, host = self._services.client, self._services.host
+        told = await unread.event(client, found, first_seq, consumer=self._consumer, host=host)
         self._log.warning("profile.removed_unread", sequences=count, id=told.id)
         await self._services.publish(told)
         await self._commits.skip(first_seq - 1)
@@ -245,8 +252,25 @@ class Deciding:
     async def _note(self, decision: Decision, began_ns: int) -> None:
         took_us = (time.perf_counter_ns() - began_ns) / 1e3
         self._commits.decided(decision, took_us)
+        figures.DECISIONS.add(decision.profile, decision.outcome)
+        figures.DECIDING.observe(took_us / 1e6)
+        if traces.on():
+            self._trace(decision, took_us)
         if decision.outcome == "fire" and self._runs is not None:
             await self._intend(decision)
+
+    def _trace(self, decision: Decision, took_us: float) -> None:
+        kept = self._kept.get(decision.event_seq)
+        traces.record(
+            f"decide {decision.profile}",
+            kept.event.traceparent if kept is not None else None,
+            took_s=took_us / 1e6,
+            kind="consumer",
+            event_id=decision.event_id,
+            profile=decision.profile,
+            outcome=decision.outcome,
+            clause=decision.clause,
+        )
 
     async def _intend(self, decision: Decision) -> None:
         refs = decision.events or (EventRef(decision.event_id, decision.event_seq),)
@@ -266,6 +290,7 @@ class Deciding:
             host=self._services.host,
             seq=main.seq,
             stored_us=main.stored_us,
+            due_us=decision.at_us if decision.timer else 0,
             events=decision.events,
         )
         if main.seq <= self._perhaps:
@@ -279,6 +304,7 @@ class Deciding:
         last = {one.call: newest.seq for one, newest in decider.last.items()}
         done = await self._commits.write(decider.take_changes(), last, decider.latest_us, now=now)
         if done is not None:
+            figures.READ.add(self.profile.name, by=done[1])
             await self._reading.ack(*done)
 
     async def _exchanged(self, profile: Profile) -> None:
@@ -338,7 +364,7 @@ class Deciding:
                 stored_us = round(msg.time.timestamp() * 1e6) if msg.time else 0
                 stored = (EVENTS, msg.seq or 0, stored_us)
                 event = self._services.registry.upcast(decode(msg.data or b"", stored=stored))
-            except (NotFoundError, SchemaError):
+            except (NotFoundError, SchemaError, Unreadable):
                 continue
             if (msg.seq or 0) <= self._commits.seq:
                 found[one] = Newest(msg.seq or 0, event)
@@ -361,17 +387,14 @@ class Deciding:
             self._runs.resume(unfinished)
 
     async def _read(self) -> None:
+        subjects = filter_subjects(self.profile, self._services.host)
         kept = await self._reading.lost_from(
-            self._commits.seq, self.cursor.latest_us or self.cursor.at_us
+            self._commits.seq, self.cursor.latest_us or self.cursor.at_us, subjects
         )
         if kept is not None:
             self._log.critical("profile.stream_went_back", seq=self._commits.seq, goes_on_from=kept)
             await self._commits.back_to(kept)
-        await self._reading.start(
-            self._commits.seq,
-            filter_subjects(self.profile, self._services.host),
-            description=self.profile.description,
-        )
+        await self._reading.start(self._commits.seq, subjects, description=self.profile.description)
 
     def _keep(self, event: Event, incoming: Incoming) -> None:
         """Firings by a timer are mostly about what has just been read."""

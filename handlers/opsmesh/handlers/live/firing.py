@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 from nats.aio.client import Client
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.handlers.runs.ledger import Run, StepRecord
 from opsmesh.router.clauses import field as event_field
 from opsmesh.router.decide import EventRef
+from opsmesh.router.errors import Unreadable
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.trigger import Trigger
 from opsmesh.schemas import ids, times
@@ -35,10 +38,11 @@ class Stored:
 
 
 class Gone(Exception):
-    """An event of a run lies in the stream no more."""
+    """An event of a run lies in the stream no more, or is not to be read."""
 
-    def __init__(self, event_id: str, seq: int) -> None:
-        super().__init__(f"event {event_id} is no longer in {EVENTS} at sequence {seq}")
+    def __init__(self, event_id: str, seq: int, *, why: str = "") -> None:
+        gone = f"event {event_id} is no longer in {EVENTS} at sequence {seq}"
+        super().__init__(why or gone)
         self.event_id = event_id
         self.seq = seq
 
@@ -51,6 +55,7 @@ def new_run(
     host: str,
     seq: int,
     stored_us: int,
+    due_us: int = 0,
     events: tuple[EventRef, ...] = (),
     trigger: Trigger | None = None,
     data: bytes = b"",
@@ -70,6 +75,7 @@ def new_run(
         host=host,
         stream_seq=seq,
         stored_us=stored_us,
+        due_us=due_us,
         created_us=now_us,
         updated_us=now_us,
         trigger=trigger.kind if trigger else "event",
@@ -109,17 +115,27 @@ async def fetch(client: Client, run: Run) -> list[Stored]:
 async def read(client: Client, ref: EventRef) -> Stored:
     """One event of the stream; Gone when it is not there."""
     try:
-        found = await client.jetstream(timeout=TIMEOUT).get_msg(EVENTS, ref.seq, direct=True)
+        found = await _message(client, ref.seq)
         data = found.data or b""
         stored_us = round(found.time.timestamp() * 1e6) if found.time else 0
         event = decode(data, stored=(EVENTS, ref.seq, stored_us))
     except (NotFoundError, SchemaError) as error:
         raise Gone(ref.id, ref.seq) from error
+    except Unreadable as error:
+        raise Gone(ref.id, ref.seq, why=f"{error}; {error.hint}") from error
     if event.id != ref.id:
         raise Gone(ref.id, ref.seq)
     return Stored(
         event=event, data=data, seq=ref.seq, stored_us=stored_us, headers=found.headers or {}
     )
+
+
+async def _message(client: Client, seq: int) -> RawStreamMsg:
+    js = client.jetstream(timeout=TIMEOUT)
+    try:
+        return await js.get_msg(EVENTS, seq, direct=True)
+    except NotFoundError:  # in a cluster a replica that is behind answers so, too: its leader knows
+        return await js.get_msg(EVENTS, seq)
 
 
 def _slot(profile: Profile, event: Event) -> str:

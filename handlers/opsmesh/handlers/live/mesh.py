@@ -47,7 +47,7 @@ class LiveMesh:
             raise SchemaError(f"topic {event.topic} is not registered, and strict_topics is set")
 
     async def trigger(self, profile: str, event: Event, *, id: str) -> None:
-        if error := await self._hindrance(profile):
+        if error := await self._hindrance(profile, event.host):
             raise NotRunnable(profile, error)
         await trigger.send(self._client, profile, encode(event), Trigger(kind="step", id=id))
 
@@ -81,9 +81,9 @@ class LiveMesh:
         info = await self._client.jetstream().stream_info(EVENTS)
         return info.state.last_seq
 
-    async def _hindrance(self, profile: str) -> str:
+    async def _hindrance(self, profile: str, host: str) -> str:
         """Why it cannot be run; "" when it can, or when nobody knows."""
-        asked = msgspec.json.encode({"profile": profile})
+        asked = msgspec.json.encode({"profile": profile, "host": host})
         try:
             answer = await self._client.request(RUNNABLE, asked, timeout=PATIENCE)
             said = msgspec.json.decode(answer.data, type=dict[str, object])

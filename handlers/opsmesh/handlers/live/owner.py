@@ -19,6 +19,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.nuid import NUID
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.live.deciding import Deciding
 from opsmesh.handlers.live.position import Cursor, Fenced, Positions
 from opsmesh.handlers.live.records import Recorder
@@ -26,6 +27,7 @@ from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import logs, tasks
 from opsmesh.router.connection import AWAY
+from opsmesh.router.errors import PermissionDenied
 from opsmesh.schemas import times
 
 #: Seconds between looks of a process that stands by whether there is still an owner.
@@ -122,6 +124,9 @@ class Owner:
                 self._log.warning("profile.fenced", reason=str(fenced))
                 if self._runs is not None:  # its successor goes on with them
                     await self._runs.stop(0)
+            except PermissionDenied as error:
+                if _quiet.allows(f"profile.denied {self.consumer}"):
+                    self._log.error("profile.denied", error=str(error), hint=error.hint)
             except AWAY as error:
                 if logs.away.allows(logs.BROKER):
                     told = f"{type(error).__name__}: {error}"
@@ -160,14 +165,25 @@ class Owner:
             await deciding.begin(found, revision)
             self._deciding, self._since_us = deciding, times.now_us()
             self._owned.set()
+            self._count(1)
             self._settled.set()
             self._log.info("profile.owned", seq=deciding.cursor.seq, hash=self.profile.hash)
             await deciding.work()
         finally:
+            if self._owned.is_set():
+                self._count(0)
             self._owned.clear()
             self._deciding = None
-            await asyncio.shield(deciding.end())
-            await asyncio.shield(subscription.unsubscribe())
+            try:
+                await asyncio.shield(deciding.end())
+            finally:  # who went on to answer would take himself for another owner, for ever
+                await asyncio.shield(subscription.unsubscribe())
+
+    def _count(self, owned: int) -> None:
+        if self._runs is not None:  # a candidate has the name of the profile that it is beside
+            figures.OWNED.set(owned, self.profile.name)
+            figures.OWNER_CHANGES.add(self.profile.name, by=owned)
+            figures.begin(self.profile.name)
 
     async def _answer(self, msg: Msg) -> None:
         facts: dict[str, Any] = {"host": self._services.host, "pid": os.getpid()}

@@ -65,9 +65,9 @@ class Positions:
         self._client = client
         self._bucket = Bucket(client, topology.WINDOWS)
 
-    async def cursor(self, consumer: str) -> tuple[Cursor | None, int]:
-        """The cursor and its revision."""
-        entry = await self._bucket.get(f"{consumer}.{_CURSOR}")
+    async def cursor(self, consumer: str, *, after: int = 0) -> tuple[Cursor | None, int]:
+        """The cursor and its revision; one `after` that revision, where it is known to be there."""
+        entry = await self._bucket.get(f"{consumer}.{_CURSOR}", after=after)
         if entry is None:
             return None, 0
         return msgspec.json.decode(entry.value, type=Cursor), entry.revision
@@ -102,7 +102,7 @@ class Positions:
         try:
             return await self._bucket.put_all(puts)
         except Conflict:
-            found, at = await self.cursor(consumer)
+            found, at = await self.cursor(consumer, after=revision)
             if found == cursor:
                 return at
             raise Fenced(consumer) from None

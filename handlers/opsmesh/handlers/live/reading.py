@@ -16,12 +16,15 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
+from opsmesh.router import topology
 from opsmesh.router.pull import Delivery, Pull, delivery
 from opsmesh.router.scan import scan
-from opsmesh.router.topology import EVENTS
+from opsmesh.router.stored import stored_us
+from opsmesh.router.topology import API_TIMEOUT, EVENTS
 from opsmesh.router.wire import Received
 from opsmesh.schemas import times
 
@@ -30,8 +33,10 @@ AHEAD: Final = 2048
 #: Seconds after which the broker would deliver again what is not acknowledged. The reader drops
 #: what it has had; a reader that died is followed by one with a new consumer.
 ACK_WAIT: Final = 3600.0
-#: Seconds to wait for the broker.
-TIMEOUT: Final = 5.0
+#: Seconds that the end of a consumer is waited for: where its node is gone, nobody tells of it.
+END_TIMEOUT: Final = 1.0
+#: Microseconds that a replica may be behind its leader while it counts as current.
+BEHIND_US: Final = 250_000
 
 
 class Lost(Exception):
@@ -68,15 +73,19 @@ class Reading:
         self._received = 0
         #: Messages of this consumer that have come: the broker numbers them without a gap.
         self._heard = 0
+        self._replicated = False
 
     async def start(self, after_seq: int, subjects: list[str], *, description: str = "") -> None:
         """Make the consumer, and begin to read; or begin again."""
         await self.stop()
         self._arrived.clear()
         self._lost = ""
-        js = self._client.jetstream(timeout=TIMEOUT)
-        with contextlib.suppress(NotFoundError):
-            await js.delete_consumer(EVENTS, self._consumer)
+        ending = self._client.jetstream(timeout=END_TIMEOUT)
+        with contextlib.suppress(NotFoundError, NatsTimeout):
+            await ending.delete_consumer(EVENTS, self._consumer)
+        js = self._client.jetstream(timeout=API_TIMEOUT)
+        info = await js.stream_info(EVENTS)
+        self._replicated = topology.replicated(info)
         config = ConsumerConfig(
             durable_name=self._consumer,
             description=description,
@@ -86,6 +95,7 @@ class Reading:
             ack_policy=AckPolicy.ALL,
             ack_wait=ACK_WAIT,
             max_ack_pending=4 * AHEAD,
+            **topology.own_place(info),
         )
         await js.add_consumer(EVENTS, config=config)
         self._received, self._heard = after_seq, 0
@@ -101,28 +111,27 @@ class Reading:
         )
         await self._pull.start()
 
-    async def lost_from(self, seq: int, until_us: int) -> int | None:
+    async def lost_from(self, seq: int, until_us: int, subjects: list[str]) -> int | None:
         """Where to go on, when the stream has gone back behind a reader that has had everything up
-        to `seq`, all of it stored by `until_us`; None when it has not.
+        to `seq`, all of it stored by `until_us`; None when it has not. `subjects` are its own.
 
         A store that lost its end, or was put back, uses those numbers again. A reader that went by
         numbers alone would pass over what is new under them.
         """
-        js = self._client.jetstream(timeout=TIMEOUT)
+        js = self._client.jetstream(timeout=API_TIMEOUT)
         state = (await js.stream_info(EVENTS)).state
         if seq > state.last_seq:
             another = True
         elif seq < max(state.first_seq, 1):  # 0 in a stream that never held anything
             return None
         else:
-            try:
-                found = await js.get_msg(EVENTS, seq)
-            except NotFoundError:  # deleted since
-                return None
-            another = found.time is not None and found.time.timestamp() * 1e6 > until_us + 1
+            at_us = await stored_us(self._client, EVENTS, seq)
+            another = at_us is not None and at_us > until_us + 1  # None: deleted since
         if not another:
             return None
-        async for msg in scan(self._client, EVENTS, since_us=until_us + 1, headers_only=True):
+        async for msg in scan(
+            self._client, EVENTS, subjects=subjects, since_us=until_us + 1, headers_only=True
+        ):
             return delivery(msg.reply).stream_seq - 1
         return state.last_seq
 
@@ -160,16 +169,27 @@ class Reading:
     async def caught_up(self) -> int | None:
         """The broker's time, in microseconds, when every event stored by then has been read; None
         while there are some that have not."""
-        answer = await self._client.request(
-            f"$JS.API.CONSUMER.INFO.{EVENTS}.{self._consumer}", b"", timeout=TIMEOUT
-        )
-        info: dict[str, Any] = json.loads(answer.data)
-        if "error" in info:
-            raise Lost(info["error"].get("description", "no consumer"))
+        # the leader's clock is what the times of events come from, and the consumer may lie at
+        # a replica that is behind
+        stream = await self._info(f"STREAM.INFO.{EVENTS}") if self._replicated else None
+        info = await self._info(f"CONSUMER.INFO.{EVENTS}.{self._consumer}")
         unread = info["num_pending"] or info["delivered"]["stream_seq"] > self._received
         if unread or self._arrived:
             return None
-        return times.parse_us(info["ts"])
+        if stream is None:
+            return times.parse_us(info["ts"])
+        nodes, at = stream.get("cluster", {}), info.get("cluster", {}).get("leader")
+        current = [n["name"] for n in nodes.get("replicas", ()) if n.get("current")]
+        if at not in (nodes.get("leader"), *current):
+            return None
+        return times.parse_us(stream["ts"]) - BEHIND_US
+
+    async def _info(self, of: str) -> dict[str, Any]:
+        answer = await self._client.request(f"$JS.API.{of}", b"", timeout=API_TIMEOUT)
+        info: dict[str, Any] = json.loads(answer.data)
+        if "error" in info:
+            raise Lost(info["error"].get("description", "no consumer"))
+        return info
 
     def _receive(self, msg: Received) -> None:
         where = delivery(msg.reply)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 from nats.aio.client import Client
 
+from opsmesh.router import sourced
 from opsmesh.router.decide import Decision
 from opsmesh.router.publish import Message, Publisher
 from opsmesh.router.pull import delivery
@@ -31,13 +32,14 @@ _decode = msgspec.json.Decoder(Decision).decode
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded decision; `data` are its bytes, `took_us` what it cost to make, `consumer` whose
-    decision it is."""
+    decision it is, and `leaf` of which leaf, where a hub has it from one."""
 
     decision: Decision
     data: bytes
     took_us: float
     stored_us: int
     consumer: str = ""
+    leaf: str = ""
 
 
 class Recorder:
@@ -97,10 +99,12 @@ def read(msg: Received) -> Record | None:
     except msgspec.DecodeError:
         return None
     headers = msg.headers or {}
+    there = sourced.origin(headers)
     return Record(
         decision=decision,
         data=msg.data,
         took_us=float(headers.get(TOOK, "0")),
         stored_us=delivery(msg.reply).timestamp_ns // 1000,
         consumer=headers.get(CONSUMER, ""),
+        leaf=there.leaf if there else "",
     )

@@ -6,26 +6,22 @@ what follows is the run's own matter.
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.live import firing
 from opsmesh.handlers.live.firing import Stored
 from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.runs import Runs, Services
 from opsmesh.router import deadletter, trigger
-from opsmesh.router.consume import Ack, Message, Outcome, Reject, Retry
+from opsmesh.router.consume import Ack, Message, Outcome, Reject
 from opsmesh.router.decide import Decision, decide
 from opsmesh.router.rule import Rule
 from opsmesh.router.topology import TRIGGERS
 from opsmesh.router.trigger import Trigger
-from opsmesh.schemas.envelope import Event, decode, host_token
+from opsmesh.schemas.envelope import Event, decode
 from opsmesh.schemas.errors import SchemaError
-
-#: Seconds after which what a step asks of another host is offered again, until it is there.
-ELSEWHERE_S: Final = 1.0
 
 
 async def handle(
@@ -46,8 +42,6 @@ async def handle(
         reason = f"undecodable: {error}"
         await refuse(services, message, profile.name, reason)
         return Reject("undecodable")
-    if asked.kind == "step" and not _here(profile.run_on, event, services.host):
-        return Retry(ELSEWHERE_S)
     decision = _decision(profile.rule, event, asked, stored, host=services.host)
     if decision.outcome == "fire":
         run = firing.new_run(
@@ -99,13 +93,7 @@ async def refuse(services: Services, message: Message, profile: str, reason: str
         event_id=event_id,
         redactor=services.redactor,
     )
-
-
-def _here(run_on: str, event: Event, host: str) -> bool:
-    """Whether a profile acts on this host for the event."""
-    if run_on == "any":
-        return True
-    return host_token(event.host if run_on == "origin" else run_on) == host_token(host)
+    figures.DEAD_LETTERS.add(profile)
 
 
 def _decision(

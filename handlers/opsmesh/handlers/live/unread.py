@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
+from nats.aio.client import Client
 
 from opsmesh.handlers.live.position import Cursor
+from opsmesh.router.stored import stored_us
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import gaps, ids, times
 from opsmesh.schemas.envelope import SCHEMA_VERSION, Event
@@ -20,7 +20,7 @@ def removed(cursor: Cursor, first_seq: int) -> int:
 
 
 async def event(
-    js: JetStreamContext, cursor: Cursor, first_seq: int, *, consumer: str, host: str
+    client: Client, cursor: Cursor, first_seq: int, *, consumer: str, host: str
 ) -> Event:
     """The event that tells of it; its id is derived from the position, so that it is told once."""
     id = ids.derived(cursor.at_us // 1000, "removed", consumer, str(cursor.seq))
@@ -32,12 +32,9 @@ async def event(
         "from_time": times.format_us(cursor.at_us),
         "host": host,
     }
-    try:
-        first = (await js.get_msg(EVENTS, first_seq)).time
-        if first is not None:
-            payload["to_time"] = times.format_us(round(first.timestamp() * 1e6))
-    except NotFoundError:  # removed as well, or the stream is empty
-        pass
+    first_us = await stored_us(client, EVENTS, first_seq)
+    if first_us is not None:  # else removed as well, or the stream is empty
+        payload["to_time"] = times.format_us(first_us)
     return Event(
         topic="mesh.gap.detected",
         ts_utc=times.format_us(times.now_us()),

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.profiles.profile import Profile, from_source
+from opsmesh.router import sourced
 from opsmesh.router.rule import ProfileState
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import VERSIONS
@@ -26,7 +27,8 @@ TIMEOUT = 5.0
 class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One text in one state on one consumer, from the event `from_seq` of EVENTS on.
 
-    While it is disabled, or removed (`source` is None), nothing is decided.
+    While it is disabled, or removed (`source` is None), nothing is decided. `leaf`, which is not
+    stored, tells of which leaf it is where a hub has it: `from_seq` is a sequence there.
     """
 
     consumer: str
@@ -37,6 +39,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_seq: int
     at_us: int
     source: dict[str, Any] | None = None
+    leaf: str = ""
 
     def read(self) -> Profile:
         """The profile as it was; ConfigError when this version of opsmesh does not take it."""
@@ -81,6 +84,14 @@ async def history(client: Client, consumer: str | None = None) -> AsyncIterator[
     """Every version, oldest first."""
     subjects = [f"ver.{consumer}"] if consumer else None
     async for msg in scan(client, VERSIONS, subjects=subjects):
+        version = msgspec.json.decode(msg.data, type=Version)
+        there = sourced.origin(msg.headers)
+        yield msgspec.structs.replace(version, leaf=there.leaf) if there else version
+
+
+async def newest_of_all(client: Client) -> AsyncIterator[Version]:
+    """The newest version on each consumer."""
+    async for msg in scan(client, VERSIONS, subjects=["ver.>"], newest_per_subject=True):
         yield msgspec.json.decode(msg.data, type=Version)
 
 

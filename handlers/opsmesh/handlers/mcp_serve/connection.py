@@ -32,7 +32,7 @@ class Mesh:
                 return known
             await self.close()
             # where the broker is may have changed since: `opsmesh up` takes a free port
-            where = connection.endpoint(self.settings)
+            where = connection.endpoint(self.settings, role="admin")
             self._client = await connection.connect(where, name=self._name, patient=False)
             return self._client
 

@@ -1,19 +1,18 @@
 """Resources: how the streams stand, what lies in the dead letters, figures of profiles, one event
 or run by its id. JSON, cleaned and marked like every answer.
-
-There are no service-level objectives in the mesh yet: `mesh://slo` gives the figures that would be
-held against them, from runs that are remembered, and says so.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.feedback import feedback
@@ -22,10 +21,14 @@ from opsmesh.handlers.mcp_serve.answers import Refused
 from opsmesh.handlers.mcp_serve.connection import Mesh
 from opsmesh.handlers.mcp_serve.events import EventTools, found_at
 from opsmesh.handlers.mcp_serve.runs import shown
+from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.handlers.runs.ledger import Ledger, Run
-from opsmesh.router import deadletter, topology
+from opsmesh.handlers.slo import book
+from opsmesh.handlers.slo.objectives import Policy, nearest_rank
+from opsmesh.router import deadletter, paths, topology
+from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
-from opsmesh.schemas.envelope import decode
+from opsmesh.schemas.envelope import decode, host_token
 from opsmesh.schemas.errors import SchemaError
 
 JSON: Final = "application/json"
@@ -34,9 +37,9 @@ STREAMS: Final = (topology.EVENTS, topology.DLQ, topology.TRIGGERS)
 #: Dead letters of one answer.
 LETTERS: Final = 50
 #: What is said of the figures.
-NO_OBJECTIVES: Final = (
-    "Figures, not objectives: opsmesh has none yet. Of runs that a profile began by itself and "
-    "that the ledger remembers."
+OF_WHICH: Final = (
+    "Figures of runs that a profile began by itself and that the ledger remembers; objectives, "
+    "where the profile has some, over its own window of the stream."
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -142,14 +145,40 @@ class _Resources:
         client = await self._mesh.client()
         runs = [run async for run in Ledger(client).runs(profile)]
         verdicts = feedback.newest(await feedback.judgements(client, profile))
-        names = sorted({run.profile for run in runs})
+        wanted = {
+            name: one.slo
+            for name, one in load_profiles(Path(paths.config_dir())).profiles.items()
+            if one.slo is not None and profile in (None, name)
+        }
+        names = sorted({run.profile for run in runs} | wanted.keys())
+        objectives = await _objectives(client, wanted)
         return {
-            "note": NO_OBJECTIVES,
+            "note": OF_WHICH,
             "profiles": {
-                name: figures([run for run in runs if run.profile == name], verdicts)
+                name: {
+                    **figures([run for run in runs if run.profile == name], verdicts),
+                    "objectives": objectives.get(name, []),
+                }
                 for name in names
             },
         }
+
+
+async def _objectives(client: Client, wanted: Mapping[str, Policy]) -> dict[str, list[Any]]:
+    """How each profile stands by its objectives, on all hosts together."""
+    if not wanted:
+        return {}
+    now_us = times.now_us()
+    longest = max(policy.window_us for policy in wanted.values())
+    found = await book.of_stream(client, since_us=now_us - longest)
+    host = host_token(Settings().host)
+    return {
+        name: [
+            {**book.described(one), "verdict": one.verdict}
+            for one in found.standings(name, policy, host=host, of=None, now_us=now_us)
+        ]
+        for name, policy in wanted.items()
+    }
 
 
 def figures(runs: Sequence[Run], verdicts: Any) -> dict[str, Any]:
@@ -179,11 +208,7 @@ def figures(runs: Sequence[Run], verdicts: Any) -> dict[str, Any]:
 def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
         return None
-    # nearest rank: of few values none is made up
-    return {
-        f"p{share}": round(values[max(0, -(-len(values) * share // 100) - 1)], 1)
-        for share in (50, 95, 99)
-    }
+    return {f"p{share}": round(nearest_rank(values, share / 100), 1) for share in (50, 95, 99)}
 
 
 def _letter(one: deadletter.Letter) -> dict[str, Any]:

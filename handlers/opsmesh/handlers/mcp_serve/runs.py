@@ -209,7 +209,7 @@ class RunTools:
         else:
             event, data = self._call(ctx, profile, detail or {}, trigger_id)
             origin = None
-        await runnable(client, profile)
+        await runnable(client, profile, event.host)
         what = trigger.Trigger(kind="manual", id=trigger_id, origin=origin)
         await trigger.send(client, profile, data, what)
         return answer(Triggered(trigger_id=trigger_id, profile=profile, event_id=event.id))
@@ -246,10 +246,10 @@ class RunTools:
         return event, data
 
 
-async def runnable(client: Client, profile: str) -> None:
+async def runnable(client: Client, profile: str, host: str) -> None:
     """Refused unless handlers are there that can run it now: a trigger waits in its queue, and what
     an agent asks for happens now or is refused."""
-    asked = msgspec.json.encode({"profile": profile})
+    asked = msgspec.json.encode({"profile": profile, "host": host})
     try:
         said = await client.request(RUNNABLE, asked, timeout=PATIENCE)
     except (NoRespondersError, NatsTimeout):

@@ -20,7 +20,7 @@ from opsmesh.router.stages import (
     Throttle,
     Unless,
 )
-from opsmesh.router.topic_patterns import overlap
+from opsmesh.router.topic_patterns import checked, overlap
 from opsmesh.schemas.envelope import FIELDS
 from opsmesh.schemas.nearest import did_you_mean
 
@@ -29,26 +29,12 @@ WHERE_NAMES: Final = ("event", "host", "now", "vars")
 #: Events that a window may hold, and firings that a throttle may count.
 MOST: Final = 1000
 
-_TOKEN = re.compile(r"[a-z0-9_]+|\*")
 _PATH = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*", re.ASCII)
-_MAX_TOKENS: Final = 6
 
 
 def listed(value: Any) -> Any:
     """One text is a list of one."""
     return [value] if isinstance(value, str) else value
-
-
-def _pattern(value: str) -> str:
-    tokens = value.split(".")
-    if tokens[-1] == ">" and len(tokens) > 1:
-        tokens = [*tokens[:-1], "*"]
-    if not 2 <= len(tokens) <= _MAX_TOKENS or not all(map(_TOKEN.fullmatch, tokens)):
-        raise ValueError(
-            f"{value!r} matches no topic: write 2 to {_MAX_TOKENS} tokens of [a-z0-9_] joined by "
-            "dots, where a token may be *, and the last one >"
-        )
-    return value
 
 
 def _disjoint(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,7 +65,7 @@ def _field(value: str) -> str:
 
 #: Topics of a profile or a clause.
 Patterns = Annotated[
-    tuple[Annotated[str, AfterValidator(_pattern)], ...],
+    tuple[Annotated[str, AfterValidator(checked)], ...],
     BeforeValidator(listed),
     Field(min_length=1, description="Topics; * is one token, a last > one or more."),
     AfterValidator(_disjoint),

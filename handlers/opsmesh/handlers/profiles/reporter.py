@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
 
 from opsmesh.handlers.errors import ConfigError
-from opsmesh.handlers.profiles.spec import LATER, keys_at
+from opsmesh.handlers.profiles.spec import keys_at
 from opsmesh.handlers.profiles.yamlfile import Document, Where
 from opsmesh.schemas.nearest import did_you_mean
 
@@ -51,13 +50,9 @@ class Reporter:
         where = self._existing(base, loc[:-1] if of_key else loc)
         name = next((str(part) for part in reversed(loc) if isinstance(part, str)), "")
         if kind == "extra_forbidden":
-            dotted = ".".join(part for part in loc if isinstance(part, str))
-            if len(base) == 2 and dotted in LATER:  # a profile's own keys, not an action's
-                message = self.later(dotted)
-            else:
-                valid = keys_at(model, loc[:-1]) if model is not None else []
-                inside = f" of {loc[-2]!r}" if len(loc) > 1 and isinstance(loc[-2], str) else ""
-                message = f"unknown key {loc[-1]!r}{inside}{did_you_mean(str(loc[-1]), valid)}"
+            valid = keys_at(model, loc[:-1]) if model is not None else []
+            inside = f" of {loc[-2]!r}" if len(loc) > 1 and isinstance(loc[-2], str) else ""
+            message = f"unknown key {loc[-1]!r}{inside}{did_you_mean(str(loc[-1]), valid)}"
             self.add((*where, loc[-1]), message, key=True)
         elif kind == "missing":
             inside = f" in {loc[-2]!r}" if len(loc) > 1 and isinstance(loc[-2], str) else ""
@@ -93,11 +88,6 @@ class Reporter:
             if (*where, part) in self._document.positions:
                 where = (*where, part)
         return where
-
-    @staticmethod
-    def later(key: str) -> str:
-        """What is said of a key of a later version."""
-        return f"{key!r} is not supported by this version of opsmesh ({version('opsmesh')})"
 
 
 def _short(value: Any) -> str:

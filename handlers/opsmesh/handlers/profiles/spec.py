@@ -1,12 +1,7 @@
-"""What a profile's text may say: its keys, their types, limits and defaults.
-
-Keys that the design has and this version has not are refused by name: a profile that reads as if
-it were throttled must not run unthrottled.
-"""
+"""What a profile's text may say: its keys, their types, limits and defaults."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
@@ -15,13 +10,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
-    WithJsonSchema,
     model_validator,
 )
 
 from opsmesh.handlers import jsonschemas
 from opsmesh.handlers.actions.contract import OnUnknown, Otherwise
-from opsmesh.handlers.actions.spec import Duration, Spec, Text
+from opsmesh.handlers.actions.spec import Duration, Share, Spec, Text
 from opsmesh.handlers.profiles.clauses import (
     MOST,
     CollectSpec,
@@ -36,6 +30,7 @@ from opsmesh.handlers.profiles.clauses import (
     overlapping,
 )
 from opsmesh.handlers.runs.concurrency import Concurrency
+from opsmesh.handlers.slo.spec import SloSpec
 from opsmesh.handlers.template import Template
 from opsmesh.router.conditions import Expression
 from opsmesh.router.retry import Retry
@@ -44,24 +39,7 @@ from opsmesh.router.rule import DEFAULT_MAX_HOPS, ProfileState, Rule
 #: Seconds a whole attempt of a run may take, unless the profile says otherwise.
 DEFAULT_TIMEOUT_S: Final = 60.0
 
-#: Keys of later versions, by where they stand.
-LATER: Final = frozenset({"slo"})
-
 _RETRY: Final = Retry()
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-
-
-def _share(value: Any) -> Any:
-    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
-    if found is None or float(found[1]) > 100:
-        raise ValueError(f"{value!r} is no share; write it in percent, like 5%")
-    return float(found[1]) / 100
-
-
-#: A share of 1, written in percent.
-Share = Annotated[
-    float, BeforeValidator(_share), WithJsonSchema({"type": "string", "examples": ["5%"]})
-]
 
 
 class ConcurrencySpec(Spec):
@@ -233,6 +211,7 @@ class ProfileSpec(Spec):
     hops: Annotated[int, Field(ge=0, le=64)] = DEFAULT_MAX_HOPS
     vars: dict[str, Any] = Field(default_factory=dict)
     false_positives: FalsePositivesSpec | None = None
+    slo: SloSpec | None = None
     expose: Annotated[
         ExposeSpec | None,
         BeforeValidator(_exposed),

@@ -24,6 +24,7 @@ from opsmesh.handlers.runs import asking, results
 from opsmesh.handlers.runs.ledger import Asked, Held, Ledger, Replied, Run, StepRecord
 from opsmesh.handlers.runs.waiting import Index
 from opsmesh.router.connection import AWAY
+from opsmesh.router.errors import PermissionDenied
 from opsmesh.router.kv import Conflict
 from opsmesh.router.publish import Publisher
 from opsmesh.schemas import times
@@ -88,7 +89,10 @@ async def waiting(client: Client) -> AsyncIterator[Open]:
     """Every approval that somebody can still answer, the oldest first."""
     ledger, now_us = Ledger(client), times.now_us()
     async for question_id, run_key in Index(client).open():
-        held = await ledger.get(run_key)
+        try:
+            held = await ledger.get(run_key)
+        except PermissionDenied:  # another handler's
+            continue
         run = held.run if held is not None else None
         if run is None or run.finished or run.state != "waiting":
             continue
@@ -116,9 +120,11 @@ async def answer(
     token: str | None = None,
     value: Any = None,
     comment: str = "",
+    taken_on: str = "",
 ) -> Answered:
     """Take an answer; it is in the ledger when this returns. `redactor` takes secrets out of the
-    comment, and refuses a value that holds one.
+    comment, and refuses a value that holds one. `taken_on` is the host that takes it, when that is
+    not where the person is (`host`): a refusal is told under its name.
 
     The same answer by the same person again changes nothing, unless it came with the token, which
     is good for once. UnknownApproval, InvalidAnswer, RefusedAnswer.
@@ -133,7 +139,8 @@ async def answer(
             return Answered(found.run, found.asked, new=False)
         if (reason := _refusal(found, by=by, via=via, token=token)) is not None:
             refused = {"verdict": verdict, "by": by, "via": via, "by_host": host}
-            await _publish_refusal(client, redactor, found, reason=reason, **refused)
+            told_by = taken_on or host
+            await _publish_refusal(client, redactor, found, told_by, reason=reason, **refused)
             raise RefusedAnswer(reason)
         if verdict == "granted" and found.asked.schema is not None:
             await _fits(found.asked.schema, value, redactor)
@@ -219,8 +226,11 @@ def _refusal(found: Open, *, by: str, via: str, token: str | None) -> str | None
     return None
 
 
-async def _publish_refusal(client: Client, redactor: Redactor, found: Open, **facts: str) -> None:
+async def _publish_refusal(
+    client: Client, redactor: Redactor, found: Open, told_by: str, **facts: str
+) -> None:
     event = results.refused(found.run, found.step, found.asked, now_us=times.now_us(), **facts)
+    event = msgspec.structs.replace(event, host=told_by)
     data, _ = redactor.event(encode(event))
     try:
         await Publisher(client).publish(subject(event.host, event.topic), data, msg_id=event.id)

@@ -7,6 +7,7 @@ whoever comes next does what is left, and tells nothing twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,7 @@ from opsmesh.handlers.runs.ledger import Asked, Replied, Run, StepRecord
 from opsmesh.handlers.runs.services import Job, Services
 from opsmesh.handlers.runs.steps import Paused
 from opsmesh.router.connection import AWAY
+from opsmesh.router.errors import PermissionDenied
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
@@ -152,7 +154,8 @@ class Asker:
         while True:
             try:
                 async for question_id, run_key in self._services.index.open():
-                    await self.clear(question_id, run_key)
+                    with contextlib.suppress(PermissionDenied):  # another handler's to clear
+                        await self.clear(question_id, run_key)
             except AWAY as error:
                 log.debug("questions.not_swept", error=str(error))
             await asyncio.sleep(SWEEP_S)

@@ -33,7 +33,7 @@ from opsmesh.handlers.runs.services import Job, Services
 from opsmesh.handlers.runs.steps import Failure, Paused, Surroundings, attempt, resumes
 from opsmesh.handlers.runs.takeover import lost, read, take_over
 from opsmesh.handlers.runs.telling import Telling
-from opsmesh.router import deadletter
+from opsmesh.router import deadletter, logs, traces
 from opsmesh.router.kv import Conflict
 from opsmesh.router.retry import delay_s
 from opsmesh.router.topology import EVENTS
@@ -161,9 +161,23 @@ class Attempts:
             ]
             for one in run.steps:  # who has said yes said it to the text of then; a no stays
                 one.asked = tuple(asked for asked in one.asked if not asking.let_pass(asked))
-        run.state, run.holder = "running", self._me
+        # whose it is now: another host may have begun it, and each publishes under its own name
+        run.state, run.holder, run.host = "running", self._me, self._services.host
         began = time.monotonic()
-        failure = await self._steps(job, profile, first)
+        with traces.span(
+            f"run {run.profile}",
+            event.traceparent,
+            kind="consumer",
+            run_id=run.run_id,
+            event_id=run.event_id,
+            correlation_id=run.correlation_id,
+            profile=run.profile,
+            topic=run.topic,
+            attempt=run.attempt,
+        ) as span:
+            failure = await self._steps(job, profile, first)
+            if isinstance(failure, Failure):
+                span.failed(f"step {failure.step} failed")
         run.duration_ms = round((time.monotonic() - began) * 1e3, 3)
         run.holder = None
         if isinstance(failure, Paused):
@@ -289,8 +303,7 @@ class Attempts:
         self, job: Job, state: Literal["skipped", "cancelled"], reason: str
     ) -> None:
         """End a run that another one has no room for."""
-        run_id = job.held.run.run_id
-        with structlog.contextvars.bound_contextvars(run_id=run_id):
+        with logs.of_run(job.held.run.run_id, job.held.run.correlation_id):
             try:
                 if not job.events:
                     job.events = await fetch(self._services.client, job.held.run)

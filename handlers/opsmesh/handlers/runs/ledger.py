@@ -158,6 +158,8 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     evidence_path: str | None = None
     consumer: str = ""
     stored_us: int = 0
+    #: When the end of a window fired it.
+    due_us: int = 0
     data: str | None = None
     events: tuple[EventRef, ...] = ()
     slot: str = ""
@@ -345,7 +347,7 @@ class Ledger:
             try:
                 return await self._bucket.put(key, data, revision=revision)
             except Conflict:
-                stored = await self._bucket.get(key)
+                stored = await self._bucket.get(key, after=revision)
                 if stored is not None and stored.value == data:
                     return stored.revision
                 raise

@@ -55,10 +55,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """The profile that somebody wants to run."""
 
     profile: str
+    #: Of which host the event is; unset: of whoever's handlers answer.
+    host: str = ""
 
 
-#: Why a profile of that name cannot be run by hand; "" when it can.
-Hindrance = Callable[[str], Awaitable[str]]
+#: Why a profile of that name cannot be run by hand for an event of that host; "" when it can.
+Hindrance = Callable[[str, str], Awaitable[str]]
 
 
 class Desk:
@@ -115,7 +117,7 @@ class Desk:
 
     async def _runnable(self, data: bytes) -> dict[str, Any]:
         wanted = msgspec.json.decode(data, type=Wanted)
-        error = await self._hindrance(wanted.profile)
+        error = await self._hindrance(wanted.profile, wanted.host)
         return {"ok": False, "run": wanted.profile, "error": error} if error else {"ok": True}
 
     async def _answer(self, data: bytes) -> dict[str, Any]:
@@ -133,7 +135,7 @@ class Desk:
                 key,
                 given.choice,
                 by=given.by[:MAX_BY],
-                host=self._host,
+                host=given.host or self._host,
                 reason=given.reason[:MAX_REASON],
             )
         except (answers.NotWaiting, answers.AnsweredOtherwise, LookupError) as error:
@@ -149,6 +151,7 @@ class Desk:
                 by=given.by[:MAX_BY],
                 via=given.via[:MAX_BY],
                 host=given.host or self._host,
+                taken_on=self._host,
                 redactor=self._redactor,
                 token=given.token,
                 value=given.answer,

@@ -192,6 +192,8 @@ def _about(run: Run) -> dict[str, Any]:
         "profile": run.profile,
         "profile_hash": run.profile_hash,
         "trigger_topic": run.topic,
+        **({"trigger": run.trigger} if run.trigger != "event" else {}),
+        **({} if (waited := waited_ms(run)) is None else {"waited_ms": waited}),
         **({"bundles": bundles} if bundles else {}),
         "steps": [
             {
@@ -203,6 +205,14 @@ def _about(run: Run) -> dict[str, Any]:
             for step in run.steps
         ],
     }
+
+
+def waited_ms(run: Run) -> float | None:
+    """From what fired the run to its first step: the first attempt alone knows it. A window's
+    length is no waiting: then it is from its end."""
+    if run.trigger != "event" or run.attempt != 1 or not run.steps or not run.stored_us:
+        return None
+    return round(max(0, run.steps[0].started_us - max(run.stored_us, run.due_us)) / 1e3, 3)
 
 
 def _last_error(run: Run) -> str:

@@ -15,18 +15,21 @@ from typing import Final
 
 import structlog
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.actions.contract import CANCELLED
-from opsmesh.handlers.live.firing import Gone, Stored
+from opsmesh.handlers.live.firing import Gone, Stored, fetch
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs import answers
 from opsmesh.handlers.runs.attempts import Attempts
 from opsmesh.handlers.runs.concurrency import Turns
+from opsmesh.handlers.runs.guests import may_go
 from opsmesh.handlers.runs.holder import this_process
 from opsmesh.handlers.runs.lease import Lost
 from opsmesh.handlers.runs.ledger import Held, Run
+from opsmesh.handlers.runs.offering import Offers
 from opsmesh.handlers.runs.services import Job, Services
 from opsmesh.handlers.runs.steps import begun
-from opsmesh.handlers.runs.takeover import read
+from opsmesh.handlers.runs.takeover import FOLLOW_S, free, read
 from opsmesh.handlers.runs.telling import Telling
 from opsmesh.router import logs, tasks
 from opsmesh.router.connection import AWAY
@@ -55,6 +58,7 @@ class Runs:
         self._me = this_process(services.host)
         self._telling = Telling(services.client, services.publish, services.workdirs)
         self._attempts = Attempts(services, self._me, self._telling)
+        self._offers = Offers(services.client, services.host)
         self._turns = Turns(profile.concurrency.limit)
         self._acting = asyncio.Event()
         self._jobs: dict[str, Job] = {}
@@ -81,6 +85,11 @@ class Runs:
         for an approval."""
         runs = (job.held.run for job in self._jobs.values())
         return [run.run_id for run in runs if run.state == "waiting" and run.asking is None]
+
+    @property
+    def asking(self) -> int:
+        """How many runs wait for a person's answer, whatever was asked."""
+        return sum(job.held.run.state == "waiting" for job in self._jobs.values())
 
     def exchange(self, profile: Profile) -> None:
         """Go on with a new text or state: attempts that begin from now on are made with it."""
@@ -112,6 +121,8 @@ class Runs:
             return
         policy = self.profile.concurrency
         if run.profile_hash != self.profile.hash or not self._acting.is_set():
+            return
+        if self._may_be_handed_over:  # another host may have a place for it
             return
         first = self.profile.steps[0]
         if first.approve is not None or first.when is not None:  # perhaps it does not begin with it
@@ -223,10 +234,12 @@ class Runs:
     def _go(self, job: Job, work: Coroutine[None, None, None]) -> None:
         job.task = asyncio.create_task(work)
         job.task.add_done_callback(lambda _: self._done(job))
+        figures.UNDER_WAY.set(len(self._jobs), self.profile.name)
 
     def _done(self, job: Job) -> None:
         run = job.held.run
         del self._jobs[run.key]
+        figures.UNDER_WAY.set(len(self._jobs), self.profile.name)
         self._count(run.slot, -1)
         if job.turn:  # it was ended before it came to hold it
             self._turns.leave(run.slot)
@@ -245,9 +258,7 @@ class Runs:
     async def _to_its_end(self, job: Job) -> None:
         run = job.held.run
         try:
-            with structlog.contextvars.bound_contextvars(
-                run_id=run.run_id, correlation_id=run.correlation_id
-            ):
+            with logs.of_run(run.run_id, run.correlation_id):
                 await self._until_none(job)
         except asyncio.CancelledError:
             if not job.cancelled:
@@ -271,6 +282,31 @@ class Runs:
                 while delay is not None and self._in_order:
                     await self._pause(job, delay)
                     delay = await self._attempt(job)
+
+    @property
+    def _may_be_handed_over(self) -> bool:
+        """Whether runs that begin now are offered to other hosts: this one has no place."""
+        return self.profile.run_on == "any" and not self._services.places.free
+
+    async def _handed_over(self, job: Job) -> str:
+        """The host that makes the next attempt; "" for this one."""
+        if not self._may_be_handed_over or not may_go(job.held.run):
+            return ""
+        return await self._offers.taken(job.held, self.profile)
+
+    async def _follow(self, job: Job, host: str) -> float | None:
+        """Wait for the end of an attempt that another host makes; how it goes on here."""
+        self._log.info("run.handed_over", run_id=job.held.run.run_id, host=host)
+        ledger = self._services.ledger
+        held = await read(job.held, ledger)
+        job.held = held = await free(held, ledger, self._me, look_s=FOLLOW_S)
+        if not job.events:
+            job.events = await fetch(self._services.client, held.run)
+        run = held.run
+        self._telling.afterwards(held, job.events[-1].event)
+        if run.finished:
+            return None
+        return max(0.0, (run.next_us - times.now_us()) / 1e6) if run.state == "retrying" else 0.0
 
     @property
     def _in_order(self) -> bool:
@@ -308,7 +344,10 @@ class Runs:
         if not job.fresh:  # that one was admitted before it was written
             await self._acting.wait()
         try:
-            return await self._attempts.once(job, self.profile)
+            if not job.fresh and (host := await self._handed_over(job)):
+                return await self._follow(job, host)
+            with self._services.places.one():
+                return await self._attempts.once(job, self.profile)
         except Conflict:
             # Whoever has taken it over goes on with it; when nobody has, or when it dies, we do.
             self._log.info("run.contended", run_id=job.held.run.run_id)

@@ -18,6 +18,7 @@ from opsmesh.handlers.live.recent import reader
 from opsmesh.handlers.live.vigil import Vigil
 from opsmesh.handlers.runs import asking
 from opsmesh.handlers.runs.ledger import Held, Ledger
+from opsmesh.handlers.runs.places import Places
 from opsmesh.handlers.runs.waiting import Index
 from opsmesh.router import paths
 from opsmesh.schemas.envelope import Event
@@ -40,6 +41,7 @@ class Services:
     secrets: Secrets = field(default_factory=NoSecrets)
     shared: Shared = field(default_factory=Shared)
     strict_topics: bool = False
+    places: Places = field(default_factory=Places)
 
     #: Set when there is a new bundle.
     bundled: asyncio.Event = field(default_factory=asyncio.Event)

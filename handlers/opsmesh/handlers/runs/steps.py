@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from opsmesh.handlers import leash
+from opsmesh.handlers import figures, leash
 from opsmesh.handlers.actions.contract import (
     MAX_SAVED,
     Mesh,
@@ -34,11 +34,13 @@ from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.desktop.text import clean
 from opsmesh.handlers.errors import Ask, TemplateError
 from opsmesh.handlers.errors import Retry as RetryAsked
-from opsmesh.handlers.profiles.profile import Profile, Step
+from opsmesh.handlers.profiles.profile import Profile
+from opsmesh.handlers.profiles.steps import Step
 from opsmesh.handlers.runs import asking
 from opsmesh.handlers.runs.ledger import Held, StepRecord
 from opsmesh.handlers.runs.takeover import leash_path
 from opsmesh.handlers.template import Template
+from opsmesh.router import traces
 from opsmesh.router.kv import Conflict
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import Event
@@ -135,8 +137,14 @@ async def attempt(
             if ended is None and record.state == "started":
                 await held.save(record.started_us)
         if ended is None and record.state == "started":
-            with leash.on(leash_path(around.workdirs, run, step.id)):
+            with (
+                leash.on(leash_path(around.workdirs, run, step.id)),
+                traces.span(f"step {step.id}", action=record.action) as span,
+            ):
                 ended = await _run(profile, step, record, held, around)
+                span.set(outcome=record.state, exit_code=record.exit_code)
+                if isinstance(ended, Failure):
+                    span.failed(f"exit code {record.exit_code}" if record.exit_code else "failed")
         if isinstance(ended, Paused):
             return ended
         if ended is not None and (ended.final or not step.continue_on_error):
@@ -232,6 +240,8 @@ async def _run(
     record.evidence_path = result.evidence_path
     record.error = said
     record.state = "done" if result.ok else "failed"
+    figures.STEPS.add(record.action, record.state)
+    figures.STEP_SECONDS.observe(record.duration_ms / 1e3, record.action)
     if result.evidence_path:
         held.run.evidence_path = result.evidence_path
         around.bundled()

@@ -22,6 +22,8 @@ from opsmesh.schemas import times
 
 #: Seconds between looks at a run that somebody else holds.
 LOOK_S: Final = 0.5
+#: The same for one that was handed over: somebody waits for its turn.
+FOLLOW_S: Final = 0.1
 #: Seconds before the ledger is asked again when the broker does not answer.
 AWAY_S: Final = 1.0
 #: The longest lease that is believed.
@@ -48,7 +50,7 @@ def lost(run: Run, step: StepRecord, why: str) -> None:
 async def take_over(held: Held, ledger: Ledger, *, me: Holder, workdirs: Path) -> Held:
     """The run, ours, with nothing under way any more; or finished by whoever had it."""
     while True:
-        held = await _free(held, ledger, me)
+        held = await free(held, ledger, me)
         run, step = held.run, held.run.unsettled
         if run.state != "running" or step is None:
             return held
@@ -87,7 +89,7 @@ async def read(held: Held, ledger: Ledger) -> Held:
             await asyncio.sleep(AWAY_S)
 
 
-async def _free(held: Held, ledger: Ledger, me: Holder) -> Held:
+async def free(held: Held, ledger: Ledger, me: Holder, *, look_s: float = LOOK_S) -> Held:
     """The run when nobody can be at work on it any more.
 
     A lease's length is measured from when its record was first seen here: whatever the clocks say,
@@ -102,7 +104,7 @@ async def _free(held: Held, ledger: Ledger, me: Holder) -> Held:
             if not said:
                 log.info("run.held", run_id=held.run.run_id, by=str(holder), lease_s=lease_s)
                 said = True
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(look_s)
             now = await read(held, ledger)
         if now.revision == held.revision:
             return held

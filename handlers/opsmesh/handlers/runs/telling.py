@@ -18,10 +18,11 @@ from typing import Any, Final
 import structlog
 from nats.aio.client import Client
 
+from opsmesh.handlers import figures
 from opsmesh.handlers.live.firing import Gone, fetch
 from opsmesh.handlers.runs import results
 from opsmesh.handlers.runs.ledger import Held, Run
-from opsmesh.router import tasks
+from opsmesh.router import logs, tasks
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
@@ -29,6 +30,8 @@ from opsmesh.schemas.envelope import Event
 
 #: Clocks may differ by so many seconds: from then on before a run began its event is looked for.
 CLOCKS: Final = 3600.0
+#: Seconds in which a host that has ended a run for us has told so.
+AFTER: Final = 2.0
 #: Seconds between attempts to read while the broker is away.
 RETRY: Final = 1.0
 
@@ -39,7 +42,10 @@ class Telling:
     """Writes the ends of runs, tells of them, and removes their folders."""
 
     def __init__(
-        self, client: Client, publish: Callable[[Event], Awaitable[None]], workdirs: Path
+        self,
+        client: Client,
+        publish: Callable[[Event], Awaitable[None]],
+        workdirs: Path,
     ) -> None:
         self._client = client
         self._publish = publish
@@ -74,6 +80,17 @@ class Telling:
             self._start(self._look(token, late))
         self._highest = max(self._highest, told, *(held.revision for held in ended))
 
+    def afterwards(self, held: Held, cause: Event) -> None:
+        """Have told what another host has ended for us, should it have gone before it told: the
+        broker knows the same event again."""
+        event = results.of(held.run, cause)
+        if event is not None:
+            self._start(self._after(event))
+
+    async def _after(self, event: Event) -> None:
+        await asyncio.sleep(AFTER)
+        await self._published(event)
+
     async def stop(self, grace: float) -> None:
         """Give what is being told `grace` seconds; a successor tells the rest."""
         if self._tasks:
@@ -100,6 +117,7 @@ class Telling:
             del self._floors[token]
             raise
         self._highest = max(self._highest, held.revision)
+        _count(held.run)
         event = results.of(held.run, cause) if cause is not None else None
         self._start(self._tell(token, held.run, event))
 
@@ -114,7 +132,8 @@ class Telling:
         try:
             await self._publish(event)
         except Exception:  # the broker's absence is waited for: this one cannot be told at all
-            log.exception("run.not_told", run_id=event.run_id, topic=event.topic)
+            with logs.of_run(event.run_id or "", event.correlation_id):
+                log.exception("run.not_told", topic=event.topic)
 
     async def clean(self, run: Run) -> None:
         """A finished run's private folder goes; evidence bundles lie elsewhere."""
@@ -146,4 +165,18 @@ class Telling:
                 event = results.of(held.run, cause)
                 if event is not None and event.id not in known:
                     await self._published(event)
-                    log.info("run.told_late", run_id=held.run.run_id, state=held.run.state)
+                    with logs.of_run(held.run.run_id, held.run.correlation_id):
+                        log.info("run.told_late", state=held.run.state)
+
+
+def _count(run: Run) -> None:
+    if run.state == "retrying":
+        figures.RETRIES.add(run.profile)
+    elif run.finished:
+        figures.RUNS.add(run.profile, run.state)
+    if run.state == "deadlettered":
+        figures.DEAD_LETTERS.add(run.profile)
+    if run.duration_ms is not None and run.state not in ("skipped", "cancelled"):
+        figures.RUN_SECONDS.observe(run.duration_ms / 1e3, run.profile)
+    if (waited_ms := results.waited_ms(run)) is not None:
+        figures.TO_ACTION.observe(waited_ms / 1e3, run.profile)

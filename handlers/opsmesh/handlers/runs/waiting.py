@@ -17,7 +17,7 @@ from opsmesh.router.kv import Bucket, Conflict, Put
 from opsmesh.router.scan import scan
 
 #: Keys of questions that are open, and of those that ended, by the question's id.
-OPEN, ENDED = "asked", "ended"
+OPEN, ENDED = topology.QUESTIONS
 #: Seconds for which an ended question can still be looked up.
 ENDED_TTL_S: Final = 30 * 86400.0
 

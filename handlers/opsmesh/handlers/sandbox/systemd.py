@@ -36,6 +36,8 @@ PROPERTIES: Final = (
     "KeyringMode=private",
     # sockets of session bus, managers, containers: who reaches one is outside
     "TemporaryFileSystem=/run",
+    # PrivateDevices= leaves the host's, where others keep files and shared memory
+    "TemporaryFileSystem=/dev/shm:mode=1777",
     "BindReadOnlyPaths=-/run/current-system",
 )
 _UNFIT = re.compile(r'[%"\\:\x00-\x1f\x7f]')
