@@ -6,11 +6,12 @@ import contextlib
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.conftest import until as until
 
 from opsmesh.router import spool
 
@@ -89,16 +90,9 @@ def spooled(home: Path) -> list[dict[str, Any]]:
     """The events in the spool, every checksum verified."""
     folder = home / "state/opsmesh/spool"
     events: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*.spool")) if folder.is_dir() else ():
+    # a name with a dot in front is still being written
+    for path in sorted(folder.glob("[!.]*.spool")) if folder.is_dir() else ():
         good, corrupt = spool.read(str(path))
         assert not corrupt
         events += [json.loads(line) for line in good]
     return events
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds; fail after 20 seconds."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.01)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,17 +29,20 @@ TRY: Final = (
 
 def engine() -> None:
     """Skip where the Qt engine cannot run; in CI that is a failure."""
-    why = ""
-    if importlib.util.find_spec("PySide6") is None:
-        why = "PySide6-Essentials is not installed (the dev extra)"
-    else:
-        tried = subprocess.run([sys.executable, "-c", TRY], env=_env(), capture_output=True)
-        if tried.returncode:
-            why = "Qt does not start (Debian: libegl1 libgl1 libxkbcommon0 libfontconfig1): "
-            why += tried.stderr.decode(errors="replace").strip()[-200:]
-    if why:
+    if why := _problem():
         assert not os.environ.get("CI"), why
         pytest.skip(why)
+
+
+@cache
+def _problem() -> str:
+    if importlib.util.find_spec("PySide6") is None:
+        return "PySide6-Essentials is not installed (the dev extra)"
+    tried = subprocess.run([sys.executable, "-c", TRY], env=_env(), capture_output=True)
+    if not tried.returncode:
+        return ""
+    why = "Qt does not start (Debian: libegl1 libgl1 libxkbcommon0 libfontconfig1): "
+    return why + tried.stderr.decode(errors="replace").strip()[-200:]
 
 
 class Qml:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from tests.producers.agent import StandInAgent, spooled, standing_in
 from tests.producers.test_dotfiles import git, needs
+from typer.testing import CliRunner
 
+from opsmesh.cli.main import app
 from opsmesh.producers.dotfiles.wiring import DotfilesWiring
 from opsmesh.producers.wiring import OwnFile
 from opsmesh.schemas import registry
@@ -34,6 +36,10 @@ def dots(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opsmesh(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command: a process of its own where it applies something."""
+    if words[0] != "apply":
+        done = CliRunner().invoke(app, ["dotfiles", *words])
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
     command = [sys.executable, "-P", "-m", "opsmesh.cli.entry", "dotfiles", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from opsmesh.producers.ask import NoAnswer, ask
 from opsmesh.producers.dotfiles import Dotfiles, drift, sources
-from opsmesh.producers.dotfiles.ask import NoAnswer, ask
 from opsmesh.producers.dotfiles.memory import Remembered
-from opsmesh.producers.dotfiles.notices import Notices
 from opsmesh.producers.dotfiles.snapshot import differences, noise, of_tree
 from opsmesh.producers.dotfiles.wiring import DotfilesWiring
 from opsmesh.producers.errors import OptionError
+from opsmesh.producers.notices import Notices
 from opsmesh.producers.wiring import OwnFile
 
 
@@ -96,7 +97,7 @@ def test_written_again_alike_is_no_change(tmp_path: Path) -> None:
 
 def test_a_full_queue_means_look_everywhere(tmp_path: Path) -> None:
     """Notices that the kernel dropped concern every source."""
-    notices = Notices()
+    notices = Notices(lambda name, is_folder: not noise(name))
     try:
         for key in ("a", "b"):
             (tmp_path / key).mkdir()
@@ -189,3 +190,22 @@ def test_hooks_of_the_users_own_are_left_alone(home: Path) -> None:
         "post_bootstrap"
     ]
     assert str(theirs) in wiring.after()
+
+
+def test_a_tool_that_is_being_started_ends_with_us(tmp_path: Path) -> None:
+    """SIGTERM in the very moment of the start raises once the tool is known, and ends it."""
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "from opsmesh.producers.ask import ask\n"
+        "signal.signal(signal.SIGTERM, lambda *about: sys.exit(0))\n"
+        "start = subprocess.Popen._execute_child\n"
+        "def started(self, *about):\n"
+        "    start(self, *about)\n"
+        "    print(self.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "subprocess.Popen._execute_child = started\n"
+        "ask(['sleep', '1000'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not Path("/proc", done.stdout.strip()).exists()

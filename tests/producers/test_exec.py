@@ -75,6 +75,19 @@ def test_a_failing_command_is_told_with_the_end_of_its_output(
     registry.load_registry(None).check(event["topic"], event["payload"])
 
 
+def test_the_event_is_of_the_repository_and_the_terminal(
+    agent: StandInAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workspace is the git root, its session that of the terminal it runs in."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "src").mkdir()
+    monkeypatch.setenv("TERM", "tmux-256color")
+    monkeypatch.setenv("TMUX", "/tmp/tmux-1000/default,4711,3")
+    execute("false", cwd=tmp_path / "src")
+    [event] = agent.events
+    assert (event["workspace"], event["session_id"]) == (str(tmp_path), "tmux:default:$3")
+
+
 def test_the_kept_output_is_bounded_and_the_passed_one_is_not(agent: StandInAgent) -> None:
     """A megabyte comes out byte for byte; the event has its last 8 kB."""
     done = execute(*python("print('x' * 1_000_000 + 'end'); raise SystemExit(1)"))
@@ -168,6 +181,30 @@ def test_what_ignores_term_is_killed_after_the_grace(agent: StandInAgent) -> Non
     assert agent.events[0]["payload"]["signal"] == "SIGKILL"
 
 
+def test_the_grace_is_for_all_that_the_command_started(agent: StandInAgent, tmp_path: Path) -> None:
+    """A shell ends at TERM; what it started may still write down where it was, and its last words
+    are heard."""
+    saves = "trap 'sleep 0.3; : > saved; echo saved; exit' TERM; echo epoch\n"
+    saves += "while :; do sleep 0.05; done\n"
+    (tmp_path / "train").write_text(saves)
+    pipe = "sh train; echo never"
+    done = execute("sh", "-c", pipe, timeout=0.8, grace=20, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (124, "epoch\nsaved\n")
+    assert (tmp_path / "saved").exists()
+    assert agent.events[0]["payload"]["signal"] == "SIGTERM"
+
+
+def test_what_outlives_the_command_is_killed_after_the_grace(
+    agent: StandInAgent, tmp_path: Path
+) -> None:
+    """A child that ignores TERM has the grace, and no more, when its shell is gone."""
+    code = "(trap '' TERM; echo up; while :; do sleep 0.05; done) & echo $! > child; wait"
+    done = execute("sh", "-c", code, timeout=0.5, grace=0.3, cwd=tmp_path)
+    assert done.returncode == 124
+    child = int((tmp_path / "child").read_text())
+    until(lambda: not alive(child))
+
+
 def test_a_command_that_is_not_there_is_127(agent: StandInAgent, tmp_path: Path) -> None:
     """As in a shell: 127 for no such command, 126 for no executable; one line, no traceback."""
     done = execute("no-such-command-here")
@@ -242,10 +279,11 @@ def test_pytest_below_a_command_is_seen_in_any_project(agent: StandInAgent, tmp_
 
 
 def test_the_private_folder_alone_makes_the_plugin_found(home: Path, tmp_path: Path) -> None:
-    """The folder on PYTHONPATH holds the plugin and its metadata, and nothing else importable."""
+    """The folder on PYTHONPATH holds the plug-ins and their metadata, and nothing else."""
     done = execute(*python("import os; print(os.environ['PYTHONPATH'])"), watch_pytest=True)
     folder = Path(done.stdout.strip().rpartition(":")[2])
-    assert [path.name for path in sorted(folder.glob("*.py"))] == ["pytest_opsmesh.py"]
+    held = {path.name for path in folder.iterdir() if path.suffix != ".dist-info"}
+    assert held - {"__pycache__"} == {"marimo_opsmesh", "pytest_opsmesh", "sitecustomize.py"}
     code = (
         f"import sys; sys.path.insert(0, {str(folder)!r}); import importlib.metadata as metadata;"
         "print([point.value for point in metadata.entry_points(group='pytest11')])"
@@ -258,11 +296,14 @@ def test_the_private_folder_alone_makes_the_plugin_found(home: Path, tmp_path: P
 
 def test_an_outdated_plugin_in_the_private_folder_is_replaced(home: Path) -> None:
     """The next exec writes the plugin anew."""
-    stale = home / "state/opsmesh/pytest/pytest_opsmesh.py"
-    stale.parent.mkdir(parents=True)
-    stale.write_text("raise SystemExit('stale')\n")
+    folder = home / "state/opsmesh/pytest"
+    (folder / "pytest_opsmesh").mkdir(parents=True)
+    stale = [folder / "pytest_opsmesh/hooks.py", folder / "pytest_opsmesh.py"]
+    for path in stale:
+        path.write_text("raise SystemExit('stale')\n")
     execute("true", watch_pytest=True)
-    assert "stale" not in stale.read_text()
+    assert "stale" not in stale[0].read_text()
+    assert not stale[1].exists()
 
 
 def test_a_replaced_pythonpath_does_not_fail_pytest(agent: StandInAgent, tmp_path: Path) -> None:
@@ -270,6 +311,17 @@ def test_a_replaced_pythonpath_does_not_fail_pytest(agent: StandInAgent, tmp_pat
     (tmp_path / "test_it.py").write_text("def test_good(): pass\n")
     line = f"PYTHONPATH=src {sys.executable} -m pytest -q -p no:cacheprovider"
     assert execute("sh", "-c", line, cwd=tmp_path, watch_pytest=True).returncode == 0
+
+
+def test_unittest_before_pytest_is_no_warning(home: Path, tmp_path: Path) -> None:
+    """A program that imports unittest, and runs pytest with warnings as errors, runs as ever."""
+    (tmp_path / "test_it.py").write_text("def test_good(): pass\n")
+    code = (
+        "import unittest, pytest, sys; sys.exit(pytest.main(['-q', '-W', 'error', '-p',"
+        " 'no:cacheprovider', '-p', 'pytest_opsmesh']))"
+    )
+    done = execute(*python(code), cwd=tmp_path, watch_pytest=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_pytest_that_vanishes_is_told_with_its_test(agent: StandInAgent, tmp_path: Path) -> None:

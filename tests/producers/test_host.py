@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from opsmesh.producers.contract import Emit, Producer, Refused
 from opsmesh.producers.errors import OptionError, ProducerError, UnknownProducer
 from opsmesh.producers.host import Host
 from opsmesh.producers.journal import Journal
+from opsmesh.router import supervisor_state
+from opsmesh.router.component import birth
+from opsmesh.router.supervisor_state import State, Status
 
 STRANGE = """
 import sys
@@ -139,9 +143,18 @@ def test_status_tells_what_was_last_sent(agent: StandInAgent, home: Path, strang
     agent.wait_for(lambda events: len(events) == 3)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
-    component = {"name": "producer:ticker", "pid": 77, "state": "running", "restarts": 2}
-    state = {"components": [component, {"name": "agent", "pid": 1, "state": "running"}]}
-    (home / "run/opsmesh/supervisor.json").write_text(json.dumps(state))
+    supervisor_state.write(
+        State(
+            pid=os.getpid(),
+            birth=birth(os.getpid()),
+            started="",
+            nats_url="",
+            components=[
+                Status(name="producer:ticker", log="", pid=77, state="running", restarts=2),
+                Status(name="agent", log="", pid=1, state="running"),
+            ],
+        )
+    )
     result = CliRunner().invoke(app, ["status", "--json"])
     [row] = json.loads(result.stdout)
     assert (row["name"], row["state"], row["pid"], row["restarts"]) == ("ticker", "running", 77, 2)

@@ -20,7 +20,7 @@ from opsmesh.producers.errors import BrokenWiring, NotOurs, Unusable
 from opsmesh.producers.install import apply, lines, plan, show
 from opsmesh.producers.install import record as records
 from opsmesh.producers.install import state as states
-from opsmesh.producers.wiring import OwnFile, Piece, SourceLine
+from opsmesh.producers.wiring import EditedFile, OwnFile, Piece, SourceLine
 
 TOOL = "tool"
 LINE = b"load hook  # opsmesh install tool\n"
@@ -34,6 +34,20 @@ def pieces(user: Path, text: str = "hook 1") -> list[Piece]:
         OwnFile(path=user / "new/folder/hook", text=text, mode=0o755),
         SourceLine(path=user / "rc", line="load hook"),
     ]
+
+
+def every(user: Path, text: str = "hook 1") -> list[Piece]:
+    """One of each kind: those, and a part of a file that is there only with it."""
+    return [*pieces(user, text), part(user / "new/toml", text)]
+
+
+def part(path: Path, text: str) -> EditedFile:
+    """A line that stands for a part of a structured file."""
+
+    def take(now: str, before: str) -> str:
+        return "".join(line for line in now.splitlines(True) if not line.startswith("ours = "))
+
+    return EditedFile(path=path, put=lambda theirs: f"{take(theirs, '')}ours = {text}\n", take=take)
 
 
 def install(wanted: Sequence[Piece], *, force: bool = False) -> None:
@@ -117,9 +131,10 @@ def test_killed_anywhere(user: Path, prepare: Callable[[Path], None]) -> None:
     prepare(user)
     before = tree(user)
     force = prepare is occupied
+    wanted = pieces if force else every
     actions: dict[str, Callable[[], None]] = {
-        "install": lambda: install(pieces(user), force=force),
-        "upgrade": lambda: install(pieces(user, "hook 2"), force=force),
+        "install": lambda: install(wanted(user), force=force),
+        "upgrade": lambda: install(wanted(user, "hook 2"), force=force),
         "uninstall": uninstall,
     }
     for name, action in actions.items():
@@ -127,10 +142,10 @@ def test_killed_anywhere(user: Path, prepare: Callable[[Path], None]) -> None:
             step = 0
             while True:
                 if name != "install":
-                    install(pieces(user), force=force)
+                    install(wanted(user), force=force)
                 more = killed(step, action)
                 if again:
-                    install(pieces(user, "hook 3"), force=force)
+                    install(wanted(user, "hook 3"), force=force)
                     assert (user / "new/folder/hook").read_bytes() == b"hook 3"
                     assert (user / "rc").read_bytes().endswith(b"\n" + LINE.replace(b"\n", b"\r\n"))
                 uninstall()
@@ -142,7 +157,9 @@ def test_killed_anywhere(user: Path, prepare: Callable[[Path], None]) -> None:
             assert step >= 3
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     data=st.none() | st.binary(max_size=60) | st.text("a\r\n\\ #é", max_size=20).map(str.encode),
     link=st.booleans(),
@@ -380,3 +397,73 @@ def test_mode_alone(user: Path) -> None:
     assert change.diff().endswith("mode 600 becomes 755\n")
     install(pieces(user))
     assert stat.S_IMODE((user / "new/folder/hook").stat().st_mode) == 0o755
+
+
+def undo(wanted: Sequence[Piece]) -> None:
+    with apply.alone():
+        record = records.load(TOOL)
+        assert record is not None
+        apply.uninstall(TOOL, plan.to_uninstall(record, wanted))
+
+
+def test_an_edited_file_comes_back_as_it_was(user: Path) -> None:
+    """A structured file that nobody touched since has its very bytes back, also after an upgrade
+    and without the wiring that wrote it."""
+    (user / "toml").write_bytes(b"mine = 1\r\n# unended")
+    before = tree(user)
+    for text in ("1", "2"):
+        install([part(user / "toml", text)])
+        assert (user / "toml").read_bytes().endswith(f"ours = {text}\n".encode())
+    undo(())
+    assert tree(user) == before
+
+
+def test_what_was_written_into_an_edited_file_stays(user: Path) -> None:
+    """What the user has written into it since stays when ours is replaced and when it is taken
+    out."""
+    wanted = [part(user / "toml", "1")]
+    (user / "toml").write_text("mine = 1\n")
+    install(wanted)
+    (user / "toml").write_text("also = 1\nmine = 1\nours = 1\nmore = 2\n")
+    install([part(user / "toml", "2")])
+    assert (user / "toml").read_text() == "also = 1\nmine = 1\nmore = 2\nours = 2\n"
+    (user / "toml").write_text("ours = 2\nlast = 1\n")
+    undo(wanted)
+    assert (user / "toml").read_text() == "last = 1\n"
+
+
+def test_an_edited_file_without_its_wiring_is_left_alone(user: Path) -> None:
+    """Once its package is gone nobody can tell our part from what the user has written since."""
+    install([part(user / "toml", "1")])
+    (user / "toml").write_text("ours = 1\nmine = 1\n")
+    with pytest.raises(Unusable, match="is gone with its package"):
+        undo(())
+    assert (user / "toml").read_text() == "ours = 1\nmine = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "state"),
+    [(None, "not wired"), ("1", "wired"), ("0", "stale"), ("gone", "incomplete")],
+)
+def test_state_of_an_edited_file(user: Path, written: str | None, state: str) -> None:
+    """It is wired, stale with an older part, and incomplete without the file."""
+    (user / "toml").write_text("mine = 1\n")
+    if written is not None:
+        install([part(user / "toml", "0" if written == "0" else "1")])
+    if written == "gone":
+        (user / "toml").unlink()
+    assert states.look(TOOL, [part(user / "toml", "1")], records.load(TOOL)).state == state
+
+
+def test_a_wiring_that_cannot_read_a_file_says_so(user: Path) -> None:
+    """What a wiring raises for a file is an error of the wiring, and what is no text an error of
+    the file."""
+
+    def broken(text: str) -> str:
+        raise KeyError(text)
+
+    with pytest.raises(BrokenWiring, match="KeyError"):
+        install([EditedFile(path=user / "toml", put=broken, take=lambda now, _: now)])
+    (user / "toml").write_bytes(b"\xff")
+    with pytest.raises(Unusable, match="is not UTF-8"):
+        install([part(user / "toml", "1")])

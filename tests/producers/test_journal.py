@@ -22,7 +22,7 @@ from tests.producers.idle import idle
 
 from opsmesh.producers.journal import Journal
 from opsmesh.producers.journal.position import Position, find_gap, load, resume_at_us, store
-from opsmesh.producers.journal.reader import Source
+from opsmesh.producers.journal.reader import Source, Unanswered
 from opsmesh.schemas import times
 
 
@@ -344,6 +344,25 @@ def test_a_wrong_option_is_named(home: Path) -> None:
         command = [sys.executable, "-P", "-m", "opsmesh.producers.host", "journal", "-o", option]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_killed_question_says_nothing_of_the_cursor(
+    journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who kills journalctl while it is asked whether the cursor is there has made no gap: it is
+    asked again later."""
+    source = Source(str(journal))
+    cursor = source.newest()
+    script = tmp_path / "bin/journalctl"
+    script.parent.mkdir()
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in *--cursor=*) kill -9 $$;; esac\n'
+        f'exec {shutil.which("journalctl")} "$@"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    with pytest.raises(Unanswered):
+        find_gap(source, cursor, now_us=0)
 
 
 def test_a_position_survives_and_a_torn_one_is_a_gap(tmp_path: Path, journal: Path) -> None:

@@ -111,6 +111,22 @@ def test_a_probe_is_told_and_fires_nothing(agent: StandInAgent) -> None:
     assert event["hops"] > 64
 
 
+def test_an_event_is_of_the_shells_session_and_repository(
+    agent: StandInAgent, tmp_path: Path
+) -> None:
+    """Not of the producer's, which runs elsewhere; a hook of before tells no login session."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "src").mkdir()
+    here = {"cwd": str(tmp_path / "src"), "XDG_SESSION_ID": "9", "TMUX": ""}
+    write(place() / own(), {"exit": 1, **here}, {"exit": 1, "OPSMESH_SESSION": "mine", **here})
+    with producing():
+        events = agent.wait_for(lambda events: len(events) == 2)
+    assert [(event["session_id"], event["workspace"]) for event in events] == [
+        ("9", str(tmp_path)),
+        ("mine", str(tmp_path)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("variables", "found"),
     [
@@ -184,7 +200,8 @@ def test_a_cut_line_waits_for_its_end_and_spoils_nothing(agent: StandInAgent) ->
     text = json.dumps({**FACT, "command": "first"})
     with producing():
         file.write_text("\n" + text[:50])
-        write(place() / own(2), {"command": "other"})
+        # of another shell: one that has begun its next file writes to this one no more
+        write(place() / f"zsh-{os.getpid()}-1.1.jsonl", {"command": "other"})
         agent.wait_for(lambda events: bool(events))
         with file.open("a") as out:
             out.write(text[50:] + "\n" + text[:30])

@@ -83,7 +83,7 @@ def test_one_of_each(
         yazi.do("rename", "--empty=all")
         yazi.type("r.txt", "Enter", after="Rename")
         [renamed] = operations(agent, 1)
-        assert renamed["topic"] == "file.op.move"
+        assert (renamed["topic"], renamed["workspace"]) == ("file.op.move", str(work))
         assert renamed["payload"] == {
             "items": [{"src": str(work / "a.txt"), "dst": str(work / "r.txt")}],
             "rename": True,

@@ -79,7 +79,10 @@ def test_sessions_start_and_end_and_crash(agent: StandInAgent, session: Make) ->
         assert told(agent, 4)[3:] == [("session.ended", "second")]
     assert [e["payload"].get("crashed") for e in agent.events] == [None, None, False, True]
     assert agent.events[2]["payload"]["duration_s"] > 0
-    assert agent.events[0]["component"] == "first"
+    assert (agent.events[0]["component"], agent.events[0]["session_id"]) == (
+        "first",
+        "zellij:first",
+    )
 
 
 def test_a_layout_is_told_when_it_is_another(

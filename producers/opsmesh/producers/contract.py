@@ -29,6 +29,7 @@ class Emit(Protocol):
         causation_id: str | None = None,
         hops: int | None = None,
         component: str | None = None,
+        session: str | None = None,
         workspace: str | None = None,
         run_id: str | None = None,
         exit_code: int | None = None,
@@ -39,7 +40,8 @@ class Emit(Protocol):
 
         A fact that may be read twice is given a derived `id`, so that it is stored once. Raises
         Refused when the agent will never take the event; what `severity` is not given is the
-        topic's own.
+        topic's own. `session` and `workspace` are as docs/sessions.md has them; unless given, a
+        producer's session is the login session, and there is no workspace.
         """
         ...
 

@@ -7,7 +7,8 @@ ProducerError
 ├── OptionError        an option of a producer is unknown, or its value is wrong
 ├── NotOurs            a file is not what `opsmesh install` wrote, and is left alone
 ├── Unusable           a file cannot be read or written for an installation
-└── BrokenWiring       a wiring says what cannot be done
+├── BrokenWiring       a wiring says what cannot be done
+└── NotNow             a tool can be wired here, but something else has to happen first
 """
 
 from __future__ import annotations
@@ -83,3 +84,11 @@ class BrokenWiring(ProducerError):
         super().__init__(f"the wiring of {tool} is broken: {reason}")
         self.tool = tool
         self.reason = reason
+
+
+class NotNow(ProducerError):
+    """Something else has to happen first; `hint` says what."""
+
+    def __init__(self, why: str, *, hint: str) -> None:
+        super().__init__(why)
+        self.hint = hint

@@ -52,11 +52,7 @@ def load(name: str, options: Mapping[str, str] | None = None) -> Producer:
 
 def _make(point: EntryPoint, options: Mapping[str, str]) -> Producer:
     factory: Callable[..., Producer] = point.load()
-    if options:
-        known = _options(factory)
-        for option in options:
-            if option not in known:
-                raise OptionError(option, f"unknown; {point.name} has {', '.join(known) or 'none'}")
+    check_options(point.name, factory, options)
     producer = factory(**options)
     for attribute in ("name", "description", "topics", "available", "run"):
         if not hasattr(producer, attribute):
@@ -64,9 +60,13 @@ def _make(point: EntryPoint, options: Mapping[str, str]) -> Producer:
     return producer
 
 
-def _options(factory: Callable[..., Producer]) -> list[str]:
-    parameters = inspect.signature(factory).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+def check_options(name: str, factory: Callable[..., object], options: Mapping[str, str]) -> None:
+    """OptionError for one that `factory` does not have: its keyword parameters are its options."""
+    parameters = inspect.signature(factory).parameters.values() if options else ()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise OptionError(option, f"unknown; {name} has {', '.join(known) or 'none'}")
 
 
 def why(point: EntryPoint, error: Exception) -> str:

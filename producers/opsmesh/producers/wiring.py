@@ -6,7 +6,7 @@ one place for all of them. It is found through the entry point group `opsmesh.wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, runtime_checkable
@@ -21,12 +21,19 @@ PROBE_HOPS: Final = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFile:
-    """A file that is wholly ours, in a folder that its tool reads. `root`: only root can write."""
+    """A file that is wholly ours, in a folder that its tool reads. `root`: only root can write.
+    `data`: its bytes, where it is no text."""
 
     path: Path
-    text: str
+    text: str = ""
+    data: bytes | None = None
     mode: int = 0o644
     root: bool = False
+
+    @property
+    def content(self) -> bytes:
+        """What the file holds."""
+        return self.text.encode() if self.data is None else self.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +47,29 @@ class SourceLine:
     at: Literal["start", "end"] = "end"
 
 
-Piece = OwnFile | SourceLine
+@dataclass(frozen=True, kw_only=True)
+class EditedFile:
+    """A structured file of the user's (TOML, JSON) that holds a part of ours among theirs.
+
+    `put` is given its text ("" where there is no file) and answers with our part in; `take` is
+    given the text as it stands now and the one that `put` was given ("" when nobody knows), and
+    answers without our part. Both do nothing to what is done already, keep what is not ours, and
+    raise Unusable for a text that they do not understand. `take` is asked only for a file that
+    somebody has changed since: any other is put back byte for byte.
+    """
+
+    path: Path
+    put: Callable[[str], str]
+    take: Callable[[str, str], str]
+    root: bool = False
+
+
+Piece = OwnFile | SourceLine | EditedFile
 
 
 class Wiring(Protocol):
-    """One tool's half."""
+    """One tool's half. Keyword parameters of what the entry point names, if it has any, are options
+    (`opsmesh install TOOL -o key=value`): each is given as text and must have a default."""
 
     @property
     def name(self) -> str:
@@ -105,4 +130,22 @@ class Probed(Protocol):
 
     def probes(self) -> Sequence[Probe]:
         """The trials, one for each half."""
+        ...
+
+
+@runtime_checkable
+class Switched(Protocol):
+    """A wiring whose files work only after commands. They are shown with the files, and run after
+    the same yes."""
+
+    def reload(self) -> Sequence[Sequence[str]]:
+        """Run after files were written, and after they were taken away."""
+        ...
+
+    def switch_on(self) -> Sequence[Sequence[str]]:
+        """Run after that, once files are there. NotNow while it must not be."""
+        ...
+
+    def switch_off(self) -> Sequence[Sequence[str]]:
+        """Run before files are taken away."""
         ...

@@ -29,6 +29,7 @@ from opsmesh.producers.exec.child import Outcome
 from opsmesh.producers.exec.pump import TAIL
 from opsmesh.producers.exec.run import ANSWER, NOT_EXECUTABLE, NOT_FOUND
 from opsmesh.producers.host import Host, write_atomically
+from opsmesh.router import session
 from opsmesh.router.client import Client
 from opsmesh.schemas import ids, times
 
@@ -140,7 +141,8 @@ class _Teller:
                 topic,
                 {name: value for name, value in facts.items() if value is not None},
                 component=plan.tool,
-                workspace=env.get("OPSMESH_WORKSPACE") or text(plan.folder or ""),
+                session=session.of_environment(env),
+                workspace=session.workspace(text(plan.folder or ""), env),
                 run_id=env["OPSMESH_RUN_ID"],
                 correlation_id=env["OPSMESH_CORRELATION_ID"],
                 causation_id=env.get("OPSMESH_EVENT_ID"),

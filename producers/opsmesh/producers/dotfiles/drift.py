@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from opsmesh.producers.ask import Answer, NoAnswer, ask
 from opsmesh.producers.dotfiles import sources
-from opsmesh.producers.dotfiles.ask import Answer, NoAnswer, ask
 from opsmesh.producers.dotfiles.sources import Source
 
 #: States of stow's files, which has no letters: a link that is missing, or that something else

@@ -1,109 +1,32 @@
-"""What the producer knows of each source from before, and what it is about to tell.
-
-An event is written down with its id and the state that it leads to before it is emitted: after a
-crash in between it is emitted again under the same id, and nothing is found a second time.
-"""
+"""What the dotfiles producer knows of each source from before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from opsmesh.producers.contract import Emit
 from opsmesh.producers.dotfiles.snapshot import Snapshot
-from opsmesh.producers.errors import Refused
-from opsmesh.producers.host import say
-from opsmesh.producers.memory import Memory
-from opsmesh.schemas import ids, times
+from opsmesh.producers.remembered import Remembered as AnyRemembered
 
 
-@dataclass(frozen=True, kw_only=True)
-class News:
-    """One event that is to be told."""
-
-    topic: str
-    payload: Mapping[str, Any]
-    component: str
-    workspace: str
-    severity: str | None = None
-
-
-class Remembered:
-    """The memory of the producer `name`; a source is known by its key."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._memory = Memory(name)
-        loaded = self._memory.load()
-        sources = loaded.get("sources")
-        self._sources: dict[str, dict[str, Any]] = {
-            key: dict(kept)
-            for key, kept in (sources.items() if isinstance(sources, dict) else ())
-            if isinstance(kept, dict)
-        }
-        self._pending = loaded.get("pending")
+class Remembered(AnyRemembered):
+    """See `remembered.Remembered`."""
 
     def files(self, key: str) -> Snapshot | None:
         """What lay in the source; None when it has never been seen."""
-        files = self._sources.get(key, {}).get("files")
+        files = self.facts(key).get("files")
         if not isinstance(files, dict):
             return None
         return {path: seen for path, seen in files.items() if _is_entry(seen)}
 
     def drift(self, key: str) -> dict[str, str] | None:
         """The drift that was told last; None when it has never been asked for."""
-        drift = self._sources.get(key, {}).get("drift")
+        drift = self.facts(key).get("drift")
         return drift if isinstance(drift, dict) else None
 
     def packages(self, key: str) -> set[str]:
         """stow's packages that were linked at some time."""
-        packages = self._sources.get(key, {}).get("packages")
+        packages = self.facts(key).get("packages")
         return {str(name) for name in packages} if isinstance(packages, list) else set()
-
-    def keep(self, key: str, **facts: Any) -> None:
-        """Remember facts of a source with the next `store` or `tell`."""
-        self._sources.setdefault(key, {}).update(facts)
-
-    def resume(self, emit: Emit) -> None:
-        """Emit what an earlier life may have been stopped in."""
-        pending, self._pending = self._pending, None
-        if not isinstance(pending, dict):
-            return
-        try:
-            self._emit(pending, emit)
-        except (KeyError, TypeError, AttributeError):
-            say(f"{self._name}: {self._memory.path} is unreadable, one event may be missing")
-        self.store()
-
-    def tell(self, news: News, emit: Emit) -> None:
-        """Emit an event, exactly once, with what was kept since the last call."""
-        event = {
-            "id": ids.uuid7(),
-            "ts_us": times.now_us(),
-            "topic": news.topic,
-            "payload": dict(news.payload),
-            "component": news.component,
-            "workspace": news.workspace,
-            "severity": news.severity,
-        }
-        self.store(event)
-        self._emit(event, emit)
-        self.store()
-
-    def store(self, pending: Mapping[str, Any] | None = None) -> None:
-        """Write it down. A disk that is full keeps nobody from being told."""
-        try:
-            self._memory.store({"sources": self._sources, "pending": pending})
-        except OSError as error:
-            say(f"{self._name}: nothing can be remembered: {error}")
-
-    def _emit(self, event: Mapping[str, Any], emit: Emit) -> None:
-        more = {name: event[name] for name in event if name not in ("topic", "payload")}
-        try:
-            emit(event["topic"], event["payload"], **more)
-        except Refused as error:
-            say(f"{self._name}: {error}")
 
 
 def _is_entry(seen: Any) -> bool:

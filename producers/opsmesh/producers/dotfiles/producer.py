@@ -13,21 +13,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from opsmesh.producers.ask import NoAnswer
 from opsmesh.producers.contract import Emit
 from opsmesh.producers.dotfiles import drift, sources
-from opsmesh.producers.dotfiles.ask import NoAnswer
-from opsmesh.producers.dotfiles.memory import News, Remembered
-from opsmesh.producers.dotfiles.notices import Notices
+from opsmesh.producers.dotfiles.memory import Remembered
 from opsmesh.producers.dotfiles.snapshot import (
     Snapshot,
     TooMany,
     differences,
+    noise,
     of_files,
     of_tree,
 )
 from opsmesh.producers.dotfiles.sources import Source
 from opsmesh.producers.errors import OptionError, ProducerError
 from opsmesh.producers.host import say
+from opsmesh.producers.notices import Notices
+from opsmesh.producers.remembered import News
 from opsmesh.router import paths
 from opsmesh.schemas import durations
 
@@ -112,7 +114,7 @@ class Dotfiles:
         """See `contract.Producer`."""
         remembered = Remembered(self.name)
         remembered.resume(emit)
-        notices = Notices()
+        notices = Notices(lambda name, is_folder: not noise(name))
         try:
             _Loop(
                 [Watched(source) for source in known(self._option, remembered)],

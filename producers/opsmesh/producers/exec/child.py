@@ -35,6 +35,8 @@ PASSED_ON: Final = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+#: Seconds between two looks at what outlives the command after its time limit.
+OTHERS: Final = 0.05
 #: What a terminal sends for Ctrl-C.
 INTERRUPT: Final = b"\x03"
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -90,6 +92,10 @@ def run(
             pump.turn(None)
         if limit is not None:
             limit.ended()
+            while limit.waits():
+                pump.turn(0)
+                time.sleep(OTHERS)
+            limit.close()
         pump.drain()  # what it wrote before it ended
     return Outcome(
         status=child.returncode,

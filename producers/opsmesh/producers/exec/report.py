@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from opsmesh.producers.exec.bridge import Unfinished
 from opsmesh.producers.exec.child import Outcome
-from opsmesh.producers.exec.pytest_bridge import Unfinished
 
 COMMAND_FAILED: Final = "shell.command.failed"
 RUN_TIMEOUT: Final = "python.run.timeout"
@@ -24,6 +25,7 @@ class Report:
 
     topic: str
     payload: dict[str, Any]
+    component: str
 
 
 def of_outcome(
@@ -36,25 +38,28 @@ def of_outcome(
         "duration_ms": outcome.duration_ms,
         "output_tail": outcome.output_tail,
     }
+    program = os.path.basename(argv[0])  # noqa: PTH119
     if outcome.timed_out:
         more = {"timeout_s": timeout, "signal": outcome.stopped_by, "pid": outcome.pid}
-        return Report(RUN_TIMEOUT, {**facts, **more})
+        return Report(RUN_TIMEOUT, {**facts, **more}, program)
     if outcome.status == 0 or outcome.interrupted or outcome.status in INTERRUPTED:
         return None
     if outcome.output_closed and outcome.status in (-signal.SIGPIPE, 128 + signal.SIGPIPE):
         return None  # `… | head`: its reader had enough
     if outcome.signal:
-        return Report(COMMAND_FAILED, {**facts, "signal": outcome.signal})
-    return Report(COMMAND_FAILED, {**facts, "exit_code": outcome.status})
+        return Report(COMMAND_FAILED, {**facts, "signal": outcome.signal}, program)
+    return Report(COMMAND_FAILED, {**facts, "exit_code": outcome.status}, program)
 
 
 def of_unfinished(session: Unfinished, *, cwd: str) -> Report:
-    """A pytest that vanished (os._exit, a signal) tells nothing itself: its mark does."""
+    """A run that vanished (os._exit, a signal) tells nothing itself: its mark does."""
+    file = session.test.partition("::")[0] if session.framework == "pytest" else ""
     payload = {
-        "nodeid": session.nodeid or "(before the first test)",
+        "nodeid": session.test or "(before the first test)",
         "phase": "crash",
-        "message": f"pytest (pid {session.pid}) ended before its session was finished",
-        "path": session.nodeid.partition("::")[0] or None,
+        "message": f"{session.framework} (pid {session.pid}) ended before its tests were finished",
+        "path": file or None,
         "rootdir": cwd,
     }
-    return Report(TEST_FAILED, {name: value for name, value in payload.items() if value})
+    known = {name: value for name, value in payload.items() if value}
+    return Report(TEST_FAILED, known, session.framework)

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from opsmesh.producers.exec import child, pytest_bridge, report
+from opsmesh.producers.exec import bridge, child, report
 from opsmesh.producers.exec.child import Outcome
 from opsmesh.producers.exec.report import Report
 from opsmesh.producers.host import Host
+from opsmesh.router import session
 from opsmesh.router.client import Client
 from opsmesh.schemas import ids
 
@@ -29,6 +30,7 @@ def run(
     grace: float = 5.0,
     workspace: str | None = None,
     watch_pytest: bool = True,
+    watch_marimo: bool = True,
 ) -> int:
     """Run the command, emit what is to be told, and give the command's exit code."""
     cwd = _cwd()
@@ -37,10 +39,13 @@ def run(
     if workspace:
         env["OPSMESH_WORKSPACE"] = workspace
     marks = None
-    if watch_pytest:
+    if watch_pytest or watch_marimo:
         with contextlib.suppress(OSError):  # a state folder that cannot be written: not watched
-            marks = pytest_bridge.Marks()
-            env = pytest_bridge.environment(env, marks.path)
+            marks = bridge.Marks()
+            env = bridge.environment(env, marks.path)
+    for watched, switch in ((watch_pytest, "OPSMESH_PYTEST"), (watch_marimo, "OPSMESH_MARIMO")):
+        if not watched:
+            env[switch] = "0"
     try:
         outcome = _run(argv, env, timeout=timeout, grace=grace)
         reports = [report.of_outcome(outcome, argv, cwd=cwd, timeout=timeout)]
@@ -77,8 +82,9 @@ def _tell(reports: Sequence[Report], outcome: Outcome, env: Mapping[str, str], c
             host.emit(
                 one.topic,
                 one.payload,
-                component=os.path.basename(str(one.payload.get("argv", ["pytest"])[0])),  # noqa: PTH119
-                workspace=env.get("OPSMESH_WORKSPACE") or cwd,
+                component=one.component,
+                session=session.of_environment(env),
+                workspace=session.workspace(cwd, env),
                 run_id=env["OPSMESH_RUN_ID"],
                 correlation_id=env["OPSMESH_CORRELATION_ID"],
                 causation_id=env.get("OPSMESH_EVENT_ID"),

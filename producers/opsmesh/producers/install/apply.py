@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ def alone(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     does, and this one has to wait for it."""
     place = records.folder()
     try:
+        paths.private_dir(paths.state_dir())  # perhaps the first that ever lies there
         paths.private_dir(str(place))
         lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -44,12 +45,20 @@ def alone(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         os.close(lock)
 
 
-def install(tool: str, changes: Sequence[Change]) -> None:
-    """Write what is needed. Where it ends halfway, the record tells of all that may be there."""
+def install(
+    tool: str, changes: Sequence[Change], *, options: Mapping[str, str] | None = None
+) -> None:
+    """Write what is needed. Where it ends halfway, the record tells of all that may be there.
+    `options` are those that the wiring was made with."""
     planned = [change if change.undo else _noted(change) for change in changes]
     staying = [change.entry for change in planned if not change.undo]
     going = [change.entry for change in planned if change.undo]
-    made = Record(tool=tool, version=version("opsmesh"), entries=[*staying, *going])
+    made = Record(
+        tool=tool,
+        version=version("opsmesh"),
+        options=dict(options or {}),
+        entries=[*staying, *going],
+    )
     _still_so(planned)
     _store(made)
     for change in planned:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from opsmesh.producers.errors import BrokenWiring, NotOurs, Unusable
-from opsmesh.producers.install import lines, show
-from opsmesh.producers.install.record import Entry, Record
-from opsmesh.producers.wiring import OwnFile, Piece, SourceLine
+from opsmesh.producers.install import edits, lines, show
+from opsmesh.producers.install.record import Entry, Kind, Record
+from opsmesh.producers.wiring import EditedFile, OwnFile, Piece, SourceLine
 
 #: Ends the name of a copy of what was there.
 SAVED: Final = ".before-opsmesh"
@@ -73,25 +73,41 @@ def to_install(
     NotOurs when a file is somebody else's, or was changed since, unless `force`."""
     known = record or Record(tool=tool)
     changes = [one_piece(tool, piece, known, force=force) for piece in checked(tool, pieces)]
-    return changes + [_undone(entry, force=force) for entry in unwanted(pieces, known)]
+    return changes + [_undone(tool, entry, force=force) for entry in unwanted(pieces, known)]
 
 
-def to_uninstall(record: Record, *, force: bool = False) -> list[Change]:
-    """The changes that undo what the record tells of, the last first."""
-    return [_undone(entry, force=force) for entry in reversed(record.entries)]
+def to_uninstall(
+    record: Record, pieces: Sequence[Piece] = (), *, force: bool = False
+) -> list[Change]:
+    """The changes that undo what the record tells of, the last first. `pieces`: what the wiring
+    wants, where there still is one."""
+    edited = {str(one.path): one for one in pieces if isinstance(one, EditedFile)}
+    return [
+        _undone(record.tool, entry, piece=edited.get(entry.path), force=force)
+        for entry in reversed(record.entries)
+    ]
 
 
 def one_piece(tool: str, piece: Piece, record: Record, *, force: bool = False) -> Change:
     """The change that puts this piece in."""
     if isinstance(piece, OwnFile):
         return _file(piece, record, force=force)
+    if isinstance(piece, EditedFile):
+        return _edit(tool, piece, record)
     return _line(tool, piece, record)
 
 
 def unwanted(pieces: Sequence[Piece], record: Record) -> list[Entry]:
     """What was installed, and is no piece any more."""
-    wanted = {("file" if isinstance(one, OwnFile) else "line", str(one.path)) for one in pieces}
+    wanted = {(kind_of(one), str(one.path)) for one in pieces}
     return [entry for entry in record.entries if (entry.kind, entry.path) not in wanted]
+
+
+def kind_of(piece: Piece) -> Kind:
+    """As a record names it."""
+    if isinstance(piece, OwnFile):
+        return "file"
+    return "edit" if isinstance(piece, EditedFile) else "line"
 
 
 def sha256(data: bytes) -> str:
@@ -108,7 +124,7 @@ def mode_of(path: Path) -> int | None:
 
 
 def _file(piece: OwnFile, record: Record, *, force: bool) -> Change:
-    before, after = read(piece.path), piece.text.encode()
+    before, after = read(piece.path), piece.content
     entry = record.entry("file", piece.path)
     hashes = [] if entry is None else entry.sha256
     keep = None
@@ -137,6 +153,27 @@ def _file(piece: OwnFile, record: Record, *, force: bool) -> Change:
     )
 
 
+def _edit(tool: str, piece: EditedFile, record: Record) -> Change:
+    before, path = read(piece.path), str(piece.path)
+    known = record.entry("edit", piece.path)
+    now = edits.text(path, before)
+    theirs = edits.without(tool, piece, now, known)
+    # what is there as it should be stays where the user has moved it
+    ours = now if edits.put(tool, piece, now) == now else edits.put(tool, piece, theirs)
+    entry = replace(
+        known or Entry(kind="edit", path=path, created=before is None),
+        sha256=[edits.digest(ours)],
+        text=ours,
+        before=theirs,
+    )
+    if known is not None and edits.digest(now) in known.sha256:
+        entry.sha256.append(edits.digest(now))
+    after = ours.encode() if ours or before is not None else None
+    return Change(
+        path=piece.path, before=before, after=after, mode=None, entry=entry, root=piece.root
+    )
+
+
 def _line(tool: str, piece: SourceLine, record: Record) -> Change:
     before, marked = read(piece.path), lines.mark(tool, piece.comment)
     known = record.entry("line", piece.path)
@@ -160,11 +197,17 @@ def _goes_on(data: bytes) -> bool:
     return (len(last) - len(last.rstrip(b"\\"))) % 2 == 1
 
 
-def _undone(entry: Entry, *, force: bool) -> Change:
+def _undone(tool: str, entry: Entry, *, piece: EditedFile | None = None, force: bool) -> Change:
     path = Path(entry.path)
     before = read(path)
     keep = None
-    if entry.kind == "line":
+    if entry.kind == "edit":
+        after = before
+        if before is not None:
+            after = edits.without(tool, piece, edits.text(entry.path, before), entry).encode()
+            if entry.created and not after.strip():
+                after = None
+    elif entry.kind == "line":
         after = before
         if before is not None:
             after = lines.take(before, entry.mark.encode(), unended=entry.unended)

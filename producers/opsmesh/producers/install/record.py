@@ -15,18 +15,22 @@ from opsmesh.producers.errors import ProducerError
 from opsmesh.producers.host import write_atomically
 from opsmesh.router import paths
 
+Kind = Literal["file", "line", "edit"]
+
 
 @dataclass(kw_only=True)
 class Entry:
     """One piece, and what is needed to take it away again."""
 
-    kind: Literal["file", "line"]
+    kind: Kind
     path: str
     #: SHA-256, hexadecimal, of what lay there as ours and of what was to replace it: a kill in
     #: between leaves one of the two. A file that has another one was changed by somebody else.
     sha256: list[str] = field(default_factory=list)
     #: The text that was written last, to tell what somebody has changed since.
     text: str = ""
+    #: What a file of the user's said before our part was put in.
+    before: str = ""
     #: What our line ends with.
     mark: str = ""
     #: The line before ours was ended for it.
@@ -46,6 +50,8 @@ class Record:
 
     tool: str
     version: str = ""
+    #: What the wiring was made with.
+    options: dict[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
     def entry(self, kind: str, path: Path) -> Entry | None:
@@ -68,6 +74,7 @@ def load(tool: str) -> Record | None:
         return Record(
             tool=tool,
             version=str(told.get("version", "")),
+            options={str(key): str(value) for key, value in told.get("options", {}).items()},
             entries=[Entry(**entry) for entry in told["entries"]],
         )
     except FileNotFoundError:

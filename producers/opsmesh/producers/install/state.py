@@ -72,5 +72,8 @@ def _piece(tool: str, piece: Piece, record: Record) -> PieceState:
         return "there"
     if change.entry.kind == "file":
         return "missing" if change.before is None else "stale"
+    if change.entry.kind == "edit":
+        there = change.before is not None and record.entry("edit", piece.path) is not None
+        return "stale" if there else "missing"
     found = lines.find(change.before or b"", change.entry.mark.encode())
     return "missing" if found is None else "stale"

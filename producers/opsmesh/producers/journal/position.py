@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from opsmesh.producers.host import write_atomically
-from opsmesh.producers.journal.reader import JournalError, Source
+from opsmesh.producers.journal.reader import JournalError, Source, Unanswered
 
 #: Seconds of the past that are read after a gap, at most: a lost cursor never floods the mesh.
 REACH_BACK: Final = 3600.0
@@ -60,6 +60,8 @@ def find_gap(source: Source, cursor: str, *, now_us: int) -> Gap | None:
     """Why reading cannot go on right after `cursor`, or None when it can."""
     try:
         first = source.at_or_after(cursor) if cursor else ""
+    except Unanswered:
+        raise
     except JournalError:
         source.newest()  # raises, when it is journalctl that has trouble and not the cursor
         first, cursor = "", ""

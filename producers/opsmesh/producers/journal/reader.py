@@ -33,6 +33,10 @@ class JournalError(Exception):
     """journalctl cannot do what was asked; its own words say why."""
 
 
+class Unanswered(JournalError):
+    """journalctl was killed, hung or could not be started: that says nothing of what was asked."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Which journal: the machine's own, or the files in `directory`."""
@@ -53,9 +57,11 @@ class Source:
             )
         except subprocess.CalledProcessError as error:
             words = error.stderr.decode("utf-8", "replace").strip()
+            if error.returncode < 0:
+                raise Unanswered(f"journalctl ended with {error.returncode}") from error
             raise JournalError(words or f"journalctl ended with {error.returncode}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise JournalError(str(error)) from error
+            raise Unanswered(str(error)) from error
         first = done.stdout.partition(b"\n")[0]
         if not first.strip():
             return None

@@ -53,8 +53,11 @@ class Alike:
         at = transaction.at
         if at != self._at:
             self._at, self._counts = at or "", {}
-        # not the whole text: a large upgrade has some hundred kilobytes
-        facts = ids.derived(0, json.dumps(transaction.payload(), sort_keys=True))
+        # Not the whole text: a large upgrade has some hundred kilobytes. Two hosts may do the same
+        # within a second, and the hub would take the second one for the first.
+        facts = ids.derived(
+            0, os.uname().nodename, json.dumps(transaction.payload(), sort_keys=True)
+        )
         before = self._counts.get(facts, 0)
         self._counts[facts] = before + 1
         ms = times.parse_us(at) // 1000 if at else 0
@@ -111,7 +114,11 @@ class Follower:
         is not for us to read."""
         self.moved = False
         try:
-            self._look(tell, tell_gap)
+            for _ in range(tail.TRIES):
+                try:
+                    return self._look(tell, tell_gap)
+                except tail.Rotated:
+                    continue
         except OSError:
             raise
         except tail.UNREADABLE as error:

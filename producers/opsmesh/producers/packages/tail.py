@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ ROTATED: Final = 24
 #: Longest line; the rest of a longer one is passed over. apt writes what it upgrades into one line:
 #: 60 bytes a package.
 LONGEST: Final = 1 << 20
+#: Bytes of lines that are read at once.
+BATCH: Final = 1 << 20
 #: How far back the begin of a transaction that is under way is looked for.
 RECENT: Final = 1 << 18
 #: How often the rotated files are listed again when one of them went away while it was looked at.
@@ -146,21 +149,47 @@ class Log:
         return sorted(found, key=_changed, reverse=True)[:ROTATED]
 
 
+class Rotated(OSError):
+    """The file does not hold the place that it was found to hold: ask for the files again."""
+
+
 def read(path: Path, place: Place) -> Iterator[Line]:
-    """The whole lines after a place. What is still being written is left for the next time."""
+    """The whole lines after a place. What is still being written is left for the next time.
+    Rotated where the log was copied, emptied and written on while we read."""
     with _open(path) as file:
-        offset = place.offset
-        file.seek(max(0, offset - BEFORE))
-        before = file.read(min(BEFORE, offset))
-        while line := file.readline(LONGEST):
-            length, last = len(line), line[-BEFORE:]
-            while not last.endswith(b"\n"):  # a longer one: nothing of the rest is kept
-                if not (more := file.readline(LONGEST)):
-                    return
-                length, last = length + len(more), (last + more)[-BEFORE:]
-            offset += length
-            before = (before + last)[-BEFORE:]
-            yield Line(line.rstrip(b"\r\n").decode("utf-8", "replace"), _digest(offset, before))
+        while lines := _batch(file, place):
+            end = lines[-1].place
+            packed = isinstance(file, gzip.GzipFile)  # nobody writes to it any more
+            if not packed and not (_still(file, place) and _still(file, end)):
+                raise Rotated(f"{path} was rotated")
+            yield from lines
+            place = end
+
+
+def _batch(file: BinaryIO, place: Place) -> list[Line]:
+    """Some lines after a place: none of them is told before it is known that they are its."""
+    lines: list[Line] = []
+    offset = place.offset
+    file.seek(max(0, offset - BEFORE))
+    before = file.read(min(BEFORE, offset))
+    while offset - place.offset < BATCH and (line := file.readline(LONGEST)):
+        length, last = len(line), line[-BEFORE:]
+        while not last.endswith(b"\n"):  # a longer one: nothing of the rest is kept
+            if not (more := file.readline(LONGEST)):
+                return lines
+            length, last = length + len(more), (last + more)[-BEFORE:]
+        offset += length
+        before = (before + last)[-BEFORE:]
+        text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+        lines.append(Line(text, _digest(offset, before)))
+    return lines
+
+
+def _still(file: BinaryIO, place: Place) -> bool:
+    """Whether the place is there now, whatever a buffer says."""
+    start = max(0, place.offset - BEFORE)
+    before = os.pread(file.fileno(), place.offset - start, start)
+    return not place.offset or _digest(place.offset, before) == place
 
 
 def _place(file: BinaryIO, offset: int) -> Place:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
+from opsmesh.router.session import VARIABLES, tmux_session
+
 #: Exit statuses that a shell can give.
 STATUSES: Final = range(1, 256)
 #: Longest text that is taken over, in characters; the hooks cut at this many bytes.
@@ -31,23 +33,25 @@ class Failed:
     multiplexer: str
     session: str
     pane: str
+    #: What the shell's environment says of session and workspace (router.session).
+    env: Mapping[str, str]
 
 
 def parse(line: bytes) -> Failed | None:
     """The failure that the line tells; None for one that is cut, or a stranger's."""
     try:
-        said = json.loads(line.decode(errors="replace"))
+        facts = json.loads(line.decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
+    if not isinstance(facts, dict):
         return None
-    exit_code, at, us, lost = (said.get(name) for name in ("exit", "at", "us", "lost"))
-    command = said.get("command")
+    exit_code, at, us, lost = (facts.get(name) for name in ("exit", "at", "us", "lost"))
+    command = facts.get("command")
     if not (_count(exit_code) and _count(at) and _count(lost) and isinstance(command, str)):
         return None
     if exit_code not in STATUSES:
         return None
-    multiplexer, session, pane = place(said)
+    multiplexer, session, pane = place(facts)
     return Failed(
         command=_clean(command),
         exit_code=exit_code,
@@ -55,11 +59,12 @@ def parse(line: bytes) -> Failed | None:
         # a clock that was set back while the command ran
         duration_us=us if _count(us) else 0,
         lost=lost,
-        cwd=_text(said, "cwd"),
-        tty=_text(said, "tty"),
+        cwd=_text(facts, "cwd"),
+        tty=_text(facts, "tty"),
         multiplexer=multiplexer,
         session=session,
         pane=pane,
+        env={name: said for name in VARIABLES if (said := _text(facts, name))},
     )
 
 
@@ -72,25 +77,17 @@ def place(said: Mapping[str, Any]) -> tuple[str, str, str]:
     tmux, screen = _text(said, "TMUX"), _text(said, "STY")
     term = _text(said, "TERM")
     if tmux and term.startswith(("tmux", "screen")):
-        return "tmux", _tmux_session(tmux), _text(said, "TMUX_PANE")
+        return "tmux", tmux_session(tmux), _text(said, "TMUX_PANE")
     if screen and term.startswith("screen"):
         return "screen", screen, _text(said, "WINDOW")
     if zellij := _text(said, "ZELLIJ_SESSION_NAME"):
         return "zellij", zellij, _text(said, "ZELLIJ_PANE_ID")
     if tmux:
-        return "tmux", _tmux_session(tmux), _text(said, "TMUX_PANE")
+        return "tmux", tmux_session(tmux), _text(said, "TMUX_PANE")
     for name, variable in (("kitty", "KITTY_WINDOW_ID"), ("wezterm", "WEZTERM_PANE")):
         if pane := _text(said, variable):
             return name, "", pane
     return "", "", ""
-
-
-def _tmux_session(variable: str) -> str:
-    """TMUX is `socket,pid of the server,number of the session` (tmux(1), environment): the session
-    as tmux's own target, `$3`, after the socket's name."""
-    socket, _, rest = variable.partition(",")
-    number = rest.rpartition(",")[2]
-    return f"{socket.rpartition('/')[2]}:${number}"
 
 
 def _count(value: Any) -> TypeGuard[int]:

@@ -117,8 +117,8 @@ if [[ -n ${BASH_VERSION-} && $- == *i* ]] &&
     __opsmesh_place() {
         local LC_ALL=C REPLY each
         __opsmesh_where=
-        for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW \
-            KITTY_WINDOW_ID WEZTERM_PANE; do
+        for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW KITTY_WINDOW_ID \
+            WEZTERM_PANE XDG_SESSION_ID OPSMESH_SESSION OPSMESH_EDITOR_SESSION OPSMESH_WORKSPACE; do
             [[ -n ${!each-} ]] || continue
             __opsmesh_json "${!each}"
             __opsmesh_where+=",\"$each\":$REPLY"

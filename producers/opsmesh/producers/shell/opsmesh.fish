@@ -36,7 +36,7 @@ if status is-interactive
     # Where this shell is: that does not change as long as it lives.
     set -g __opsmesh_where
     for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW KITTY_WINDOW_ID \
-        WEZTERM_PANE
+        WEZTERM_PANE XDG_SESSION_ID OPSMESH_SESSION OPSMESH_EDITOR_SESSION OPSMESH_WORKSPACE
         if test -n "$$each"
             set __opsmesh_where "$__opsmesh_where,\"$each\":"(__opsmesh_json "$$each")
         end

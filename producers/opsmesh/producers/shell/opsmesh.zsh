@@ -39,8 +39,8 @@ if [[ -o interactive ]] && zmodload zsh/datetime 2>/dev/null; then
         emulate -L zsh
         local REPLY each
         typeset -g __opsmesh_where=
-        for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW \
-            KITTY_WINDOW_ID WEZTERM_PANE; do
+        for each in TERM ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE STY WINDOW KITTY_WINDOW_ID \
+            WEZTERM_PANE XDG_SESSION_ID OPSMESH_SESSION OPSMESH_EDITOR_SESSION OPSMESH_WORKSPACE; do
             [[ -n ${(P)each-} ]] || continue
             __opsmesh_json "${(P)each}"
             __opsmesh_where+=",\"$each\":$REPLY"

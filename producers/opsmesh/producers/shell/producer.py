@@ -6,6 +6,7 @@ it is read, for its event's id is derived from the line's place.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from typing import Any, Final
@@ -20,7 +21,7 @@ from opsmesh.producers.shell.line import Failed, parse
 from opsmesh.producers.shell.wanted import IGNORE_EXIT, Filter
 from opsmesh.producers.watch import Watch
 from opsmesh.producers.wiring import PROBED, probed
-from opsmesh.router import paths
+from opsmesh.router import paths, session
 from opsmesh.schemas import ids
 
 #: The shells that there are hooks for.
@@ -135,6 +136,10 @@ class Shell:
                 ts_us=failed.at_us or None,
                 id=ids.derived(failed.at_us // 1000, line.file, str(line.at), topic),
                 component=line.shell,
+                session=session.of_environment(failed.env) or None,
+                workspace=session.workspace(
+                    failed.cwd, {"HOME": os.environ.get("HOME", ""), **failed.env}
+                ),
                 **probed(failed.command if topic == FAILED else ""),
                 exit_code=failed.exit_code if topic == FAILED else None,
                 duration_ms=failed.duration_us / 1000 if topic == FAILED else None,

@@ -36,6 +36,13 @@ class Fact:
     topic: str
     payload: dict[str, Any]
 
+    @property
+    def place(self) -> str:
+        """One path that it is about: the first one's, where that is now; empty when it has none."""
+        for item in (*self.payload.get("items", ()), *self.payload.get("paths", ())):
+            return str(item["dst"] if isinstance(item, dict) else item)
+        return str(self.payload.get("path", ""))
+
 
 def facts(message: Message) -> list[Fact]:
     """What the message says; nothing for a body of another shape, or for nothing at all."""

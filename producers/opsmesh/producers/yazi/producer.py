@@ -19,6 +19,7 @@ from opsmesh.producers.host import say
 from opsmesh.producers.memory import Memory
 from opsmesh.producers.yazi import dds, facts
 from opsmesh.producers.yazi.subscriber import Line, Listening, Subscriber
+from opsmesh.router import session
 from opsmesh.schemas import ids, times
 
 #: The topic that a gap is told with.
@@ -150,7 +151,14 @@ class Yazi:
             parts = (str(line.at_us), str(line.number), str(number), line.text.decode())
             id = ids.derived(ms, *parts)
             try:  # what belongs to one operation is correlated by its first event
-                emit(fact.topic, fact.payload, ts_us=line.at_us, id=id, correlation_id=first)
+                emit(
+                    fact.topic,
+                    fact.payload,
+                    ts_us=line.at_us,
+                    id=id,
+                    correlation_id=first,
+                    workspace=session.workspace(fact.place),
+                )
                 first = first or id
             except Refused as error:  # sending it again would change nothing: tell, and go on
                 say(f"{self.name}: {error}")

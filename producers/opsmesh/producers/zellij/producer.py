@@ -128,6 +128,7 @@ class Zellij:
                 ts_us=change.at_us,
                 id=id,
                 component=change.session,
+                session=f"zellij:{change.session}",
                 exit_code=change.payload.get("exit_code"),
             )
         except Refused as error:  # sending it again would change nothing: tell, and go on

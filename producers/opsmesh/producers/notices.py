@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import select
+from collections.abc import Callable
 from typing import Final
 
 from inotify_simple import INotify, flags
 
-from opsmesh.producers.dotfiles.snapshot import noise
 from opsmesh.producers.errors import ProducerError
 
 #: No ACCESS and no OPEN: reading is no change, and our own look would wake us.
@@ -35,9 +35,14 @@ APPEARED: Final = flags.CREATE | flags.MOVED_TO
 
 
 class Notices:
-    """One inotify for the sources of a producer; a source is known by its key."""
+    """One inotify for the sources of a producer; a source is known by its key.
 
-    def __init__(self) -> None:
+    `matters`: whether an entry of a watched folder is a source's matter, by its name and whether
+    it is a folder; what does not is neither told nor, as a new folder, watched.
+    """
+
+    def __init__(self, matters: Callable[[str, bool], bool]) -> None:
+        self._matters = matters
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
@@ -110,7 +115,7 @@ class Notices:
         keys = [
             key
             for key, names in wanted.items()
-            if (not noise(name) if names is None else name in names)
+            if (self._matters(name, bool(mask & flags.ISDIR)) if names is None else name in names)
         ]
         if mask & flags.ISDIR and mask & APPEARED:
             for key in keys:
@@ -121,7 +126,7 @@ class Notices:
     def _arm_tree(self, key: str, folder: str) -> None:
         """A new folder is watched at once: what is written to it belongs to the same burst."""
         for path, folders, _ in os.walk(folder):
-            folders[:] = [name for name in folders if not noise(name)]
+            folders[:] = [name for name in folders if self._matters(name, True)]
             try:
                 self.arm(key, path)
             except OSError:
