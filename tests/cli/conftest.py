@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from opsmesh.cli import components
 from opsmesh.cli.main import app
+from opsmesh.cli.profiles import health
 from opsmesh.router import paths, probes, server
 from opsmesh.router.component import Component
 from opsmesh.router.settings import Settings
@@ -42,7 +42,7 @@ def stand_ins(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, s
     codes = {"one": STAY}
 
     def plan(settings: Settings) -> components.Plan:
-        broker = server.prepare(Path(paths.state_dir()), name="test")
+        broker = server.prepare(Path(paths.state_dir()), name=Settings().host)
         found = [
             Component(
                 name="broker",
@@ -55,14 +55,6 @@ def stand_ins(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, s
         return components.Plan(nats_url=broker.url, components=found)
 
     monkeypatch.setattr(components, "plan", plan)
+    monkeypatch.setattr(health, "AGAIN_S", 0.05)  # there are no handlers that may be on their way
     yield codes
     cli("down")
-
-
-def wait(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "never true"
-        time.sleep(0.01)
-    return value

@@ -145,7 +145,7 @@ def test_status_counts_them(nats_server: EmbeddedServer, tmp_path: Path) -> None
             found = health.Health()
             await health._approvals(found, m.client)
             assert [entry["id"] for entry in found.approvals] == [one.asked.id]
-            assert [active.runs.waiting for active in m.server._active.values()] == [[]]
+            assert [active.runs.waiting for active in m.server.profiles.all()] == [[]]
 
     run(body())
 

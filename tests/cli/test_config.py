@@ -62,6 +62,11 @@ def test_no_file_is_valid(cli: Cli) -> None:
         ("nats:\n  pasword: x\n", ":2:3: unknown key 'pasword'; did you mean 'password'?"),
         ("nats:\n  port: 99999\n", ":2:9: nats.port: input should be less than or equal to 65535"),
         ("events:\n  max_age: soon\n", ":2:12: events.max_age: duration 'soon' is not"),
+        (
+            "runs:\n  lease: 2\n",
+            ":2:10: runs.lease: 2 is no duration; write it with its unit, like 2s\n",
+        ),
+        ("runs:\n  lease: true\n", ":2:10: runs.lease: true is no duration"),
         ("events: [1\n", "config.yaml:2:1: "),
         ("- a\n", "config.yaml:1:1: settings are a mapping"),
         ("nats: {}\nnats: {}\n", "config.yaml:2:1: key 'nats' a second time; line 1 has it"),

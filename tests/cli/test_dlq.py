@@ -239,8 +239,11 @@ def test_broken_profiles_refuse_a_retry(nats_server: EmbeddedServer, cli: Cli) -
     assert listed(cli) == [1]
 
 
-def test_disabled_profile_waits(nats_server: EmbeddedServer, cli: Cli) -> None:
+def test_disabled_profile_waits(
+    nats_server: EmbeddedServer, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A retry for a disabled profile says so, and its run begins when it is enabled."""
+    monkeypatch.setenv("OPSMESH_HOST", "laptop")  # the letter's: it acts where its event would have
 
     async def body() -> None:
         async with mesh(MENDED) as m:

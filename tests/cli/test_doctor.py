@@ -10,6 +10,8 @@ import pytest
 from tests.cli.conftest import Cli
 from tests.conftest import mesh_client, run
 
+from opsmesh.cli import components, producer
+from opsmesh.producers.troubles import Troubles
 from opsmesh.router import paths, server, topology
 
 
@@ -93,3 +95,15 @@ def test_probe_without_a_mesh_is_a_finding(cli: Cli, home: Path) -> None:
     found = {check["check"]: check for check in json.loads(result.stdout)}
     assert found["probe"]["detail"].startswith("nothing is wired")
     assert found["Python"]["ok"] is True
+
+
+def test_a_producer_that_cannot_do_its_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a running producer cannot do is a finding, in one line, until it can again."""
+    monkeypatch.setattr(components, "producers", lambda settings: {"ruff": None})
+    monkeypatch.setattr(producer, "rows", lambda: [{"name": "ruff", "state": "running"}])
+    troubles = Troubles("ruff")
+    troubles.note("/home/dev/app", "ruff failed\n  Cause: unknown field")
+    found = checks(cli)["producer ruff"]
+    assert (found["ok"], found["detail"]) == (False, "ruff failed Cause: unknown field")
+    troubles.over("/home/dev/app")
+    assert checks(cli)["producer ruff"]["ok"] is not False

@@ -16,6 +16,7 @@ from tests.conftest import private_folders, start_server
 from tests.router.agent_process import agent, spooled
 
 from opsmesh.cli import emit as emit_module
+from opsmesh.router import session
 from opsmesh.schemas import envelope, ids
 
 CODE = "import sys; from opsmesh.cli.entry import main; sys.exit(main())"
@@ -101,6 +102,35 @@ def test_options_and_the_environment_set_the_fields(
         "id": "my-id",
     }
     assert {name: event[name] for name in wanted} == wanted
+
+
+def test_an_event_is_of_the_repository_and_the_terminal(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless told, the workspace is the git root of the current folder, the session the
+    terminal's."""
+    (tmp_path / "app/.git").mkdir(parents=True)
+    (tmp_path / "app/src").mkdir()
+    monkeypatch.chdir(tmp_path / "app/src")
+    for name in session.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ZELLIJ_SESSION_NAME", "dev")
+    emit("a.b")
+    event = only()
+    assert (event["workspace"], event["session_id"]) == (str(tmp_path / "app"), "zellij:dev")
+
+
+def test_a_current_folder_that_is_gone_is_no_workspace(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event from a folder that was removed is kept, without a workspace."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.delenv("OPSMESH_WORKSPACE", raising=False)
+    gone.rmdir()
+    emit("a.b")
+    assert only()["workspace"] == ""
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,11 @@ def test_assignments_survive_a_shell(
 
 
 def test_foreign_client_connects(cli: Cli, nats_server: server.EmbeddedServer) -> None:
-    """Plain nats-py connects with NATS_URL, NATS_USER and NATS_PASSWORD as they are printed."""
+    """Plain nats-py connects with NATS_URL and NATS_CREDS as they are printed."""
     values = json.loads(cli("env", "--json").stdout)
 
     async def connect() -> str:
-        client = await nats.connect(
-            values["NATS_URL"], user=values["NATS_USER"], password=values["NATS_PASSWORD"]
-        )
+        client = await nats.connect(values["NATS_URL"], user_credentials=values["NATS_CREDS"])
         await client.close()
         return "connected"
 
@@ -51,8 +49,7 @@ def test_context_of_the_nats_command_line(
     assert path.stat().st_mode & 0o777 == 0o600
     context = json.loads(path.read_text())
     broker = nats_server.broker
-    assert (context["url"], context["user"]) == (broker.url, broker.user)
-    assert nats_server.broker.password not in result.output
+    assert (context["url"], context["creds"]) == (broker.url, str(broker.credentials("admin")))
 
 
 def test_context_name_is_no_path(cli: Cli, nats_server: server.EmbeddedServer) -> None:

@@ -11,7 +11,7 @@ from tests.handlers.mesh import write_profiles
 
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids
-from opsmesh.schemas.envelope import Event, encode, subject
+from opsmesh.schemas.envelope import SEVERITIES, Event, encode, subject
 
 PROFILES = """
 profiles:
@@ -56,3 +56,34 @@ def test_event_that_is_stored_twice_is_shown_and_decided_once(cli: Cli) -> None:
     assert [json.loads(line)["id"] for line in shown] == names
     decided = cli("replay", "--since", "1h", "--dry-run", "--json").stdout.splitlines()
     assert [json.loads(line)["outcome"] for line in decided] == ["fire"] * 3
+
+
+def test_tail_as_cloudevents(cli: Cli) -> None:
+    """Each line is the event as a CloudEvent; what is no event is named beside them."""
+    name = ids.uuid7()
+
+    async def store() -> None:
+        async with mesh_client() as client:
+            await client.jetstream().publish("evt.x.a.c", b"no event")
+            await client.jetstream().publish(subject(Settings().host, "a.b"), event(name))
+
+    run(store())
+    done = cli("tail", "--no-follow", "--since", "1h", "--cloudevents")
+    [found] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (found["specversion"], found["id"], found["type"]) == ("1.0", name, "a.b")
+    assert "left out: sequence 1 on evt.x.a.c" in done.stderr
+
+
+def test_tail_of_a_severity(cli: Cli) -> None:
+    """--severity shows what is as grave or graver, and what is no event at all."""
+
+    async def store() -> None:
+        async with mesh_client() as client:
+            for severity in SEVERITIES:
+                data = event(ids.uuid7()).replace(b'"error"', f'"{severity}"'.encode())
+                await client.jetstream().publish(subject(Settings().host, "a.b"), data)
+            await client.jetstream().publish("evt.x.a.c", b"no event")
+
+    run(store())
+    said = cli("tail", "--no-follow", "--since", "1h", "--severity", "error").stdout
+    assert [line.split()[1] for line in said.splitlines()] == ["error", "critical", "undecodable"]

@@ -19,7 +19,6 @@ from tests.handlers.mesh import Mesh, mesh
 from typer.testing import Result
 
 from opsmesh.cli import evidence_bundles
-from opsmesh.cli.evidence_bundle_text import harmless
 from opsmesh.handlers.bundles.store import Object, Store
 from opsmesh.router import paths
 from opsmesh.router.server import EmbeddedServer
@@ -129,11 +128,6 @@ def test_show_file(cli: Cli, make: Make) -> None:
     result = cli("evidence", "bundle", "show", ref, "--file", "../../secret")
     assert result.exit_code == 3
     assert "it holds event.json, said" in result.stderr
-
-
-def test_harmless() -> None:
-    """A file that is shown on a terminal cannot drive it."""
-    assert "\x1b" not in harmless("a\x1b[2Jb\x9b31m\u202e")
 
 
 @pytest.mark.parametrize("ref", ["nope", "abc", "0000000000"])

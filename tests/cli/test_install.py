@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.conftest import Cli, wait
+from tests.cli.conftest import Cli
+from tests.conftest import until as wait
 
 from opsmesh.producers.install import apply
 from opsmesh.producers.install import record as records

@@ -64,8 +64,7 @@ def test_a_waiting_run_is_shown(
     with the command that mends it."""
     broker = nats_server.broker  # without a supervisor, `status` looks at a server that is named
     monkeypatch.setenv("OPSMESH_NATS_URL", broker.url)
-    monkeypatch.setenv("OPSMESH_NATS__USER", broker.user)
-    monkeypatch.setenv("OPSMESH_NATS__PASSWORD", broker.password)
+    monkeypatch.setenv("OPSMESH_NATS__CREDENTIALS", str(broker.credentials("admin")))
 
     async def body() -> None:
         async with waiting() as (m, waits):

@@ -14,11 +14,16 @@ from typing import Any
 
 import pytest
 import structlog
-from tests.cli.conftest import Cli, wait
+from rich.console import Console
+from tests.cli.conftest import Cli
 from tests.conftest import eventually, mesh_client, run
+from tests.conftest import until as wait
 from tests.handlers.mesh import mesh, write_profiles
 
+from opsmesh.cli import health
+from opsmesh.cli import status as command
 from opsmesh.cli.profiles import health as profile_health
+from opsmesh.handlers.evidence import consumer
 from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.live.liveness import owner
 from opsmesh.handlers.profiles import overrides
@@ -122,7 +127,8 @@ def test_dead_letters_and_consumers_are_told(cli: Cli, stand_ins: dict[str, str]
             js = client.jetstream()
             await js.publish("dlq.p.h.a.b", b"{}")
             await js.publish("evt.h.a.b", b"{}")
-            for durable in ("profile-triage", "evidence-sink", "somebody-elses"):
+            sink = consumer.name(Settings().host)
+            for durable in ("profile-triage", sink, "somebody-elses"):
                 await js.pull_subscribe("evt.>", durable=durable)
 
     run(use())
@@ -225,7 +231,7 @@ def test_vanished_stream_is_told(cli: Cli, stand_ins: dict[str, str]) -> None:
     assert "EVENTS has gone back from sequence 7 to 0" in problems(cli)
 
     async def remove() -> None:
-        where = connection.endpoint(Settings())
+        where = connection.endpoint(Settings(), role="admin")
         client = await connection.connect(where, name="test", patient=False)
         await client.jetstream().delete_stream("EVENTS")
         await client.close()
@@ -250,6 +256,16 @@ def test_unreachable_broker_degrades(
 def test_watch_is_for_people(cli: Cli) -> None:
     """--watch with --json is a wrong call."""
     assert cli("status", "--watch", "--json").exit_code == 2
+
+
+def test_watch_fills_one_screen(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a screen that is too small for all of it the verdict stays, and the rest is counted."""
+    small = Console(force_terminal=True, width=60, height=5)
+    command._fill(small, asyncio.run(health.check(Settings())))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5  # the last one clears what is below
+    assert "down" in lines[0]
+    assert "lines more: opsmesh status" in lines[3]
 
 
 NOTE = """
@@ -310,6 +326,26 @@ def test_profiles_are_told(cli: Cli, stand_ins: dict[str, str]) -> None:
     assert "see the log of the component handlers" in problems(cli)
     found = json.loads(cli("doctor", "--json").stdout)
     assert [c["ok"] for c in found if c["check"] == "profile note"] == [False]
+
+
+def test_beside_a_broken_file(cli: Cli, stand_ins: dict[str, str]) -> None:
+    """A profile that is new while another file is broken is not in force, and no fault of the
+    handlers: the one problem is the file, and mending it the one fix."""
+    write_profiles(NOTE)
+    broken = Path(paths.config_dir(), "profiles.d", "broken.yaml")
+    broken.parent.mkdir()
+    broken.write_text("profiles: {x: {on: a.b, actions: [command: ['true']], onn: 1}}")
+    cli("up", "--detach")
+    create_streams()
+    found = json.loads(cli("status", "--json").stdout)
+    assert [one["verdict"] for one in found["profiles"]] == ["not in force"]
+    [problem] = found["problems"]
+    assert "profiles are broken" in problem["what"]
+    assert problem["fix"].startswith("mend the file")
+    checks = json.loads(cli("doctor", "--json").stdout)
+    assert [c["fix"] for c in checks if c["check"] == "profile note"] == [
+        "mend the file that is broken; check it: opsmesh profile validate"
+    ]
 
 
 def test_owners_that_do_not_work_are_told(

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Cli, wait
+from tests.cli.conftest import Cli
 from tests.conftest import private_folders
+from tests.conftest import until as wait
 
 from opsmesh.cli import components
 from opsmesh.router import supervisor_state

@@ -246,7 +246,7 @@ def serve(
     settings = settings.model_copy(update={"a2a_serve": about})
     known = Known()
     clean = redaction.of_logs(settings, known=known)
-    logs.configure("a2a", level=settings.log_level, redactor=clean)
+    logs.configure("a2a", level=settings.log_level, style=settings.log, redactor=clean)
 
     def ready(address: str) -> None:
         print(f"serving {address}/.well-known/agent-card.json", flush=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from nats.aio.client import Client
+from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli import output
@@ -68,7 +69,7 @@ def ls(as_json: AsJson = False) -> None:
     """
     found = with_client(_waiting)
     if as_json:
-        output.as_json([_record(one) for one in found])
+        output.as_json([record(one) for one in found])
         return
     rows = [
         {
@@ -102,28 +103,9 @@ def show(approval_id: Which, as_json: AsJson = False) -> None:
 
     one = with_client(body)
     if as_json:
-        output.as_json(_record(one))
+        output.as_json(record(one))
         return
-    console, asked, reply = output.console(), one.asked, one.asked.reply
-    console.print(f"[bold]{escape(asked.prompt)}[/]")
-    ended = "" if reply is None else f"{asking.why(asked)}, at {times.clock(reply.at_us)}"
-    for name, value in (
-        ("approval", asked.id),
-        ("profile", f"{one.run.profile}, step {one.step.id} ({one.step.action})"),
-        ("run", f"{one.run.run_id} ({one.run.topic})"),
-        ("asked", output.local(times.format_us(asked.asked_us))),
-        ("expires", _expires(one) or "never"),
-        ("otherwise", asked.otherwise if asked.expires_us else ""),
-        ("on a no", asking.REFUSED[asked.otherwise] if reply is None else ""),
-        ("may answer", ", ".join(asked.by)),
-        ("value", json.dumps(asked.schema) if asked.schema else ""),
-        ("ended", ended),
-        ("via", "" if reply is None else reply.via),
-    ):
-        if value:
-            console.print(f"  [dim]{name:<12}[/]{escape(value)}")
-    if reply is None:
-        output.note(f"answer: opsmesh approve {asked.id}, or opsmesh deny {asked.id}")
+    describe(output.console(), one)
 
 
 def approve(
@@ -154,6 +136,30 @@ def deny(approval_id: Which, comment: Comment = "", as_json: AsJson = False) -> 
     _answer(approval_id, "denied", None, comment, as_json)
 
 
+def describe(console: Console, one: Open) -> None:
+    """Print one approval, and how it is answered or was."""
+    asked, reply = one.asked, one.asked.reply
+    console.print(f"[bold]{escape(asked.prompt)}[/]")
+    ended = "" if reply is None else f"{asking.why(asked)}, at {times.clock(reply.at_us)}"
+    for name, value in (
+        ("approval", asked.id),
+        ("profile", f"{one.run.profile}, step {one.step.id} ({one.step.action})"),
+        ("run", f"{one.run.run_id} ({one.run.topic})"),
+        ("asked", output.local(times.format_us(asked.asked_us))),
+        ("expires", _expires(one) or "never"),
+        ("otherwise", asked.otherwise if asked.expires_us else ""),
+        ("on a no", asking.REFUSED[asked.otherwise] if reply is None else ""),
+        ("may answer", ", ".join(asked.by)),
+        ("value", json.dumps(asked.schema) if asked.schema else ""),
+        ("ended", ended),
+        ("via", "" if reply is None else reply.via),
+    ):
+        if value:
+            console.print(f"  [dim]{name:<12}[/]{escape(value)}")
+    if reply is None:
+        console.print(f"  [dim]answer: opsmesh approve {asked.id}, or opsmesh deny {asked.id}[/]")
+
+
 def _answer(approval_id: str, verdict: Verdict, value: Any, comment: str, as_json: bool) -> None:
     async def body(client: Client, settings: Settings) -> Answered:
         one = await _find(client, approval_id)
@@ -172,7 +178,7 @@ def _answer(approval_id: str, verdict: Verdict, value: Any, comment: str, as_jso
 
     done = with_client(body)
     if as_json:
-        output.as_json({**_record(Open(done.run, _step(done), done.asked)), "new": done.new})
+        output.as_json({**record(Open(done.run, _step(done), done.asked)), "new": done.new})
         return
     what = f"{done.asked.prompt!r} of {done.run.profile}"
     if not done.new:
@@ -235,9 +241,9 @@ def _expires(one: Open) -> str | None:
     return output.local(times.format_us(until)) if until else None
 
 
-def _record(one: Open) -> dict[str, Any]:
+def record(one: Open) -> dict[str, Any]:
     asked, reply = one.asked, one.asked.reply
-    record: dict[str, Any] = {
+    found: dict[str, Any] = {
         "id": asked.id,
         "profile": one.run.profile,
         "step": one.step.id,
@@ -253,7 +259,7 @@ def _record(one: Open) -> dict[str, Any]:
         "verdict": None if reply is None else reply.verdict,
     }
     if reply is not None:
-        record["reply"] = {
+        found["reply"] = {
             "by": reply.by,
             "host": reply.host,
             "via": reply.via,
@@ -261,4 +267,4 @@ def _record(one: Open) -> dict[str, Any]:
             "comment": reply.comment,
             "answer": reply.answer,
         }
-    return record
+    return found

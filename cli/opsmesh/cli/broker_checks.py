@@ -9,11 +9,12 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from opsmesh.cli import hub_health
 from opsmesh.cli.checks import Check
 from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.profiles import health as profile_health
-from opsmesh.router import connection, paths, server, supervisor_state, topology
-from opsmesh.router.errors import BrokerUnavailable, RouterError
+from opsmesh.router import connection, paths, running, server, state_format, topology
+from opsmesh.router.errors import BrokerUnavailable, NeedsUpgrade, RouterError, StateTooNew
 from opsmesh.router.settings import Settings
 
 #: What to do about a stream whose messages are gone.
@@ -24,23 +25,25 @@ _MARKS = {"ok": True, "behind": True, "disabled": None, "elsewhere": None}
 
 async def check(settings: Settings) -> tuple[list[Check], list[str]]:
     """The checks that ask the broker, and the streams whose messages are gone."""
-    if not settings.nats.url and supervisor_state.running() is None:
+    if not settings.nats.url and running.mesh() is None:
         return [Check(check="broker", ok=None, detail="no mesh runs", fix="opsmesh up")], []
     try:
-        where = connection.endpoint(settings)
+        where = connection.endpoint(settings, role="admin")
         client = await connection.connect(where, name="doctor", patient=False)
     except BrokerUnavailable as error:
         return [Check(check="broker", ok=False, detail=str(error), fix=error.hint)], []
     checks = [Check(check="broker", ok=True, detail=f"{mask_url(where.url)} answers")]
     lost: list[str] = []
-    known = topology.Known(Path(paths.state_dir(), "known.json"))
+    known = topology.Known(topology.known_file())
     try:
+        checks.append(await _form(client.jetstream()))
         for wanted in topology.streams(settings):
             name = wanted.name or ""
             checks.append(await _stream(client.jetstream(), name, known.last_seq(name)))
             if checks[-1].fix == RESTORE:
                 lost.append(name)
         checks += await _profiles(client, settings)
+        checks += hub_health.check(await hub_health.look(client, settings))
     except (NatsError, TimeoutError) as error:
         detail = f"JetStream does not answer: {error or type(error).__name__}"
         checks.append(Check(check="streams", ok=False, detail=detail, fix="see broker.log"))
@@ -54,6 +57,14 @@ async def check(settings: Settings) -> tuple[list[Check], list[str]]:
             fix = str(getattr(error, "hint", ""))
             checks.append(Check(check="durability", ok=False, detail=str(error), fix=fix))
     return checks, lost
+
+
+async def _form(js: JetStreamContext) -> Check:
+    try:
+        await topology.check_form(js)
+    except (StateTooNew, NeedsUpgrade) as error:
+        return Check(check="form", ok=False, detail=str(error), fix=error.hint)
+    return Check(check="form", ok=True, detail=f"{state_format.FORMAT}, this version's")
 
 
 async def _profiles(client: Client, settings: Settings) -> list[Check]:

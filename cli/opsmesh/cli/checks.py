@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from opsmesh.cli import config, spool_words
-from opsmesh.router import paths, probes, server, spool_state, supervisor_state
+from opsmesh.router import paths, probes, running, server, spool_state
 from opsmesh.router.settings import Settings
 
 #: Free bytes below which the store and the archive are at risk.
@@ -122,7 +122,8 @@ def _folders() -> Iterator[Check]:
             yield Check(check=name, ok=False, detail=f"{there} cannot be written", fix=fix)
             continue
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o700
-        private = name == "config folder" or not mode & 0o077
+        open_to = 0o027 if name == "runtime folder" else 0o077  # a shared mesh has a group there
+        private = name == "config folder" or not mode & open_to
         detail = f"{path}" if private else f"{path} is open to others (mode {mode:o})"
         yield Check(check=name, ok=private, detail=detail, fix=f"chmod 700 {path}")
 
@@ -193,11 +194,11 @@ def _socket() -> Check:
         detail = f"{path} is longer than a socket's name may be (107 bytes)"
         fix = "set XDG_RUNTIME_DIR to a shorter path"
         return Check(check="ingest socket", ok=False, detail=detail, fix=fix)
-    if supervisor_state.running() is None:
+    if (mesh := running.mesh()) is None:
         return Check(check="ingest socket", ok=None, detail="no mesh runs", fix="opsmesh up")
     answers = probes.ready(probes.unix_socket(path))
     detail = f"{path} {'answers' if answers else 'does not answer'}"
-    fix = f"see {paths.state_dir()}/logs/agent.log"
+    fix = next((one.see for one in mesh.components if one.name == "agent"), "opsmesh status")
     return Check(check="ingest socket", ok=answers, detail=detail, fix=fix)
 
 

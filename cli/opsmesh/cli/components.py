@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from opsmesh.cli.config_file import mask_url
 from opsmesh.producers import registry
-from opsmesh.router import paths, probes, server
+from opsmesh.router import joined, paths, probes, server
 from opsmesh.router.component import Component
+from opsmesh.router.hub import cluster
 from opsmesh.router.settings import Settings
 
 #: How a reason begins that no tool's coming changes.
@@ -34,22 +34,20 @@ class Plan:
 def plan(settings: Settings) -> Plan:
     """Every component, the embedded broker prepared; BrokerMisconfigured without nats-server."""
     found: list[Component] = []
+    member = joined.read()
     url = settings.nats.url
-    if url is None:
+    if url is None and member is not None and member.hub.kind == "thin":
+        url = ",".join(member.hub.urls)
+    elif url is None:
         binary = server.find_binary(settings.nats.server)
-        broker = server.prepare(
-            Path(paths.state_dir()),
-            name=settings.host,
-            port=settings.nats.port,
-            max_file_store=settings.nats.max_file_store,
-        )
+        broker = server.prepare_own(settings)
         url = broker.url
         found.append(
             Component(
                 name="broker",
                 kind="broker",
                 argv=broker.argv(binary),
-                ready=probes.broker(broker.monitor_url),
+                ready=probes.broker(broker.monitor_url, node=cluster.read() is not None),
             )
         )
     found.append(
@@ -67,9 +65,17 @@ def plan(settings: Settings) -> Plan:
             ("sink", "opsmesh.handlers.evidence.sink"),
         )
     ]
+    member = joined.read()
+    if member is not None and member.hub.kind == "leaf" and not settings.nats.url:
+        # what needs everybody's events is decided at the hub; what does not goes on without it
+        argv = [*_module("opsmesh.handlers.serve"), "--scope", "mesh"]
+        found.append(Component(name="handlers:hub", kind="handlers", argv=argv, notifies=True))
     if settings.a2a_serve.enabled:
         argv = _module("opsmesh.handlers.a2a_serve.main")
         found.append(Component(name="a2a", kind="handlers", argv=argv, notifies=True))
+    if settings.metrics.port is not None:
+        argv = _module("opsmesh.handlers.metrics.main")
+        found.append(Component(name="metrics", kind="handlers", argv=argv, notifies=True))
     found += [
         Component(
             name=f"producer:{name}",

@@ -95,8 +95,10 @@ def _line(fact: dict[str, Any], document: yamlfile.Document | None) -> tuple[int
     else:
         text = fact["msg"].removeprefix("Value error, ")
         message = f"{key}: {text[:1].lower()}{text[1:]}"
-        if not _secret(path) and isinstance(fact["input"], str | int | float):
-            message += f", not {json.dumps(fact['input'], ensure_ascii=False)}"
+        given = fact["input"]
+        told = not isinstance(given, str | int | float) or text.startswith(f"{given!r} ")
+        if not told and not _secret(path):
+            message += f", not {json.dumps(given, ensure_ascii=False)}"
     while source == "default" and len(path) > 1:  # a value in its short form has no such key
         path = path[:-1]
         source = _source(path, document)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,17 +13,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli import (
+    agents_check,
     broker_checks,
     checks,
     config,
     desktop_check,
+    hub_health,
+    marimo_check,
     output,
     wired_checks,
     wired_probe,
 )
 from opsmesh.cli.checks import Check
 from opsmesh.handlers.errors import ConfigError
-from opsmesh.router import paths, topology
+from opsmesh.router import topology
 from opsmesh.router.settings import Settings
 
 _MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]–[/]"}
@@ -49,10 +51,15 @@ def doctor(
     """
     found = list(checks.machine())
     found += checks.guard(desktop_check.NAME, desktop_check.desktop)
+    found += checks.guard(agents_check.HOOKS, agents_check.hooks)
+    found += checks.guard(agents_check.CODEX, agents_check.codex)
+    found += checks.guard(marimo_check.NAME, marimo_check.plugin)
     found += checks.guard("shipped profiles", _shipped)
+    found += checks.guard("certificate", lambda: iter(hub_health.certificate()))
     if not config.mistakes():
         settings = Settings()
         found += checks.guard("producers", lambda: wired_checks.producers(settings))
+        found += checks.guard("language servers", wired_checks.proxies)
         found += checks.guard("tools", lambda: wired_checks.wired(wired_checks.ask(settings)))
     lost: list[str] = []
     try:
@@ -97,7 +104,7 @@ def _accept(lost: list[str], *, yes: bool) -> None:
     if not lost:
         print("no stream is missing messages that were known: nothing to accept")
         return
-    known = topology.Known(Path(paths.state_dir(), "known.json"))
+    known = topology.Known(topology.known_file())
     for name in lost:
         print(f"{name}: messages up to sequence {known.last_seq(name)} were known")
     if not yes:

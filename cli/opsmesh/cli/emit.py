@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 
-from opsmesh.router import client
+from opsmesh.router import client, session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 try:
-    from _json import encode_basestring_ascii as quote
-    from _json import make_scanner
+    from _json import encode_basestring_ascii, make_scanner
 except ImportError:  # a Python without the C half
-    from json.encoder import encode_basestring_ascii as quote
+    from json.encoder import encode_basestring_ascii
     from json.scanner import make_scanner
+
+quote = encode_basestring_ascii
 
 #: Exit codes, as in sysexits.h: the call is wrong, the event is wrong, it could not be kept, it is
 #: safe in the spool but the broker does not have it yet.
@@ -225,20 +226,21 @@ def envelope(call: Call) -> tuple[bytes, str]:
     check_topic(call.topic)
     id = call.fields.get("id", "")
     if "id" not in call.fields:
-        id = _uuid7(ns // 1_000_000)
+        id = uuid7(ns // 1_000_000)
     elif not (0 < len(id) <= MAX_ID and id.isascii() and id.isprintable() and " " not in id):
         raise Refused(f"id {id!r} is not 1 to {MAX_ID} printable ASCII characters without spaces")
     env = os.environ
     fields = {
         "topic": call.topic,
-        "ts_utc": _rfc3339(ns // 1000),
+        "ts_utc": rfc3339(ns // 1000),
         "source": "emit",
         "component": "cli",
-        "session_id": _clean(env.get("XDG_SESSION_ID", "")),
-        "workspace": _clean(env.get("OPSMESH_WORKSPACE", "")),
+        "session_id": _clean(session.of_environment(env)),
         "id": id,
         "schema_version": "1.0",
     }
+    if "workspace" not in call.fields:
+        fields["workspace"] = _clean(session.workspace(here(), env))
     for name, variable in (
         ("correlation_id", "OPSMESH_CORRELATION_ID"),
         ("causation_id", "OPSMESH_EVENT_ID"),
@@ -256,6 +258,14 @@ def envelope(call: Call) -> tuple[bytes, str]:
         parts.append('"_coerce":true')
     parts.append('"_reply":true')
     return ("{" + ",".join(parts) + "}").encode(), id
+
+
+def here() -> str:
+    """The current folder; empty when it is gone."""
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:
+        return ""
 
 
 def _payload(call: Call) -> str:
@@ -361,7 +371,7 @@ def _clean(text: str) -> str:
     return text
 
 
-def _uuid7(ms: int) -> str:
+def uuid7(ms: int) -> str:
     """As `schemas.ids`, which imports hashlib."""
     value = ms << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
@@ -370,7 +380,7 @@ def _uuid7(ms: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _rfc3339(us: int) -> str:
+def rfc3339(us: int) -> str:
     """As `schemas.times`, which imports datetime."""
     seconds, micros = divmod(us, 1_000_000)
     t = time.gmtime(seconds)

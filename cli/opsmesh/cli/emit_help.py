@@ -18,7 +18,7 @@ taken as it stands.
   --correlation ID  the story it belongs to (default: $OPSMESH_CORRELATION_ID,
                     else a new one)
   --causation ID    the event that caused it (default: $OPSMESH_EVENT_ID)
-  --workspace W     the project or folder (default: $OPSMESH_WORKSPACE)
+  --workspace W     the project or folder (default: $OPSMESH_WORKSPACE, else the git root)
   --component C     the part of the source that speaks (default: cli)
   --source S        who speaks (default: emit)
   --id ID           its id (default: a new UUIDv7); the same id is stored once

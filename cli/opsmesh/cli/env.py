@@ -4,7 +4,6 @@ the `nats` command line."""
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 
 from opsmesh.cli import output
-from opsmesh.router import connection, paths, topology
+from opsmesh.router import connection, files, paths, topology
 from opsmesh.router.connection import Endpoint
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import host_token
@@ -28,10 +27,10 @@ def env(
 ) -> None:
     """Print shell assignments for any other client: eval "$(opsmesh env)".
 
-    It prints the broker's password: keep it out of logs.
+    Credentials are named by their file; the password of a broker that takes one is printed.
     """
     settings = Settings()
-    where = connection.endpoint(settings)
+    where = connection.endpoint(settings, role="admin")
     if nats_context:
         path = write_context(where, name)
         output.note(f"wrote {path}; use it: nats --context {name} stream ls")
@@ -50,7 +49,10 @@ def variables(settings: Settings, where: Endpoint) -> dict[str, str]:
         "NATS_URL": where.url,
         "NATS_USER": where.user,
         "NATS_PASSWORD": where.password,
-        "NATS_CREDS": str(where.credentials) if where.credentials else None,
+        "NATS_CREDS": _text(where.credentials),
+        "NATS_CA": _text(where.tls.ca) if where.tls else None,
+        "NATS_CERT": _text(where.tls.certificate) if where.tls else None,
+        "NATS_KEY": _text(where.tls.key or where.tls.certificate) if where.tls else None,
         "OPSMESH_STREAM_EVENTS": topology.EVENTS,
         "OPSMESH_STREAM_DLQ": topology.DLQ,
         "OPSMESH_STREAM_DECISIONS": topology.DECISIONS,
@@ -60,6 +62,10 @@ def variables(settings: Settings, where: Endpoint) -> dict[str, str]:
         "OPSMESH_SUBJECT": f"evt.{host_token(settings.host)}",
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def write_context(where: Endpoint, name: str) -> Path:
@@ -74,11 +80,10 @@ def write_context(where: Endpoint, name: str) -> Path:
         "url": where.url,
         "user": where.user or "",
         "password": where.password or "",
-        "creds": str(where.credentials or ""),
+        "creds": _text(where.credentials) or "",
+        "ca": (where.tls and _text(where.tls.ca)) or "",
+        "cert": (where.tls and _text(where.tls.certificate)) or "",
+        "key": (where.tls and _text(where.tls.key or where.tls.certificate)) or "",
     }
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        jsonlib.dump(context, file, indent=2)
-    new.replace(path)
+    files.write_private(path, jsonlib.dumps(context, indent=2).encode())
     return path

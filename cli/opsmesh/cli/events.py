@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -15,14 +16,19 @@ from nats.aio.client import Client
 from rich.markup import escape
 
 from opsmesh.cli import output
+from opsmesh.cli.hosts_option import Hosts
 from opsmesh.cli.session import with_client
+from opsmesh.router import paths
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import durations, ids, times
-from opsmesh.schemas.envelope import Event, decode
+from opsmesh.schemas.cloudevents import to_cloudevent
+from opsmesh.schemas.envelope import SEVERITIES, Event, Severity, decode, raw_fields
 from opsmesh.schemas.errors import SchemaError
+from opsmesh.schemas.registry import load_registry
+from opsmesh.schemas.upcast import version_of
 
 #: An event may carry an earlier time than its id, and be stored long after it (the spool): the
 #: search for an id begins this long before the time that it holds, in microseconds.
@@ -59,15 +65,19 @@ async def stored(
     client: Client,
     *,
     topics: list[str] | None = None,
+    hosts: list[str] | None = None,
     since_us: int | None = None,
     until_us: int | None = None,
     follow: bool = False,
 ) -> AsyncIterator[Stored]:
-    """Events of the stream in order; `topics` may hold NATS wildcards. One that is stored twice
-    (sent again by a spool after hours) comes once."""
+    """Events of the stream in order; `topics` may hold NATS wildcards, `hosts` those of a shell.
+    One that is stored twice (sent again by a spool after hours) comes once."""
     seen: dict[str, int] = {}
-    subjects = [f"evt.*.{topic}" for topic in topics] if topics else ["evt.>"]
+    wanted = Hosts(hosts or ())
+    subjects = [f"evt.{host}.{topic}" for host in wanted.tokens for topic in topics or [">"]]
     async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=follow):
+        if not wanted.subject(msg.subject):
+            continue
         where = delivery(msg.reply)
         stored_us = where.timestamp_ns // 1000
         if until_us is not None and stored_us >= until_us:
@@ -129,6 +139,13 @@ def tail(
         list[str] | None,
         typer.Option("--topic", "-t", help="Only these topics; * is one token, > the rest."),
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),
+    ] = None,
+    severity: Annotated[
+        Severity | None, typer.Option(help="Only of this severity, or a higher one.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="Begin this long ago (10m, 2h, 7d) or at a time.")
     ] = None,
@@ -138,27 +155,50 @@ def tail(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, as stored.")
     ] = False,
+    as_cloudevents: Annotated[
+        bool, typer.Option("--cloudevents", help="One CloudEvent 1.0 (JSON) a line.")
+    ] = False,
 ) -> None:
     """Show events as they are stored.
 
     Without --since it begins now, and ends with Ctrl-C.
 
-    Example: opsmesh tail -t 'python.>' --since 10m
+    On a leaf host it shows the host's own events: opsmesh --hub tail shows everybody's.
+
+    Examples: opsmesh tail -t 'python.>' --since 10m
+              opsmesh --hub tail --host 'web*' --host db1
+              opsmesh tail --severity error --since 1h
+              opsmesh tail --cloudevents -t 'package.>'
     """
+    if as_json and as_cloudevents:
+        raise typer.BadParameter(
+            "--json and --cloudevents: one of them", param_hint="--cloudevents"
+        )
+    write = _json_line if as_json else _cloudevent_line() if as_cloudevents else None
     since_us = moment(since)
     if since_us is None and follow:
         since_us = times.now_us()
     console = output.console()
 
     async def body(client: Client, settings: Settings) -> None:
-        async for item in stored(client, topics=topic, since_us=since_us, follow=follow):
-            if as_json:
-                sys.stdout.write(_json_line(item) + "\n")
-                sys.stdout.flush()
+        found = stored(client, topics=topic, hosts=host, since_us=since_us, follow=follow)
+        async for item in found:
+            if severity is not None and _below(item, severity):
+                continue
+            if write is not None:
+                if text := write(item):
+                    sys.stdout.write(text + "\n")
+                    sys.stdout.flush()
             else:
                 console.print(_line(item))
 
     with_client(body)
+
+
+def _below(item: Stored, severity: Severity) -> bool:
+    """Whether it is less than that; what cannot be decoded is nothing small."""
+    rank = SEVERITIES.index
+    return item.event is not None and rank(item.event.severity) < rank(severity)
 
 
 def show(
@@ -192,8 +232,25 @@ def show(
     console.print(_line(found))
     console.print(f"[dim]stored as {EVENTS} sequence {found.seq}, {found.subject}[/]")
     console.print_json(json.dumps(fields(found.event)))
+    if newer := _newer(found.event):
+        console.print(f"[yellow]{newer}[/]")
     for item in caused:
         console.print("[dim]caused[/] ", _line(item))
+
+
+def _newer(event: Event) -> str:
+    """What to know of a payload that a newer version of opsmesh has written; else nothing."""
+    topic = load_registry(Path(paths.config_dir(), "topics.yaml")).get(event.topic)
+    try:
+        version = version_of(topic, event.payload) if topic is not None else 0
+    except SchemaError:
+        return ""
+    if topic is None or version <= topic.version:
+        return ""
+    return (
+        f"its payload is version {version}, and this opsmesh knows {topic.version}: conditions "
+        "read it as it is; upgrade to have it checked"
+    )
 
 
 def not_before(event_id: str) -> int | None:
@@ -215,12 +272,12 @@ def line(event: Event, stored_us: int, *, with_id: bool = True) -> str:
     text = (
         f"[dim]{output.local(times.format_us(stored_us))}[/] "
         f"[{colour}]{event.severity:<8}[/] [bold]{escape(event.topic)}[/] "
-        f"[dim]{escape(event.host)}/{escape(event.source)}[/] {escape(_gist(event.payload))}"
+        f"[dim]{escape(event.host)}/{escape(event.source)}[/] {escape(gist(event.payload))}"
     )
     return f"{text} [dim]{escape(event.id)}[/]" if with_id else text
 
 
-def _gist(payload: dict[str, Any]) -> str:
+def gist(payload: dict[str, Any]) -> str:
     """The first short values of a payload, on one line."""
     parts = []
     for name, value in payload.items():
@@ -252,3 +309,17 @@ def _json_line(item: Stored) -> str:
     if item.event is None:
         return json.dumps({"seq": item.seq, "subject": item.subject, "error": item.error})
     return " ".join(item.data.decode().splitlines())
+
+
+def _cloudevent_line() -> Callable[[Stored], str]:
+    registry = load_registry(Path(paths.config_dir(), "topics.yaml"))
+
+    def write(item: Stored) -> str:
+        if item.event is None:  # there is no such CloudEvent
+            output.note(f"left out: sequence {item.seq} on {item.subject}: {item.error}")
+            return ""
+        payload = raw_fields(item.data).get("payload")
+        found = to_cloudevent(item.event, payload, known=registry.is_registered)
+        return " ".join(msgspec.json.encode(found).decode().splitlines())
+
+    return write

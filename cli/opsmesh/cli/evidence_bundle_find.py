@@ -10,7 +10,6 @@ from pathlib import Path
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.cli import evidence_bundle_text as text
 from opsmesh.cli import output
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.bundles import catalog
@@ -20,6 +19,7 @@ from opsmesh.handlers.bundles.store import NotShared, Object, Store
 from opsmesh.router import paths
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
+from opsmesh.schemas import unseen
 
 
 def bundles() -> Path:
@@ -34,7 +34,7 @@ def objects() -> list[Object]:
         return await Store(client).list()
 
     try:
-        return with_client(body)
+        return with_client(body, hub=True)
     except (BrokerUnavailable, NatsError, TimeoutError):
         output.note("the mesh cannot be reached: only what is on this host is known")
         return []
@@ -56,13 +56,13 @@ def folder_of(ref: str) -> Path:
         known = _known(ref)
         if known.folder is not None:
             return known.folder
-        host = text.harmless(str(known.told.get("host")))
+        host = unseen.marked(str(known.told.get("host")))
         output.note(f"fetching {known.bundle_id[:12]} of {host} …")
 
         async def body(client: Client, settings: Settings) -> Path:
             return await catalog.fetch(known, bundles(), Store(client))
 
-        return with_client(body)
+        return with_client(body, hub=True)
     except NoSuchBundle as error:
         output.fail(str(error), hint="opsmesh evidence bundle ls", code=output.NOT_FOUND)
     except NotShared as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,7 @@ from opsmesh.cli import output, sizes
 from opsmesh.handlers.bundles.catalog import Known
 from opsmesh.handlers.bundles.folders import REPORT
 from opsmesh.handlers.bundles.retention import Old
-from opsmesh.schemas import times
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def harmless(text: str) -> str:
-    """A text that does nothing to a terminal but being read."""
-    return _CONTROL.sub("\ufffd", text)
+from opsmesh.schemas import times, unseen
 
 
 def row(known: Known) -> dict[str, Any]:
@@ -33,7 +25,10 @@ def row(known: Known) -> dict[str, Any]:
         "where": known.where,
         "size": None if size is None else sizes.text(size),
         "errors": _count(known, "errors") or None,
-        **{key: harmless(str(known.told.get(key) or "-")) for key in ("profile", "topic", "host")},
+        **{
+            key: unseen.marked(str(known.told.get(key) or "-"))
+            for key in ("profile", "topic", "host")
+        },
     }
 
 
@@ -69,7 +64,7 @@ def old_record(old: Old, *, removed: bool) -> dict[str, Any]:
 def show(console: Console, bundle_id: str, folder: Path, manifest: dict[str, Any]) -> None:
     """A manifest, to be read in a minute."""
     files = [one for one in manifest.get("files", []) if isinstance(one, dict)]
-    told = {key: harmless(str(manifest.get(key, "-"))) for key in manifest}
+    told = {key: unseen.marked(str(manifest.get(key, "-"))) for key in manifest}
     console.print(
         f"[bold]{escape(told.get('profile', '-'))}[/] step {escape(told.get('step', '-'))}, "
         f"on {escape(told.get('host', '-'))}"
@@ -92,12 +87,12 @@ def show(console: Console, bundle_id: str, folder: Path, manifest: dict[str, Any
         ("holds", made_of),
         ("taken out", ", ".join(f"{rule} {count}" for rule, count in taken.items()) or "nothing"),
     ):
-        console.print(f"  [dim]{name:<10}[/]{escape(harmless(value))}")
+        console.print(f"  [dim]{name:<10}[/]{escape(unseen.marked(value))}")
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("FILE", "SIZE", "TOOK", "FROM", ""):
         drawn.add_column(column, overflow="fold")
     for one in files:
-        drawn.add_row(*(escape(harmless(cell)) for cell in _cells(one)))
+        drawn.add_row(*(escape(unseen.marked(cell)) for cell in _cells(one)))
     console.print(drawn)
     if (folder / REPORT).exists():
         console.print(

@@ -30,7 +30,7 @@ from opsmesh.handlers.bundles.verify import Verdict, verify
 from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
-from opsmesh.schemas import durations
+from opsmesh.schemas import durations, unseen
 
 #: Bundles, the newest first, among which a shell completes: it does not wait for all.
 COMPLETED = 200
@@ -341,6 +341,6 @@ def _print_file(folder: Path, manifest: dict[str, Any], name: str) -> None:
         )
     data = (folder / name).read_bytes()
     if sys.stdout.isatty():
-        sys.stdout.write(text.harmless(data.decode(errors="replace")))
+        sys.stdout.write(unseen.marked(data.decode(errors="replace")))
         return
     sys.stdout.buffer.write(data)

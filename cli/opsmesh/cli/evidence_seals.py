@@ -50,6 +50,7 @@ def seal(as_json: AsJson = False) -> None:
     if not found:
         hint = "the sink runs with the mesh: opsmesh up"
         output.fail(f"nothing is archived in {folder}", hint=hint, code=output.NOT_FOUND)
+    unsealed = [segment for segment in found if segment.path.exists()]
     last = found[-1]
     if last not in segments.closed(folder):
         if _worth_it(last):
@@ -57,7 +58,7 @@ def seal(as_json: AsJson = False) -> None:
         else:
             output.note("nothing was stored since the last seal but the event that tells of it")
     outcome = sealing.seal_closed(folder, Path(paths.keys_dir()))
-    made = _made(found, outcome.sealed)
+    made = _made(unsealed, outcome)
     if as_json:
         sealed = [seal.manifest for seal in made]
         output.as_json({"sealed": [_row(m) for m in sealed], "refused": outcome.refused})
@@ -73,12 +74,12 @@ def seal(as_json: AsJson = False) -> None:
         raise typer.Exit(output.FAILED)
 
 
-def _made(before: list[Segment], mine: list[Seal]) -> list[Seal]:
+def _made(unsealed: list[Segment], outcome: sealing.Outcome) -> list[Seal]:
     """The seals made since: by this command, or by the sink's own process beside it."""
-    unsealed = {segment.name for segment in before if segment.path.exists()}
-    unsealed |= {seal.manifest.file for seal in mine}
-    found = [seals.read(segment) for segment in before if segment.name in unsealed]
-    return [seal for seal in found if seal is not None]
+    mine = {seal.manifest.file: seal for seal in outcome.sealed}
+    theirs = {segment.name: seals.read(segment) for segment in unsealed}
+    made = {file: seal for file, seal in theirs.items() if file not in outcome.refused} | mine
+    return [seal for seal in made.values() if seal is not None]
 
 
 def _row(manifest: seals.Manifest) -> dict[str, object]:

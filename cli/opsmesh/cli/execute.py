@@ -30,7 +30,10 @@ def exec_command(
         str | None, typer.Option(help="Workspace of the events; otherwise the current folder.")
     ] = None,
     pytest: Annotated[
-        bool, typer.Option(help="Send failing tests of pytest runs below the command.")
+        bool, typer.Option(help="Send failing tests of pytest and unittest runs below the command.")
+    ] = True,
+    marimo: Annotated[
+        bool, typer.Option(help="Send what happens in marimo notebooks below the command.")
     ] = True,
 ) -> None:
     """Run a command; its failure or time-out becomes an event.
@@ -49,6 +52,7 @@ def exec_command(
             grace=_seconds("--grace", grace),
             workspace=workspace,
             watch_pytest=pytest,
+            watch_marimo=marimo,
         )
     )
 

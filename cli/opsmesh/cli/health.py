@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,38 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import losses, sizes, spool_words
+from opsmesh.cli import hub_health, losses, sizes, spool_words
 from opsmesh.cli.broker_checks import RESTORE
 from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.profiles import health as profile_health
-from opsmesh.handlers.evidence import sealing
-from opsmesh.router import connection, paths, server, spool_state, supervisor_state, topology
-from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
+from opsmesh.handlers.evidence import consumer, sealing
+from opsmesh.router import (
+    connection,
+    paths,
+    running,
+    server,
+    spool_state,
+    state_format,
+    topology,
+)
+from opsmesh.router.errors import (
+    BrokerMisconfigured,
+    BrokerUnavailable,
+    NeedsUpgrade,
+    StateTooNew,
+)
+from opsmesh.router.hub import cluster, nodes
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
+from opsmesh.schemas.envelope import host_token
 
 #: Events that the evidence sink may be behind before that is a problem.
 SINK_LAG = 1000
 #: Seconds that a file of the evidence may wait for its seal, which takes some.
 UNSEALED = 600.0
-SINK, PROFILE = "evidence-sink", "profile-"
+#: What the sink's consumer is called in the report, on whatever host.
+SINK = "evidence-sink"
+PROFILE = "profile-"
 
 
 @dataclass(kw_only=True)
@@ -43,6 +61,8 @@ class Health:
     verdict: str = "ok"
     nats_url: str = ""
     started: str | None = None
+    #: Whose systemd runs it, "user" or "system"; empty for `opsmesh up`.
+    manager: str = ""
     components: list[dict[str, Any]] = field(default_factory=list)
     problems: list[dict[str, str]] = field(default_factory=list)
     spool: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +73,7 @@ class Health:
     gaps: list[dict[str, Any]] = field(default_factory=list)
     full: list[dict[str, Any]] = field(default_factory=list)
     approvals: list[dict[str, Any]] = field(default_factory=list)
+    mesh: dict[str, Any] = field(default_factory=dict)
 
     def problem(self, what: str, fix: str) -> None:
         """Note one thing that is wrong, and the command that mends it."""
@@ -68,6 +89,8 @@ async def check(settings: Settings) -> Health:
     health = Health()
     alive = _components(health)
     profiles = _profiles(health)
+    if (hindrance := state_format.hindrance()) is not None:
+        health.problem(str(hindrance), hindrance.hint)
     if alive or settings.nats.url:
         await _broker(health, settings, profiles, alive=alive)
     _spool(health)
@@ -82,10 +105,11 @@ async def check(settings: Settings) -> Health:
 
 
 def _components(health: Health) -> bool:
-    state = supervisor_state.running()
+    state = running.mesh()
     if state is None:
         return False
     health.nats_url, health.started = state.nats_url, state.started
+    health.manager = state.manager
     for status in state.components:
         health.components.append(
             {
@@ -96,12 +120,12 @@ def _components(health: Health) -> bool:
                 "since": status.since,
                 "last_exit": status.last_exit,
                 "log": status.log,
+                "unit": status.unit,
             }
         )
         if status.state not in ("running", "waiting"):
             why = f" (last: {status.last_exit})" if status.last_exit else ""
-            fix = f"tail {status.log}"
-            health.problem(f"{status.name} does not run: {status.state}{why}", fix)
+            health.problem(f"{status.name} does not run: {status.state}{why}", status.see)
     return True
 
 
@@ -132,12 +156,14 @@ def _spool(health: Health) -> None:
 
 def _agent(health: Health) -> None:
     """The agent's own figures; it says them itself, so that one that hangs is found."""
-    log = next((one["log"] for one in health.components if one["name"] == "agent"), "its log")
     try:
         health.agent = spool_state.ask_agent() or {}
     except TimeoutError:
         what = "the agent hangs; who has events writes them into the spool itself"
-        health.problem(what, f"tail {log}; then: opsmesh down, opsmesh up --detach")
+        state = running.mesh()
+        agents = [one for one in state.components if one.name == "agent"] if state else []
+        fix = f"{agents[0].see}; then: {state.anew}" if state and agents else "opsmesh up --detach"
+        health.problem(what, fix)
     if held := health.agent.get("paused"):
         size = sizes.text(health.agent["under_way_bytes"])
         what = f"{held} senders are held up: {size} of events are under way"
@@ -148,7 +174,7 @@ async def _broker(
     health: Health, settings: Settings, profiles: set[str] | None, *, alive: bool
 ) -> None:
     try:
-        where = connection.endpoint(settings)
+        where = connection.endpoint(settings, role="admin")
         health.nats_url = mask_url(where.url)
         client = await connection.connect(where, name="status", patient=False)
     except BrokerUnavailable as error:
@@ -156,24 +182,47 @@ async def _broker(
         return
     try:
         js = client.jetstream()
+        await _form(health, js)
         await _streams(health, js, settings)
         if topology.EVENTS in health.streams:
             found = await losses.recent(client, now_us=times.now_us())
             health.gaps = [msgspec.to_builtins(gap) for gap in found]
             await _consumers(health, client, settings, profiles, alive=alive)
             await _approvals(health, client)
+            health.mesh = await hub_health.look(client, settings)
+            if (wrong := hub_health.problem(health.mesh)) is not None:
+                health.problem(*wrong)
     except (NatsError, TimeoutError) as error:
-        health.problem(
-            f"JetStream does not answer: {error or type(error).__name__}", "opsmesh doctor"
-        )
+        what = f"JetStream does not answer: {error or type(error).__name__}"
+        health.problem(_without_leader() or what, "opsmesh hub cluster ls, or opsmesh doctor")
     finally:
         await client.close()
     _durable(health, settings)
 
 
+def _without_leader() -> str:
+    """What is wrong with the cluster that this machine is a node of; empty when nothing is."""
+    own, broker = cluster.read(), server.known(Path(paths.state_dir()))
+    if own is None or broker is None:
+        return ""
+    standing = nodes.look(own, broker.monitor_url)
+    away = ", ".join(one.node for one in standing.nodes if one.state == "away")
+    if standing.error or standing.leader:
+        return ""
+    return f"the cluster has no leader ({away or 'none'} away): events wait in the spool"
+
+
+async def _form(health: Health, js: JetStreamContext) -> None:
+    try:
+        await topology.check_form(js)
+    except (StateTooNew, NeedsUpgrade) as error:
+        health.problem(str(error), error.hint)
+
+
 async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> None:
     missing: list[str] = []
-    known = topology.Known(Path(paths.state_dir(), "known.json"))
+    behind: dict[str, list[str]] = defaultdict(list)
+    known = topology.Known(topology.known_file())
     for wanted in topology.streams(settings):
         name = wanted.name or ""
         last_known = known.last_seq(name)
@@ -186,6 +235,9 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
             else:
                 missing.append(name)
             continue
+        for node in (info.cluster.replicas or ()) if info.cluster is not None else ():
+            if not node.current:
+                behind[node.name or "?"].append(name)
         state = info.state
         if (said := losses.full(info.config, state)) is not None:
             health.full.append(msgspec.to_builtins(said))
@@ -200,6 +252,9 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
         if used >= losses.FULL * room:
             what = f"the broker's store is {used / room:.0%} full; then new events are only spooled"
             health.problem(what, "raise nats.max_file_store, or lower events.max_bytes")
+    for node_name, names in sorted(behind.items()):
+        what = f"node {node_name} is away or behind: {len(names)} streams have a copy less"
+        health.problem(what, f"on {node_name}: opsmesh up --detach; here: opsmesh hub cluster ls")
     if missing:
         what = f"not there yet: {', '.join(missing)}"
         health.problem(what, "the agent creates streams once it runs: opsmesh doctor")
@@ -214,7 +269,7 @@ async def _consumers(
     infos = await profile_health.consumers(client.jetstream())
     decided = {one.consumer: one for one in await _decided(client, settings, infos)}
     for one in decided.values():
-        health.profiles.append(asdict(one))
+        health.profiles.append({**asdict(one), "fix": one.fix})
         if alive and one.verdict in profile_health.WRONG:
             which = one.profile if one.kind == "profile" else f"the candidate of {one.profile}"
             health.problem(f"{which}: {one.detail}", one.fix)
@@ -226,13 +281,16 @@ async def _consumers(
                 "retry|skip|fail"
                 + ("; all of them: opsmesh run ls --state waiting" if one.asking > 1 else ""),
             )
+    sink = consumer.name(settings.host)
     for info in infos.values():
         pending = info.num_pending or 0
-        if info.name == SINK and pending > SINK_LAG:
+        if info.name == sink and pending > SINK_LAG:
             what = f"evidence is {pending} events behind"
             health.problem(what, "wait, or see the log of the component sink")
-        if info.name == SINK or info.name.startswith(PROFILE):
-            name, stale = (SINK, False) if info.name == SINK else _profile(info.name, profiles)
+        if info.name == sink or info.name.startswith(PROFILE):
+            name, stale = SINK, False
+            if info.name != sink:
+                name, stale = _profile(info.name, profiles, settings.host)
             known = decided.get(info.name)
             health.consumers.append(
                 {
@@ -271,13 +329,15 @@ async def _decided(
         return []
 
 
-def _profile(consumer: str, profiles: set[str] | None) -> tuple[str, bool]:
-    """The profile of `profile-NAME` or `profile-NAME-on-HOST`, and whether it is gone."""
+def _profile(consumer: str, profiles: set[str] | None, host: str) -> tuple[str, bool]:
+    """The profile of `profile-NAME` or `profile-NAME-on-HOST`, and whether it is gone: of another
+    host's, nobody can say so here."""
     rest = consumer.removeprefix(PROFILE)
     for name in sorted(profiles or (), key=len, reverse=True):
         if rest == name or rest.startswith(f"{name}-on-"):
             return name, False
-    return rest.partition("-on-")[0], profiles is not None
+    name, _, on = rest.partition("-on-")
+    return name, profiles is not None and on in ("", host_token(host))
 
 
 def _unsealed(health: Health, settings: Settings) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 from rich.syntax import Syntax
 
-from opsmesh.cli import install_rows, listening, output
-from opsmesh.producers import registry, wirings
-from opsmesh.producers.errors import NotOurs
+from opsmesh.cli import install_commands, install_rows, listening, output
+from opsmesh.producers import host, registry, wirings
+from opsmesh.producers.errors import NotOurs, ProducerError
 from opsmesh.producers.install import apply, plan
 from opsmesh.producers.install import record as records
 from opsmesh.producers.install.plan import Change
@@ -42,6 +42,11 @@ class _Planned:
     tool: str
     wiring: Wiring | None
     changes: list[Change]
+    #: What its wiring was made with.
+    options: dict[str, str] = field(default_factory=dict)
+    #: What is run before the files change, and after.
+    before: install_commands.Commands = ()
+    then: install_commands.Commands = ()
 
     @cached_property
     def needed(self) -> list[Change]:
@@ -69,17 +74,25 @@ def install(
     yes: _Yes = False,
     dry_run: _DryRun = False,
     force: _Force = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", metavar="KEY=VALUE", help="An option of this one tool; it is kept."
+        ),
+    ] = None,
     json: _Json = False,
 ) -> None:
     """Wire a tool: write its own half, after showing it and asking.
 
-    Only files of our own in folders that the tool reads, and one marked line where it has no such
-    folder. `opsmesh uninstall TOOL` undoes exactly that. Then the tool's producer is started, if
-    the mesh runs without it.
+    Only files of our own in folders that the tool reads, and one marked line, or a part of a
+    structured file, where it has no such folder. `opsmesh uninstall TOOL` undoes exactly that.
+    Then the tool's producer is started, if the mesh runs without it.
 
     Example: opsmesh install shell
     """
-    found = wirings.discover()
+    if option and (check or list_ or len(tools or ()) != 1):
+        output.fail("-o is for one tool: opsmesh install TOOL -o KEY=VALUE", code=output.USAGE)
+    found = wirings.discover({tools[0]: host.options(option)} if option and tools else None)
     if not json:
         for name, reason in found.problems.items():
             output.note(f"skipped {name}: broken: {reason}")
@@ -93,11 +106,15 @@ def install(
         raise typer.Exit(output.FAILED if check and wrong else 0)
     told: list[dict[str, Any]] = []
     with apply.alone(_waiting):
-        everything = [_plan(name, found, force=force, json=json) for name in dict.fromkeys(tools)]
+        given = host.options(option) if option else None
+        everything = [
+            _plan(name, found, given, force=force, json=json) for name in dict.fromkeys(tools)
+        ]
         for one in everything:
             written = _agreed(one, yes=yes, dry_run=dry_run, quiet=json)
             if written:
-                apply.install(one.tool, one.changes)
+                apply.install(one.tool, one.changes, options=one.options)
+                install_commands.run(one.then, needed=True)
             if json:
                 told.append(_told(one, written=written) | _listens(one, begin=yes and not dry_run))
             else:
@@ -128,7 +145,9 @@ def uninstall(
             agreed = _agreed(one, yes=yes, dry_run=dry_run, quiet=json)
             written = agreed or (not one.needed and not dry_run and (yes or not json))
             if written:
+                install_commands.run(one.before, needed=False)
                 apply.uninstall(one.tool, one.changes)
+                install_commands.run(one.then, needed=False)
             if json:
                 told.append(_told(one, written=written))
             elif written:
@@ -137,22 +156,36 @@ def uninstall(
         output.as_json(told)
 
 
-def _plan(name: str, found: wirings.Found, *, force: bool, json: bool) -> _Planned:
+def _plan(
+    name: str,
+    found: wirings.Found,
+    given: dict[str, str] | None,
+    *,
+    force: bool,
+    json: bool,
+) -> _Planned:
     if (wiring := found.wirings.get(name)) is None:
         if name in found.problems:
             output.fail(f"{name} is broken: {found.problems[name]}")
         producers = registry.discover()
         _known(name, [*found.wirings, *producers.producers, *producers.problems])
+        if given:
+            hint = f"its producer may have some: opsmesh producer run {name} --help"
+            output.fail(f"{name} needs no wiring, and has no options", hint=hint, code=output.USAGE)
         return _Planned(tool=name, wiring=None, changes=[])
     if missing := wirings.missing(name, wiring):
         output.fail(f"{name} cannot be wired here: {missing}")
-    pieces = wirings.pieces(name, wiring)
+    pieces, record = wirings.pieces(name, wiring), records.load(name)
     try:
-        changes = plan.to_install(name, pieces, records.load(name), force=force)
+        changes = plan.to_install(name, pieces, record, force=force)
     except NotOurs as error:
         _show(error.diff, json=json)
         raise
-    return _Planned(tool=name, wiring=wiring, changes=changes)
+    needed = any(change.needed for change in changes)
+    then = wirings.on(name, wiring) if needed or record is None else []
+    known = record.options if record is not None else {}
+    options = known if given is None else given
+    return _Planned(tool=name, wiring=wiring, changes=changes, then=then, options=options)
 
 
 def _undo(name: str, *, force: bool, json: bool) -> _Planned:
@@ -162,12 +195,18 @@ def _undo(name: str, *, force: bool, json: bool) -> _Planned:
         if _is_roots(name):
             hint = _as_root("uninstall", name)
         output.fail(f"{name} is not installed here", hint=hint, code=output.NOT_FOUND)
+    wiring = wirings.discover().wirings.get(name)
     try:
-        changes = plan.to_uninstall(record, force=force)
+        pieces = [] if wiring is None else wirings.pieces(name, wiring)
+    except ProducerError:  # what it would write is not needed to take away what it wrote
+        pieces = []
+    try:
+        changes = plan.to_uninstall(record, pieces, force=force)
     except NotOurs as error:
         _show(error.diff, json=json)
         raise
-    return _Planned(tool=name, wiring=None, changes=changes)
+    before, then = wirings.off(name, wiring) if wiring is not None else ([], [])
+    return _Planned(tool=name, wiring=None, changes=changes, before=before, then=then)
 
 
 def _agreed(one: _Planned, *, yes: bool, dry_run: bool, quiet: bool) -> bool:
@@ -177,11 +216,14 @@ def _agreed(one: _Planned, *, yes: bool, dry_run: bool, quiet: bool) -> bool:
         # on root's record.
         theirs = bool(os.geteuid()) and any(change.root for change in one.changes)
         asked = bool(one.changes) and not dry_run and (yes or not quiet)
-        return asked and not theirs and records.load(one.tool) is None
+        record = records.load(one.tool)
+        return asked and not theirs and (record is None or record.options != one.options)
     for change in one.needed:
         _show(change.diff(), json=quiet)
         if change.keep is not None and not quiet:
             print(f"a copy of {change.path} is kept: {change.keep}")
+    if not quiet and not one.for_root:
+        install_commands.show([*one.before, *one.then])
     if dry_run or one.for_root or (quiet and not yes):
         return False
     if yes:
@@ -259,6 +301,7 @@ def _told(one: _Planned, *, written: bool) -> dict[str, Any]:
     return {
         "tool": one.tool,
         "written": written and bool(needed),
+        "commands": install_commands.texts([*one.before, *one.then]),
         "changes": [
             {
                 "path": str(change.path),

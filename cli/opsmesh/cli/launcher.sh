@@ -1,8 +1,8 @@
 #!/bin/sh
 # The command `opsmesh`: finds the Python that it was installed for, and starts it.
 #
-# `emit` takes the short road: no `site` (-S) and nothing of the environment's PYTHON* (-I), which
-# is a fourth of Python's own start, and only the one or two folders that `emit` is imported from.
+# What tools call takes the short road: no `site` (-S) and nothing of the environment's PYTHON* (-I),
+# which is a fourth of Python's own start, and only the few folders that it is imported from.
 # A wheel's own script could not ask for that: installers write `#!…/python` without options, and
 # some of them import `re` before anything of ours runs.
 
@@ -30,18 +30,28 @@ if [ -z "$python" ]; then # an unusual layout: the Python beside us, or the one 
     exec "$python" -P -m opsmesh.cli.entry "$@"
 fi
 
-if [ "$1" = emit ]; then
-    shift
+roots=
+case $1 in
+emit) roots='/cli /router' ;;
+agent-hook) roots='/cli /router /producers' ;;
+lsp) roots='/cli /router /producers /schemas' ;;
+esac
+if [ -n "$roots" ]; then
     exec "$python" -I -S -c '
 import sys
-lib = sys.argv[1]
+lib, roots, command = sys.argv[1], tuple(sys.argv[2].split()), sys.argv[3]
 try:  # an editable installation: the roots of the checkout
     with open(lib + "/_opsmesh.pth", encoding="utf-8") as file:
-        sys.path[:0] = [root for root in file.read().split("\n") if root.endswith(("/cli", "/router"))]
+        sys.path[:0] = [root for root in file.read().split("\n") if root.endswith(roots)]
 except FileNotFoundError:
     sys.path.insert(0, lib)
-from opsmesh.cli.emit import run
-run(sys.argv[2:])
-' "$lib" "$@"
+if command == "emit":
+    from opsmesh.cli.emit import run
+elif command == "lsp":
+    from opsmesh.cli.lsp import run
+else:
+    from opsmesh.cli.agent_hook import run
+run(sys.argv[4:])
+' "$lib" "$roots" "$@"
 fi
 exec "$python" -P -m opsmesh.cli.entry "$@"

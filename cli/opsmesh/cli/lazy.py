@@ -5,6 +5,7 @@ A command whose module cannot be imported fails alone, with its reason; the othe
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Lazy:
                 f"the command {name} cannot be loaded: {type(error).__name__}: {error}",
                 hint="the installation is incomplete: opsmesh doctor",
             )
+        if not gc.isenabled():  # `entry` began without
+            gc.freeze()
+            gc.enable()
         if isinstance(found, typer.Typer):
             top = typer.Typer(add_completion=False)  # completion is the top command's alone
             top.add_typer(found, name=name)

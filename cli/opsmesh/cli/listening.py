@@ -10,7 +10,7 @@ from pydantic_settings import SettingsError
 
 from opsmesh.cli import components
 from opsmesh.handlers.errors import ConfigError
-from opsmesh.router import supervisor_state
+from opsmesh.router import running, supervisor_state
 from opsmesh.router.settings import Settings
 
 #: Seconds that a producer has to come up after it was asked for, its settling included.
@@ -22,18 +22,20 @@ def silent(producer: str | None) -> str | None:
     """Why nothing is heard of a producer; None when it runs, or none is needed."""
     if producer is None:
         return None
-    if supervisor_state.running() is None:
+    if (mesh := running.mesh()) is None:
         return "no mesh runs: opsmesh up --detach"
+    if mesh.containers:
+        return f"the mesh runs in containers, which see no tools: opsmesh producer run {producer}"
     found = _status(producer)
     if found is not None and found.state == "running":
         return None
     if reason := _unable(producer):
         return reason
     if found is None:  # its package, or its place in the settings, is newer than the mesh
-        return "the mesh does not know it yet: opsmesh down && opsmesh up --detach"
+        return f"the mesh does not know it yet: {mesh.anew}"
     if found.state == "waiting":
         return f"its tool came after the mesh began: opsmesh install {producer} starts it now"
-    return f"{found.state}, last: {found.last_exit or 'none'}; tail {found.log}"
+    return f"{found.state}, last: {found.last_exit or 'none'}; {found.see}"
 
 
 def begin(producer: str | None) -> str | None:
@@ -41,7 +43,7 @@ def begin(producer: str | None) -> str | None:
     why = silent(producer)
     if why is None or producer is None or _unable(producer):
         return why
-    if not supervisor_state.try_again(f"producer:{producer}"):
+    if not running.try_again(f"producer:{producer}"):
         return why
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -49,12 +51,17 @@ def begin(producer: str | None) -> str | None:
         status = _status(producer)
         if status is not None and status.state == "running":
             return None
-    log = status.log if status is not None else "its log"
-    return f"the mesh cannot start it, maybe for another PATH than here: tail {log}"
+    log = status.see if status is not None else "opsmesh status"
+    mesh = running.mesh()
+    anew = f"; if so: {mesh.anew}" if mesh is not None else ""
+    return (
+        "the mesh cannot start it, maybe for the PATH or the settings that it began with"
+        f"{anew}; {log}"
+    )
 
 
 def _status(producer: str) -> supervisor_state.Status | None:
-    state = supervisor_state.running()
+    state = running.mesh()
     known = state.components if state is not None else []
     return next((one for one in known if one.name == f"producer:{producer}"), None)
 

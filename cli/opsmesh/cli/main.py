@@ -1,7 +1,8 @@
 """The `opsmesh` command line: every command's place in help, and one place for errors.
 
 Exit codes: 0, 1 (the command reports that something is wrong), 2 (the call is wrong), 3 (what was
-asked for is not there), 69 (the mesh cannot be reached), 130 (interrupted).
+asked for is not there), 69 (the mesh cannot be reached), 130 (interrupted). Any other is a
+command's own, and stands in its help.
 """
 
 from __future__ import annotations
@@ -18,17 +19,31 @@ from opsmesh.cli.lazy import Lazy
 from opsmesh.router.errors import BrokerUnavailable, RouterError
 from opsmesh.schemas.errors import SchemaError
 
+_CARE, _HOSTS = "Care", "Hosts"
 _EVENTS, _PROFILES, _EVIDENCE, _DEVELOPERS = "Events", "Profiles", "Evidence", "Developers"
 
 COMMANDS = {
+    "init": Lazy(
+        "opsmesh.cli.init.commands:init", "First run: find the tools here, wire them, start."
+    ),
     "up": Lazy("opsmesh.cli.up:up", "Start the mesh: broker, agent, handlers, sink, producers."),
     "down": Lazy("opsmesh.cli.up:down", "Stop the mesh."),
     "status": Lazy(
         "opsmesh.cli.status:status", "Whether the mesh is well, and if not, what to do."
     ),
+    "top": Lazy("opsmesh.cli.top.command:top", "The mesh on a terminal, as it changes."),
+    "panes": Lazy("opsmesh.cli.panes.commands:panes", "The mesh on one screen of Zellij or tmux."),
+    "bar": Lazy("opsmesh.cli.bar:bar", "One block for a desktop's bar."),
+    "metrics": Lazy("opsmesh.cli.metrics:app", "What the mesh counts, for Prometheus."),
+    "web": Lazy("opsmesh.cli.web.command:web", "The mesh as a page in your browser."),
     "doctor": Lazy("opsmesh.cli.doctor:doctor", "Check the installation and this machine."),
     "env": Lazy("opsmesh.cli.env:env", "Shell assignments for any other NATS client."),
+    "auth": Lazy("opsmesh.cli.auth:app", "Who may do what at the broker: roles, credentials, TLS."),
     "config": Lazy("opsmesh.cli.config:app", "Settings: their values and where each came from."),
+    "backup": Lazy("opsmesh.cli.backup:backup", "Everything of this mesh in one file.", _CARE),
+    "upgrade": Lazy("opsmesh.cli.upgrade:upgrade", "Bring state to this version.", _CARE),
+    "restore": Lazy("opsmesh.cli.backup:restore", "Put a backup back.", _CARE),
+    "gc": Lazy("opsmesh.cli.gc:gc", "What nobody needs any more: shown, then removed.", _CARE),
     "secret": Lazy("opsmesh.cli.secret:app", "Secrets that profiles refer to by name."),
     "emit": Lazy("opsmesh.cli.emit:main", "Send one event.", _EVENTS, raw=True),
     "exec": Lazy(
@@ -36,6 +51,13 @@ COMMANDS = {
         "Run a command; its failure or time-out is an event.",
         _EVENTS,
         passes_on=True,
+    ),
+    "check": Lazy(
+        "opsmesh.cli.check.commands:app", "Lint a Python project, audit what it needs.", _EVENTS
+    ),
+    "lsp": Lazy("opsmesh.cli.lsp:main", "A language server behind a proxy.", _EVENTS, raw=True),
+    "agent-hook": Lazy(
+        "opsmesh.cli.agent_hook:main", "What a coding agent's hook calls.", _EVENTS, raw=True
     ),
     "tail": Lazy("opsmesh.cli.events:tail", "Follow events as they arrive.", _EVENTS),
     "show": Lazy("opsmesh.cli.events:show", "One event, whole.", _EVENTS),
@@ -52,13 +74,20 @@ COMMANDS = {
     "deny": Lazy("opsmesh.cli.approvals:deny", "Say no to what a run asks.", _PROFILES),
     "a2a": Lazy("opsmesh.cli.a2a:app", "Agents beyond the mesh: ask them, be one.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
+    "slo": Lazy("opsmesh.cli.slo:slo", "How profiles stand by their objectives.", _PROFILES),
     "mcp": Lazy("opsmesh.cli.mcp:app", "MCP servers: call them, be one.", _PROFILES),
-    "checks": Lazy("opsmesh.cli.checks_serve:app", "Checks that agents may have run.", _PROFILES),
+    "checks": Lazy(
+        "opsmesh.cli.checks_serve:app", "Checks that agents may have run, over MCP.", _PROFILES
+    ),
     "dlq": Lazy("opsmesh.cli.dlq.commands:app", "Events that no attempt could handle.", _PROFILES),
     "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),
     "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),
     "evidence": Lazy("opsmesh.cli.evidence:app", "The hash-chained archive.", _EVIDENCE),
     "redact": Lazy("opsmesh.cli.redact:app", "What is taken out of events.", _EVIDENCE),
+    "hosts": Lazy("opsmesh.cli.hosts:hosts", "How each host of the mesh stands.", _HOSTS),
+    "hub": Lazy("opsmesh.cli.hub:app", "The hub of many hosts: make one, let hosts in.", _HOSTS),
+    "join": Lazy("opsmesh.cli.join:join", "Join a hub.", _HOSTS),
+    "leave": Lazy("opsmesh.cli.join:leave", "Leave the hub.", _HOSTS),
     "install": Lazy("opsmesh.cli.install:install", "Wire a tool: show, ask, write its half."),
     "uninstall": Lazy("opsmesh.cli.install:uninstall", "Undo what `install` wrote."),
     "action": Lazy("opsmesh.cli.actions.commands:app", "What a step can do.", _DEVELOPERS),
@@ -70,6 +99,13 @@ COMMANDS = {
         "opsmesh.handlers.evidence.sink:main", "Run the evidence sink.", hidden=True, raw=True
     ),
 }
+
+
+#: What can be asked of the hub as well.
+AT_HUB = (
+    *("tail", "show", "trace", "why", "why-not", "profile", "run", "approvals", "approve", "deny"),
+    *("feedback", "slo", "dlq", "replay", "evidence"),
+)
 
 
 class Main(lazy.group(COMMANDS)):  # type: ignore[misc]  # a class made of a table
@@ -103,11 +139,25 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def opsmesh(
+    context: typer.Context,
+    hub: Annotated[
+        bool, typer.Option("--hub", help="On a leaf host: ask the hub, not this host's broker.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """What happens on your machines becomes durable events; events run what you wrote."""
+    if hub:
+        from opsmesh.cli import session
+
+        if context.invoked_subcommand not in AT_HUB:
+            output.fail(
+                f"--hub has no meaning for {context.invoked_subcommand}: it is about this host",
+                hint=f"with it go: {', '.join(AT_HUB)}",
+                code=output.USAGE,
+            )
+        session.ask_hub(True)
 
 
 def report(error: Exception) -> None:

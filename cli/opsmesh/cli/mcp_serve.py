@@ -146,7 +146,9 @@ def run(
     from opsmesh.handlers.mcp_serve import serve as serving
     from opsmesh.router import logs, redaction
 
-    logs.configure(which, level=settings.log_level, redactor=redaction.of_logs(settings))
+    logs.configure(
+        which, level=settings.log_level, style=settings.log, redactor=redaction.of_logs(settings)
+    )
     # before the SDK sets up its own way of saying things, with boxes and with values in them
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
     # before anything is bound or opened

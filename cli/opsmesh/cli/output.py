@@ -62,8 +62,10 @@ def table(
     *,
     empty: str,
     style: Callable[[str, Any], str] | None = None,
+    to: Console | None = None,
 ) -> None:
-    """A table for people; `empty` is said when there are no rows. `style` gives a cell's colour."""
+    """A table for people; `empty` is said when there are no rows. `style` gives a cell's colour,
+    `to` is where it is drawn, if not where people read."""
     rows = list(rows)
     if not rows:
         Screen(stderr=True).print(empty, style="dim", highlight=False)
@@ -73,7 +75,7 @@ def table(
         drawn.add_column(name.upper().replace("_", " "), overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(name, row.get(name), style) for name in columns))
-    console().print(drawn)
+    (to or console()).print(drawn)
 
 
 def _cell(name: str, value: Any, style: Callable[[str, Any], str] | None) -> str:

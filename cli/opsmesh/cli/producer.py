@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from opsmesh.cli import output
-from opsmesh.router import paths
+from opsmesh.router import paths, running
 from opsmesh.schemas import times
 
 app = typer.Typer(help="Producers: the small processes that watch one tool each.")
@@ -96,14 +97,15 @@ def status(as_json: _Json = False) -> None:
 
 def rows() -> list[dict[str, Any]]:
     """Each producer that runs, or has run here: its process, and what it last told."""
-    running = {
-        component["name"].removeprefix("producer:"): component
-        for component in _read(Path(paths.runtime_dir(), "supervisor.json")).get("components", ())
-        if component["name"].startswith("producer:")
+    mesh = running.mesh()
+    known = {
+        component.name.removeprefix("producer:"): asdict(component)
+        for component in (mesh.components if mesh is not None else ())
+        if component.name.startswith("producer:")
     }
     folder = Path(paths.state_dir(), "producers")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [_row(name, running.get(name, {}), folder / name) for name in sorted(names | {*running})]
+    return [_row(name, known.get(name, {}), folder / name) for name in sorted(names | {*known})]
 
 
 def _row(name: str, component: dict[str, Any], folder: Path) -> dict[str, Any]:

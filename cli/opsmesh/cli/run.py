@@ -12,9 +12,12 @@ from nats.aio.client import Client
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import output
+from opsmesh.cli import output, run_told
+from opsmesh.cli.hosts_option import Hosts
 from opsmesh.cli.said import person
 from opsmesh.cli.session import with_client
+from opsmesh.handlers.explain import elsewhere
+from opsmesh.handlers.explain.elsewhere import RunTold
 from opsmesh.handlers.runs import answers, asking, cancelling
 from opsmesh.handlers.runs.holder import Holder
 from opsmesh.handlers.runs.ledger import Answer, Ledger, Run, RunState, StepRecord
@@ -54,12 +57,20 @@ def ls(
         str | None,
         typer.Option(help=f"Only these: {', '.join(STATES)}."),
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="The newest N.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the newest runs.
 
-    Example: opsmesh run ls --state waiting
+    On a leaf host those of its own handlers; opsmesh --hub run ls lists what was decided at the
+    hub. What other leaves' handlers did, their events tell: opsmesh --hub tail -t 'automation.>'.
+
+    Examples: opsmesh run ls --state waiting
+              opsmesh run ls --host 'web*'
     """
     if state is not None and state not in STATES:
         output.fail(
@@ -67,16 +78,19 @@ def ls(
             hint=f"one of {', '.join(STATES)}{did_you_mean(state, STATES)}",
             code=output.USAGE,
         )
+    hosts = Hosts(host or ())
     runs = [run for run in with_client(_all(profile)) if state is None or run.state == state]
+    runs = [run for run in runs if hosts.named(run.host)]
     newest = sorted(runs, key=lambda run: run.updated_us)[-limit:]
     if as_json:
-        output.as_json([_record(run) for run in newest])
+        output.as_json([record(run) for run in newest])
         return
     rows = [
         {
             "time": output.local(times.format_us(run.updated_us)),
             "state": run.state,
             "profile": run.profile,
+            "host": run.host,
             "topic": run.topic,
             "attempt": run.attempt,
             "took": f"{run.duration_ms:.0f} ms" if run.duration_ms is not None else None,
@@ -86,10 +100,11 @@ def ls(
         for run in newest
     ]
     held = ["holder"] if any(row["holder"] for row in rows) else []
+    where = ["host"] if len({row["host"] for row in rows}) > 1 else []
     none = f"no run is {state}" if state else "no runs yet; `opsmesh profile ls` shows what would"
     output.table(
         rows,
-        ["time", "state", "profile", "topic", "attempt", "took", *held, "run"],
+        ["time", "state", "profile", *where, "topic", "attempt", "took", *held, "run"],
         empty=none,
         style=lambda name, value: COLOURS.get(value, "") if name == "state" else "",
     )
@@ -104,12 +119,26 @@ def show(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its start.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show one run: its steps, their output, and the error of every attempt."""
-    run = _find(with_client(_all(None)), run_id)
-    if as_json:
-        output.as_json(_record(run))
+    """Show one run: its steps, their output, and the error of every attempt.
+
+    A run's record stays with the handlers that have it. Of another broker's run (a leaf's, asked at
+    the hub) only what its events tell is known here, and which host to ask.
+    """
+
+    async def body(client: Client, settings: Settings) -> Run | list[RunTold]:
+        runs = [run async for run in Ledger(client).runs()]
+        if not run_id or any(run.run_id.startswith(run_id) for run in runs):
+            return _find(runs, run_id)
+        return await elsewhere.of_run(client, run_id)
+
+    run = with_client(body)
+    if isinstance(run, list):
+        run_told.show(run, run_id, as_json=as_json)
         return
-    _print(output.console(), run)
+    if as_json:
+        output.as_json(record(run))
+        return
+    describe(output.console(), run)
 
 
 @app.command("answer")
@@ -222,7 +251,8 @@ def _held(run: Run) -> str | None:
     return None if holder is None or run.finished else str(holder)
 
 
-def _print(console: Console, run: Run) -> None:
+def describe(console: Console, run: Run) -> None:
+    """Print one run with its steps."""
     colour = COLOURS.get(run.state, "")
     state = f"[{colour}]{run.state}[/]" if colour else run.state
     console.print(f"[bold]{escape(run.profile)}[/] {state}, attempt {run.attempt}")
@@ -309,24 +339,24 @@ def _all(profile: str | None) -> Callable[[Client, Settings], Awaitable[list[Run
     return body
 
 
-def _record(run: Run) -> dict[str, Any]:
+def record(run: Run) -> dict[str, Any]:
     """A run as JSON, its times as UTC text."""
-    record: dict[str, Any] = msgspec.to_builtins(run)
+    found: dict[str, Any] = msgspec.to_builtins(run)
     for name in ("created_us", "updated_us"):
-        record[name.removesuffix("_us")] = times.format_us(record.pop(name))
-    for error in record.get("errors", []):
+        found[name.removesuffix("_us")] = times.format_us(found.pop(name))
+    for error in found.get("errors", []):
         error["at"] = times.format_us(error.pop("at_us"))
-    for step in record.get("steps", []):
+    for step in found.get("steps", []):
         step["started"] = times.format_us(step.pop("started_us"))
         if "asked" in step:
             step["asked"] = [_question(one) for one in step["asked"]]
         if "unknown_us" in step:
             step["unknown"] = times.format_us(step.pop("unknown_us"))
             _holder(step, "held_by")
-    _holder(record, "holder")
+    _holder(found, "holder")
     if run.answers:
-        record["answers"] = [_answer(one) for one in run.answers]
-    return record
+        found["answers"] = [_answer(one) for one in run.answers]
+    return found
 
 
 def _holder(record: dict[str, Any], name: str) -> None:

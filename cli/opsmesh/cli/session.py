@@ -1,4 +1,8 @@
-"""One command's connection to the mesh."""
+"""One command's connection to the mesh: to this host's broker, or with `--hub` to the hub's.
+
+Thin hosts and the hub have one broker to ask; on a leaf there are two, and the host's own is meant
+unless the command says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,77 @@ from typing import TypeVar
 
 from nats.aio.client import Client
 
-from opsmesh.router import connection
+from opsmesh.cli import output
+from opsmesh.handlers.live.scope import Scope, at_own_broker
+from opsmesh.router import connection, joined, topology
+from opsmesh.router.connection import Endpoint
+from opsmesh.router.errors import BrokerUnavailable
+from opsmesh.router.hub import plan
 from opsmesh.router.settings import Settings
 
 T = TypeVar("T")
 
+_asks_hub = False
 
-def with_client(body: Callable[[Client, Settings], Awaitable[T]]) -> T:
-    """Connect, run `body`, close. BrokerUnavailable when nobody answers within a few seconds."""
+
+def ask_hub(wanted: bool) -> None:
+    """Whether what follows is asked at the hub."""
+    global _asks_hub
+    _asks_hub = wanted
+
+
+def is_leaf() -> bool:
+    """Whether this host has a broker of its own beside its hub's."""
+    member = joined.read()
+    return member is not None and member.hub.kind == "leaf"
+
+
+def scope() -> Scope:
+    """Which profiles are decided at the broker that is asked."""
+    return "mesh" if _asks_hub and is_leaf() else at_own_broker()
+
+
+def with_client(body: Callable[[Client, Settings], Awaitable[T]], *, hub: bool = False) -> T:
+    """Connect, run `body`, close. BrokerUnavailable when nobody answers within a few seconds. With
+    `hub` the hub is asked, wherever there is one."""
 
     async def session() -> T:
         settings = Settings()
-        client = await connection.connect(connection.endpoint(settings), name="cli", patient=False)
+        where = _hub(settings) if _asks_hub else _hub_of_leaf(settings) if hub else None
+        client = await _connect(where, settings)
         try:
+            await topology.check_form(client.jetstream())
             return await body(client, settings)
         finally:
             await client.close()
 
     return asyncio.run(session())
+
+
+async def _connect(hub: Endpoint | None, settings: Settings) -> Client:
+    if hub is None:
+        return await connection.connect(
+            connection.endpoint(settings, role="admin"), name="cli", patient=False
+        )
+    try:
+        return await connection.connect(hub, name="cli", patient=False)
+    except BrokerUnavailable as error:
+        error.hint = "the hub is away, or the way to it; what this host knows: without --hub"
+        raise
+
+
+def _hub_of_leaf(settings: Settings) -> Endpoint | None:
+    return connection.hub_endpoint(settings, role="admin") if is_leaf() else None
+
+
+def _hub(settings: Settings) -> Endpoint:
+    if plan.read() is not None:  # this is the hub
+        return connection.endpoint(settings, role="admin")
+    found = connection.hub_endpoint(settings, role="admin")
+    if found is None:
+        output.fail(
+            "this host has joined no hub",
+            hint="without --hub its own broker is asked; to join one: opsmesh join",
+            code=output.USAGE,
+        )
+    return found

@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 degraded, 69 down.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import health, losses, output, spool_words
+from opsmesh.cli import health, hub_health, losses, output, spool_words
 from opsmesh.router.settings import Settings
 
 EXIT = {"ok": 0, "degraded": output.FAILED, "down": output.UNAVAILABLE}
@@ -45,19 +46,38 @@ def status(
         found = asyncio.run(health.check(settings))
         if json:
             output.as_json(found.as_dict())
+        elif watch:
+            _fill(output.Screen(highlight=False), found)
         else:
-            if watch:
-                Console().clear()
-            _print(found)
+            _print(Console(highlight=False, soft_wrap=True), found)
         if not watch:
             raise typer.Exit(EXIT[found.verdict])
         time.sleep(WATCH_EVERY)
 
 
-def _print(found: health.Health) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+def _fill(console: Console, found: health.Health) -> None:
+    """One screen of it, and no more: what scrolled away first would be the verdict."""
+    if not console.is_terminal:
+        _print(console, found)
+        return
+    with console.capture() as held:
+        _print(console, found)
+    lines = held.get().splitlines()
+    room = console.height - 1
+    if len(lines) > room:
+        rest = len(lines) - room + 1
+        lines = [*lines[: room - 1], f"… {rest} lines more: opsmesh status"]
+    # from the top, each line to its end, then the rest of the screen: nothing flickers
+    shown = "".join(f"{line}\x1b[K\n" for line in lines)
+    sys.stdout.write(f"\x1b[H{shown}\x1b[J")
+    sys.stdout.flush()
+
+
+def _print(console: Console, found: health.Health) -> None:
     since = f" since {output.local(found.started)}" if found.started else ""
     where = f" · NATS at {found.nats_url}" if found.nats_url else ""
+    if found.manager:
+        where += f" · units of systemd ({found.manager})"
     colour = _COLOURS.get(found.verdict, "red")
     console.print(f"[bold {colour}]{found.verdict}[/]{since}{escape(where)}")
     for problem in found.problems:
@@ -75,10 +95,10 @@ def _print(found: health.Health) -> None:
     if found.components:
         console.print()
         waiting = [c["name"] for c in found.components if c["state"] == "waiting"]
-        rows = [{**c, "since": output.local(c["since"])} for c in found.components]
+        rows = [{**c, "since": c["since"] and output.local(c["since"])} for c in found.components]
         rows = [row for row in rows if row["name"] not in waiting]
         shown = ("name", "state", "pid", "restarts", "since", "last_exit")
-        output.table(rows, shown, empty="", style=_style)
+        output.table(rows, shown, empty="", style=_style, to=console)
         if waiting:
             names = ", ".join(name.removeprefix("producer:") for name in waiting)
             console.print(f"[dim]waiting for their tools: {escape(names)}[/]")
@@ -86,10 +106,12 @@ def _print(found: health.Health) -> None:
         console.print()
         for line in spool_words.lines(found.spool, found.agent):
             console.print(escape(line))
+    if said := hub_health.line(found.mesh):
+        console.print(escape(said))
     if found.streams:
         console.print()
         rows = [{"stream": name, **facts} for name, facts in found.streams.items()]
-        output.table(rows, ("stream", "messages", "last_seq"), empty="")
+        output.table(rows, ("stream", "messages", "last_seq"), empty="", to=console)
     if found.profiles:
         console.print()
         rows = [
@@ -101,11 +123,13 @@ def _print(found: health.Health) -> None:
             }
             for one in found.profiles
         ]
-        output.table(rows, ("profile", "state", "waiting", "health"), empty="", style=_style)
+        output.table(
+            rows, ("profile", "state", "waiting", "health"), empty="", style=_style, to=console
+        )
     if rest := [one for one in found.consumers if one["verdict"] is None]:
         console.print()
         columns = ("profile", "pending", "ack_pending", "stale")
-        output.table(rest, columns, empty="", style=_style)
+        output.table(rest, columns, empty="", style=_style, to=console)
 
 
 def _losses(console: Console, found: health.Health) -> None:

@@ -12,6 +12,8 @@ import typer
 
 from opsmesh.cli import output
 from opsmesh.router import paths
+from opsmesh.router.release import version
+from opsmesh.schemas import asyncapi
 from opsmesh.schemas import export as schema_export
 from opsmesh.schemas.registry import Registry, Topic, load_registry
 from opsmesh.schemas.topics import VERSION_KEY
@@ -76,15 +78,28 @@ def show_topic(
 @app.command("export")
 def export_topics(
     format_: Annotated[
-        Literal["jsonschema"], typer.Option("--format", help="What to write.")
+        Literal["jsonschema", "asyncapi"], typer.Option("--format", help="What to write.")
     ] = "jsonschema",
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output", help="Folder to write TOPIC.json files to.", file_okay=False),
+        typer.Option(
+            "--output",
+            help="Folder to write to: TOPIC.json of each, or asyncapi.json.",
+            file_okay=False,
+        ),
     ] = None,
 ) -> None:
-    """Write JSON Schema of all events: one document to standard output, or a file a topic."""
+    """Write what events look like: JSON Schema, or the mesh as an AsyncAPI 3.0 document.
+
+    One document to standard output; with --output, files in a folder.
+
+    Examples: opsmesh topics export --output schemas/
+              opsmesh topics export --format asyncapi >asyncapi.json
+    """
     topics = list(_registry())
+    if format_ == "asyncapi":
+        _asyncapi(topics, output_dir)
+        return
     if output_dir is None:
         output.as_json(schema_export.json_schema_all(topics))
         return
@@ -96,6 +111,20 @@ def export_topics(
     except OSError as error:
         output.fail(f"cannot write to {output_dir}: {error.strerror}")
     output.note(f"{len(topics)} schemas written to {output_dir}")
+
+
+def _asyncapi(topics: list[Topic], folder: Path | None) -> None:
+    document = asyncapi.document(topics, version=version())
+    if folder is None:
+        output.as_json(document)
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        (folder / "asyncapi.json").write_text(text + "\n")
+    except OSError as error:
+        output.fail(f"cannot write to {folder}: {error.strerror}")
+    output.note(f"{len(topics)} topics written to {folder / 'asyncapi.json'}")
 
 
 def emit_line(topic: Topic) -> str:

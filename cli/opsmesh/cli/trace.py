@@ -68,38 +68,46 @@ def trace(
     output.console().print(_Story(correlation, chapters).tree())
 
 
+class Order:
+    """What is told under what: events under the run, or else the event, that caused them."""
+
+    def __init__(self, chapters: Sequence[Chapter]) -> None:
+        self.chapters = {chapter.place.event.id: chapter for chapter in chapters}
+        #: By the id of a run or an event.
+        self.below: dict[str, list[Chapter]] = {}
+        #: Those that nothing told here has caused.
+        self.first: list[Chapter] = []
+        runs = {run.run_id for chapter in chapters for run in runs_of(chapter)}
+        triggered = {run.run_id for chapter in chapters for run in chapter.triggered}
+        for chapter in chapters:
+            event = chapter.place.event
+            known = event.causation_id in self.chapters
+            # the event of a triggered run is in no chapter
+            if event.run_id in triggered or (event.run_id in runs and known):
+                self.below.setdefault(event.run_id or "", []).append(chapter)
+            elif known and event.causation_id != event.id:
+                self.below.setdefault(event.causation_id or "", []).append(chapter)
+            else:
+                self.first.append(chapter)
+
+
 class _Story:
     """The chapters as one tree."""
 
     def __init__(self, correlation: str, chapters: Sequence[Chapter]) -> None:
         self._correlation = correlation
-        self._chapters = {chapter.place.event.id: chapter for chapter in chapters}
-        #: Events by what they are told under: a run, or else the event that caused them.
-        self._below: dict[str, list[Chapter]] = {}
-        self._first: list[Chapter] = []
-        runs = {run.run_id for chapter in chapters for run in _runs(chapter)}
-        triggered = {run.run_id for chapter in chapters for run in chapter.triggered}
-        for chapter in chapters:
-            event = chapter.place.event
-            known = event.causation_id in self._chapters
-            # the event of a triggered run is in no chapter
-            if event.run_id in triggered or (event.run_id in runs and known):
-                self._below.setdefault(event.run_id or "", []).append(chapter)
-            elif known and event.causation_id != event.id:
-                self._below.setdefault(event.causation_id or "", []).append(chapter)
-            else:
-                self._first.append(chapter)
+        self._order = Order(chapters)
 
     def tree(self) -> Tree:
         """With the correlation at its top."""
         top = Tree(f"[bold]{escape(self._correlation)}[/] [dim]{self._summary()}[/]")
-        for chapter in self._first:
+        for chapter in self._order.first:
             self._event(top, chapter)
         return top
 
     def _summary(self) -> str:
-        chapters = self._chapters.values()
-        runs = {run.run_id for chapter in chapters for run in _runs(chapter)}
+        chapters = self._order.chapters.values()
+        runs = {run.run_id for chapter in chapters for run in runs_of(chapter)}
         places = [chapter.place for chapter in chapters]
         archived = ", from the archive" if any(place.archived for place in places) else ""
         return f"{count(len(places), 'event')}, {count(len(runs), 'run')}{archived}"
@@ -123,7 +131,7 @@ class _Story:
         for answer in chapter.misses:
             for text in _miss(answer):
                 node.add(text)
-        for below_it in self._below.get(chapter.place.event.id, ()):
+        for below_it in self._order.below.get(chapter.place.event.id, ()):
             self._event(node, below_it)
 
     def _run(self, above: Tree, run: Run) -> None:
@@ -135,11 +143,12 @@ class _Story:
             if error.error in failed and len(run.errors) == 1:
                 continue
             node.add(f"[red]attempt {error.attempt}[/] {escape(' '.join(error.error.split()))}")
-        for chapter in self._below.get(run.run_id, ()):
+        for chapter in self._order.below.get(run.run_id, ()):
             self._event(node, chapter)
 
 
-def _runs(chapter: Chapter) -> Iterable[Run]:
+def runs_of(chapter: Chapter) -> Iterable[Run]:
+    """The runs that are told under a chapter."""
     yield from chapter.runs
     yield from chapter.triggered
     yield from (f.run for f in chapter.firings if f.run is not None and f.role == "own")

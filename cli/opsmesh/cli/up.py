@@ -15,10 +15,14 @@ import typer
 
 from opsmesh.cli import components, config_file, output
 from opsmesh.handlers.profiles import starter
-from opsmesh.router import component, launch, paths, supervisor_state
+from opsmesh.router import component, launch, paths, running, state_format, supervisor_state
+from opsmesh.router.containers import look
 from opsmesh.router.errors import AlreadyRunning
+from opsmesh.router.hub import cluster
 from opsmesh.router.settings import Settings
 from opsmesh.router.supervisor_state import State, Status
+from opsmesh.router.units import names
+from opsmesh.router.units import state as units
 
 #: Seconds that `up --detach` waits for every component: a large store takes a while to open.
 WAIT = 60.0
@@ -44,6 +48,14 @@ def up(
     """
     config_file.read()  # stricter than Settings: a key given twice, a file that is no mapping
     settings = Settings()
+    if (hindrance := state_format.hindrance()) is not None:
+        raise hindrance
+    if (state := units.running()) is not None:
+        already = AlreadyRunning("opsmesh, as units of systemd,", None, hint=_stop_hint(state))
+        if not detach:
+            raise already
+        print(f"{already}; opsmesh status shows how it is")
+        return
     try:
         lock = supervisor_state.lock()
     except AlreadyRunning as running:
@@ -52,6 +64,7 @@ def up(
         print(f"{running}; opsmesh status shows how it is")
         return
     supervisor_state.end_leftovers()
+    _refuse_beside_containers()
     if written := starter.write(Path(paths.config_dir())):
         print(f"wrote {written}: what runs when something happens; it is yours to change")
     plan = components.plan(settings)
@@ -75,6 +88,13 @@ def up(
     os.close(lock)
     os.close(plan_fd)
     _watch_start(process, log, wait)
+
+
+def _refuse_beside_containers() -> None:
+    """Their broker may run while none of those that hold the lock does: two on one store would
+    destroy it."""
+    if look.mesh() is not None:
+        output.fail("the mesh runs already, in containers", hint="stop it first: make compose-down")
 
 
 def _watch_start(process: subprocess.Popen[bytes], log: Path, wait: float) -> None:
@@ -112,10 +132,10 @@ def _fail_start(state: State | None, wait: float) -> None:
         print(status.line)
         print(_tail(status.log))
     names = ", ".join(status.name for status in waiting) or "the supervisor"
-    output.fail(
-        f"not running within {wait:g} s: {names}",
-        hint="the rest runs on, and what failed is tried again: opsmesh status · opsmesh down",
-    )
+    hint = "the rest runs on, and what failed is tried again: opsmesh status · opsmesh down"
+    if cluster.read() is not None:
+        hint = f"two nodes of three must run before anything is stored; {hint}"
+    output.fail(f"not running within {wait:g} s: {names}", hint=hint)
 
 
 def _tail(log: str) -> str:
@@ -131,10 +151,18 @@ def down(
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for the end.")
     ] = DOWN_WAIT,
 ) -> None:
-    """Stop the mesh and wait until it has ended. Does nothing when none runs."""
-    state = supervisor_state.running()
+    """Stop the mesh, units of systemd too, and wait until it has ended.
+
+    Does nothing when none runs.
+    """
+    state = running.mesh()
     if state is None:
         print("no mesh runs here")
+        return
+    if state.containers:
+        output.fail("the mesh here runs in containers", hint="make compose-down")
+    if state.manager:
+        _stop_units(state.manager, timeout)
         return
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
@@ -146,6 +174,28 @@ def down(
             )
         time.sleep(0.02)
     print(f"stopped {sum(c.pid is not None for c in state.components)} components")
+
+
+def _stop_hint(state: State) -> str:
+    manager = state.manager or "user"
+    return f"end them first: {names.for_people(manager, 'stop', names.TARGET)}"
+
+
+def _stop_units(manager: names.Manager, timeout: float) -> None:
+    command = names.stop(manager)
+    shown = names.for_people(manager, "stop", names.TARGET)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        output.fail(f"still stopping after {timeout:g} s", hint="wait for it again: opsmesh down")
+    if done.returncode:
+        output.fail(f"systemd did not stop the units: {done.stderr.strip()}", hint=shown)
+    again = "login" if manager == "user" else "boot"
+    print(f"stopped the units ({shown})")
+    print(
+        f"the next {again} starts them again; not that either: "
+        f"{names.for_people(manager, 'disable', names.TARGET)}"
+    )
 
 
 def _still_up() -> str:

@@ -11,10 +11,11 @@ from typing import Final
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import components, install_rows, listening, producer
+from opsmesh.cli import components, install_rows, listening, lsp_list, producer
 from opsmesh.cli.checks import Check
-from opsmesh.producers import wirings
-from opsmesh.router import connection, supervisor_state
+from opsmesh.producers import troubles, wirings
+from opsmesh.producers.lsp import running as lsp_running
+from opsmesh.router import connection, running
 from opsmesh.router.errors import RouterError
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
@@ -37,7 +38,7 @@ class Last:
 def producers(settings: Settings) -> Iterator[Check]:
     """A line for each producer: heard of when, or why it does not run."""
     rows = {row["name"]: row for row in producer.rows()}
-    up = supervisor_state.running() is not None
+    up = running.mesh() is not None
     for name, reason in components.producers(settings).items():
         row = rows.get(name, {})
         detail, ok, fix = reason or "can run here", None if reason else True, ""
@@ -49,6 +50,9 @@ def producers(settings: Settings) -> Iterator[Check]:
                 if row.get("last_time")
                 else None
             )
+            if cannot := troubles.read(name):
+                ok, detail = False, "; ".join(" ".join(one.split()) for one in cannot.values())
+                fix = "mend what it says; the producer tries again by itself"
         elif up and reason is None:
             ok, fix = False, f"opsmesh install {name}"
             detail = listening.silent(name) or "about to run"
@@ -69,11 +73,23 @@ def wired(last: Mapping[str, Last | None] | None) -> Iterator[Check]:
         elif row["silent"]:
             detail = f"wired, but {row['detail']}"
             # a mesh that does not run is said once, and a tool is not to blame for it
-            ok = None if supervisor_state.running() is None else False
+            ok = None if running.mesh() is None else False
             yield Check(check=f"tool {name}", ok=ok, detail=detail, fix=fix)
         else:
-            told = "" if last is None else f", {heard(last.get(name))}"
+            quiet = last is None or not found.wirings[name].topics  # systemd's units tell nothing
+            told = "" if last is None or quiet else f", {heard(last.get(name))}"
             yield Check(check=f"tool {name}", ok=True, detail=f"wired{told}")
+
+
+def proxies() -> Iterator[Check]:
+    """A line for each language server that runs behind `opsmesh lsp`."""
+    for row in lsp_running.proxies():
+        wrong = lsp_list.trouble(row)
+        detail = wrong or f"behind {row['editor'] or 'an editor'}, {row['events']} events"
+        fix = "start the language server anew" if row["stopped"] else ""
+        yield Check(
+            check=f"lsp {row['server']}", ok=not wrong, detail=detail, fix=fix if wrong else ""
+        )
 
 
 def ask(settings: Settings) -> dict[str, Last | None] | None:
@@ -84,7 +100,7 @@ def ask(settings: Settings) -> dict[str, Last | None] | None:
         for row in install_rows.chosen(None, found)
         if row["tool"] in found.wirings
     }
-    if not topics or (not settings.nats.url and supervisor_state.running() is None):
+    if not topics or (not settings.nats.url and running.mesh() is None):
         return None
     try:
         return asyncio.run(asyncio.wait_for(_ask(settings, topics), PATIENCE))
@@ -93,7 +109,9 @@ def ask(settings: Settings) -> dict[str, Last | None] | None:
 
 
 async def _ask(settings: Settings, topics: Mapping[str, list[str]]) -> dict[str, Last | None]:
-    client = await connection.connect(connection.endpoint(settings), name="doctor", patient=False)
+    client = await connection.connect(
+        connection.endpoint(settings, role="admin"), name="doctor", patient=False
+    )
     found: dict[str, Last | None] = {}
     try:
         for tool, names in topics.items():

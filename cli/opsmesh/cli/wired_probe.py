@@ -49,7 +49,7 @@ async def probe(settings: Settings) -> list[Check]:
     if not names:
         return [Check(check="probe", ok=None, detail="nothing is wired: opsmesh install --list")]
     try:
-        where = connection.endpoint(settings)
+        where = connection.endpoint(settings, role="admin")
         client = await connection.connect(where, name="doctor", patient=False)
     except BrokerUnavailable as error:
         return [Check(check="probe", ok=False, detail=str(error), fix=error.hint)]

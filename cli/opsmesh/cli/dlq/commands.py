@@ -141,7 +141,7 @@ def show(
     elif as_json:
         output.as_json(text.letter_record(letter))
     else:
-        text.show(letter)
+        text.describe(output.console(), letter)
 
 
 @app.command("retry")
@@ -273,7 +273,7 @@ def _settle(
     if chosen:
         try:
             with_client(body)
-        except typer.Exit:
+        except (typer.Exit, ready.BrokenProfiles):
             raise
         except (Exception, KeyboardInterrupt):
             text.stopped(said, so_far)

@@ -6,14 +6,15 @@ host have no file here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from opsmesh.cli import output
 from opsmesh.cli.dlq.settle import Refused
 from opsmesh.cli.profiles.health import consumers
+from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.profiles.profile import ProfileSet, load_profiles
 from opsmesh.router import paths
@@ -22,6 +23,18 @@ from opsmesh.router.topology import TRIGGERS
 from opsmesh.schemas.nearest import nearest
 
 PREFIX = "profile-"
+
+
+class BrokenProfiles(HandlersError):
+    """Files of profiles are broken, and so a retry would not do what they say."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__(
+            "the profiles are broken, and a retry would use the definition of before:\n"
+            + "\n".join(errors)
+        )
+        self.errors = errors
+        self.hint = "mend them; check: opsmesh profile validate"
 
 
 class Ready:
@@ -54,15 +67,11 @@ class Ready:
 
 
 async def look(client: Client) -> Ready:
-    """Read the files, and ask the broker. Ends with a message when the files are broken: the
-    handlers would go on with the definition of before."""
+    """Read the files, and ask the broker. BrokenProfiles when the files are broken: the handlers
+    would go on with the definition of before."""
     local = load_profiles(Path(paths.config_dir()))
     if local.errors:
-        output.fail(
-            "the profiles are broken, and a retry would use the definition of before:\n"
-            + "\n".join(str(error) for error in local.errors),
-            hint="mend them; check: opsmesh profile validate",
-        )
+        raise BrokenProfiles([str(error) for error in local.errors])
     found = await consumers(client.jetstream())
     return Ready(local, {name for name in found if name.startswith(PREFIX)})
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli import output
@@ -100,9 +101,8 @@ def letter_record(letter: Letter) -> dict[str, Any]:
     return record
 
 
-def show(letter: Letter) -> None:
-    """One letter whole, and what can be done with it."""
-    console = output.console()
+def describe(console: Console, letter: Letter) -> None:
+    """Print one letter whole, and what can be done with it."""
     console.print(f"[bold]{escape(letter.profile)}[/] {escape(letter.topic)}")
     console.print(f"  [red]{escape(letter.reason)}[/]")
     for name, value in (

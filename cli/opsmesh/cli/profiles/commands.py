@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from rich.markup import escape
 
-from opsmesh.cli import output
+from opsmesh.cli import output, session
 from opsmesh.cli.events import find
 from opsmesh.cli.profiles import backtest as profile_backtest
 from opsmesh.cli.profiles import cases as profile_cases
@@ -26,6 +26,7 @@ from opsmesh.cli.said import new_event, say
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.live import shadow_diff
 from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.live.scope import decides
 from opsmesh.handlers.profiles import candidates, overrides
 from opsmesh.handlers.profiles.profile import Profile, ProfileSet, json_schema
 from opsmesh.router import paths, trigger
@@ -150,10 +151,19 @@ def trigger_(
 ) -> None:
     """Run a profile now, whatever its conditions say.
 
+    It acts where the event would have: on the event's own host for `run_on: origin`. A host that is
+    away finds it when it is back.
+
     Examples: opsmesh profile trigger triage --event 01a205fc-…
               opsmesh profile trigger triage --topic service.start.failed --payload '{"unit": "x"}'
     """
     profile = profile_lookup.find(profile_lookup.load(), name)
+    if not decides(session.scope(), profile.run_on):
+        at_hub = session.scope() == "host"
+        output.fail(
+            f"{name} is decided {'at the hub' if at_hub else 'on each host by itself'}",
+            hint=f"opsmesh {'--hub ' if at_hub else ''}profile trigger {name} …",
+        )
     if (event is None) == (topic is None):
         output.fail("say for what: --event ID or --topic TOPIC", code=output.USAGE)
     try:

@@ -7,7 +7,7 @@ time of the oldest event is looked up for a profile with a backlog alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -27,9 +27,16 @@ if TYPE_CHECKING:  # a broken installation is what `status` has to be able to te
     from opsmesh.handlers.profiles.profile import Profile
 
 Verdict = Literal[
-    "ok", "behind", "stuck", "nobody decides", "does not answer", "disabled", "elsewhere"
+    "ok",
+    "behind",
+    "stuck",
+    "nobody decides",
+    "not in force",
+    "does not answer",
+    "disabled",
+    "elsewhere",
 ]
-#: Verdicts that somebody has to do something about.
+#: Verdicts that somebody has to do something about; what is not in force is told with its file.
 WRONG: Final = ("stuck", "nobody decides", "does not answer")
 #: An event that waits for so many seconds, while the cursor does not move, is stuck.
 STUCK_S: Final = 30.0
@@ -39,6 +46,7 @@ LOOK: Final = "see the log of the component handlers; then: opsmesh down, opsmes
 _FIXES: Final[Mapping[str, str]] = {
     "stuck": LOOK,
     "nobody decides": LOOK,
+    "not in force": "mend the file that is broken; check it: opsmesh profile validate",
     "does not answer": "another process of handlers takes over; if none does: opsmesh down, "
     "opsmesh up",
 }
@@ -72,9 +80,10 @@ async def check(
 ) -> list[ProfileHealth]:
     """Every profile and candidate of the configuration folder; `infos` are the consumers of
     EVENTS."""
+    found, broken = _wanted()
     return list(
         await asyncio.gather(
-            *(_check(client, one, kind, settings.host, infos) for kind, one in _in_force())
+            *(_check(client, one, kind, settings.host, infos, broken=broken) for kind, one in found)
         )
     )
 
@@ -87,34 +96,46 @@ async def consumers(js: JetStreamContext) -> dict[str, ConsumerInfo]:
     return {info.name: info for info in found}
 
 
-def _in_force() -> Iterable[tuple[str, Profile]]:
+def _wanted() -> tuple[list[tuple[str, Profile]], bool]:
+    """What the files say, and whether one of them is broken: then what is new in the others is not
+    in force either."""
     from opsmesh.handlers.live.consumers import ACTIVE, CANDIDATE
     from opsmesh.handlers.profiles import candidates, overrides
     from opsmesh.handlers.profiles.profile import load_profiles
 
     folder, chosen = Path(paths.config_dir()), overrides.read()
-    for profile in load_profiles(folder).profiles.values():
-        yield ACTIVE, profile.with_state(chosen.get(profile.name, profile.state))
-    for profile in candidates.load(folder).profiles.values():
-        yield CANDIDATE, profile.with_state("shadow")
+    loaded = load_profiles(folder)
+    active = [one.with_state(chosen.get(one.name, one.state)) for one in loaded.profiles.values()]
+    shadows = [one.with_state("shadow") for one in candidates.load(folder).profiles.values()]
+    found = [(ACTIVE, one) for one in active] + [(CANDIDATE, one) for one in shadows]
+    return found, bool(loaded.errors)
 
 
 async def _check(
-    client: Client, profile: Profile, kind: str, host: str, infos: Mapping[str, ConsumerInfo]
+    client: Client,
+    profile: Profile,
+    kind: str,
+    host: str,
+    infos: Mapping[str, ConsumerInfo],
+    *,
+    broken: bool,
 ) -> ProfileHealth:
     from opsmesh.handlers.live import backlog, liveness
     from opsmesh.handlers.live.consumers import consumer_name, runs_here
     from opsmesh.handlers.live.position import Positions
+    from opsmesh.handlers.live.scope import at_own_broker, decides
 
     consumer = consumer_name(profile, host, kind=kind)
-    here, info = runs_here(profile, host), infos.get(consumer)
+    scope = at_own_broker()
+    here, info = runs_here(profile, host, scope), infos.get(consumer)
     waiting = (info.num_pending or 0) + (info.num_ack_pending or 0) if info is not None else 0
     owner: Alive | Hangs | None = None
     cursor: Cursor | None = None
     oldest_us = None
-    if here and (profile.state != "disabled" or profile.run_on == "any"):
+    ours = decides(scope, profile.run_on)
+    if ours and (profile.state != "disabled" or profile.run_on == "any"):
         owner = await liveness.owner(client, consumer)
-        if owner is None and profile.state != "disabled":
+        if here and owner is None and profile.state != "disabled":
             await asyncio.sleep(AGAIN_S)
             owner = await liveness.owner(client, consumer)
     if here and waiting:
@@ -125,13 +146,15 @@ async def _check(
     verdict: Verdict = "elsewhere"
     if here:
         verdict = _verdict(profile, owner, oldest_us)
+    if verdict == "nobody decides" and broken:
+        verdict = "not in force"
     alive = owner if isinstance(owner, liveness.Alive) else None
     return ProfileHealth(
         profile=profile.name,
         kind=kind,
         state=profile.state,
         verdict=verdict,
-        detail=_detail(profile, verdict, alive, waiting, oldest),
+        detail=_detail(profile, verdict, alive, waiting, oldest, at_hub=not ours),
         waiting=waiting,
         oldest=oldest,
         owner=None if alive is None else {"host": alive.host, "pid": alive.pid, "seq": alive.seq},
@@ -155,13 +178,22 @@ def _verdict(profile: Profile, owner: Alive | Hangs | None, oldest_us: int | Non
 
 
 def _detail(
-    profile: Profile, verdict: Verdict, owner: Alive | None, waiting: int, oldest: str | None
+    profile: Profile,
+    verdict: Verdict,
+    owner: Alive | None,
+    waiting: int,
+    oldest: str | None,
+    *,
+    at_hub: bool,
 ) -> str:
     since = f" since {output.local(oldest)}" if oldest is not None else ""
     wait = f"{waiting} {'waits' if waiting == 1 else 'wait'}{since}" if waiting else ""
+    if verdict == "elsewhere" and at_hub:
+        return "decided at the hub: opsmesh --hub profile ls"
     if verdict == "elsewhere":
-        return f"decided on {profile.run_on}"
-    if verdict in ("nobody decides", "disabled"):
+        there = "decided on" if owner is not None else "nobody decides now, it waits for"
+        return f"{there} {profile.run_on}{f', {wait}' if wait else ''}"
+    if verdict in ("nobody decides", "not in force", "disabled"):
         return f"{verdict}, {wait}" if wait else verdict
     if owner is None:
         return f"its owner does not answer{f', {wait}' if wait else ''}"

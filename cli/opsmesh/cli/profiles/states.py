@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from nats.aio.client import Client
 
-from opsmesh.cli import output
+from opsmesh.cli import output, session
 from opsmesh.cli.events import moment
 from opsmesh.cli.profiles import lookup as profile_lookup
 from opsmesh.cli.profiles import shipped
@@ -24,6 +24,7 @@ from opsmesh.handlers.live.backlog import Backlog, Choice
 from opsmesh.handlers.live.consumers import consumer_name, runs_here
 from opsmesh.handlers.live.liveness import Alive, Hangs
 from opsmesh.handlers.live.position import Cursor, Fenced
+from opsmesh.handlers.live.scope import decides
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.ledger import Ledger
@@ -153,6 +154,9 @@ def _settle(
 ) -> str:
     """Move the cursor as chosen, and fill in `facts`; what a person is told of it."""
     settings = Settings()
+    if not decides(session.scope(), profile.run_on):
+        where = "at the hub" if session.scope() == "host" else "on each host by itself"
+        return f"it is decided {where}, by the file and the state of each host that has it"
     if not runs_here(profile, settings.host):
         return f"it decides on {profile.run_on} alone, not on this host ({settings.host})"
     consumer = consumer_name(profile, settings.host)

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from opsmesh.cli.run import COLOURS as RUN_COLOURS
 from opsmesh.handlers.explain.answers import Answer, Finding
+from opsmesh.handlers.explain.elsewhere import RunTold
 from opsmesh.handlers.explain.verdicts import Part, Verdict
 from opsmesh.handlers.explain.wording import count, value
 from opsmesh.handlers.runs.ledger import Run
@@ -65,6 +66,10 @@ def answer(found: Answer) -> Iterator[str]:
             if finding.run.evidence_path:
                 told = f"opsmesh evidence bundle show {finding.run.run_id}"
                 yield f"  [bold]evidence[/]   [dim]{told}[/]"
+        elif finding.told is not None:
+            yield f"  {run_told(finding.told)}"
+        elif finding.decision.outcome == "fire" and found.leaf:
+            yield f"  [dim]nothing is told of its run yet; its ledger is on {escape(found.host)}[/]"
         elif finding.decision.outcome == "fire":
             told = "no run: a candidate acts on nothing" if found.candidate else _NO_RUN
             yield f"  [dim]{told}[/]"
@@ -111,6 +116,13 @@ def run(found: Run) -> str:
         f"[bold]run[/] [{colour}]{found.state}[/]{why}{attempt}{took}   "
         f"[dim]opsmesh run show {found.run_id}[/]"
     )
+
+
+def run_told(told: RunTold) -> str:
+    """A run of another broker on one line of markup."""
+    colour = RUN_COLOURS.get(told.state, "dim")
+    attempt = f", attempt {told.attempt}" if told.attempt else ""
+    return f"[bold]run[/] [{colour}]{told.state}[/]{attempt}   [dim]{escape(told.hint)}[/]"
 
 
 def unheard(answers: Sequence[Answer]) -> Iterator[str]:

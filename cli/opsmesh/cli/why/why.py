@@ -10,7 +10,7 @@ import typer
 from nats.aio.client import Client
 from rich.markup import escape
 
-from opsmesh.cli import output
+from opsmesh.cli import output, session
 from opsmesh.cli.events import fields, line, moment
 from opsmesh.cli.session import with_client
 from opsmesh.cli.why import rederive_text
@@ -130,6 +130,7 @@ async def open_explainer(client: Client, settings: Settings) -> Explainer:
         host=settings.host,
         config=Path(paths.config_dir()),
         archive=settings.evidence_dir,
+        scope=session.scope(),
     )
 
 

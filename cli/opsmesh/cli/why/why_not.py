@@ -141,11 +141,12 @@ def _deciding(one: Deciding) -> Iterator[str]:
         "answers": f"decided by pid {one.owner.pid} on {one.owner.host}",
         "none": "decided by nobody now",
         "hangs": "its owner does not answer",
+        "elsewhere": f"decided by {one.host}'s own handlers: there, opsmesh why-not says more",
     }[one.owner.state]
     kind = "candidate" if one.candidate else "text"
     noted = f"at sequence {one.seq}" if one.seq is not None else "nothing decided yet"
     waits = f"{count(one.waiting, 'event')} waiting" if one.waiting else "nothing waits"
-    yield f"{who}, {noted}, {waits}"
+    yield who if one.leaf else f"{who}, {noted}, {waits}"
     yield f"{kind} {one.hash} {one.state} since {clock(one.since_us)} on {one.host}"
 
 
