@@ -3,12 +3,16 @@
 # Paths are relative on purpose: make splits words at spaces, and a checkout's folder may hold one.
 
 .DEFAULT_GOAL := help
-.PHONY: help up extras down status demo test test-all lint format bench docs clean
+.PHONY: help init up extras down status demo compose-up compose-down compose-logs compose-test \
+    test test-all lint format bench scale docs docs-site dist vsix clean
 
 BIN := .venv/bin
 # what the tests and checks need: a name, because `call` would take a comma for its own
-EXTRAS := a2a,keyring,mcp,notify,query
+EXTRAS := a2a,keyring,marimo,mcp,metrics,notify,otel,query,tui,web
 CHECKED := .[dev,$(EXTRAS)]
+# what goes into other people's environments, in distributions of its own
+PACKAGES := $(wildcard packages/*/pyproject.toml)
+OURS := $(patsubst %/pyproject.toml,-e %,$(PACKAGES))
 UV ?= uv
 #: One interpreter instead of the search: `make PYTHON=/opt/python3.12/bin/python3 test`
 PYTHON ?=
@@ -18,16 +22,21 @@ ARGS ?=
 
 # What a shell or an activated environment says about another Python must not reach this one.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+# Without bytecode every process of a mesh compiles itself, and every test process all the tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+init: .venv/.runtime ## install what is missing, see which tools are here, ask, and start the mesh
+	@$(BIN)/opsmesh init $(ARGS)
 
 up: .venv/.runtime ## install what is missing and start the mesh in the background
 	@$(BIN)/opsmesh up --detach
 	@case ":$$PATH:" in *":$$PWD/$(BIN):"*) ;; *) \
 	    printf '\nTo have opsmesh on your PATH:\n  export PATH="%s:$$PATH"\n' "$$PWD/$(BIN)" ;; esac
 
-extras: .venv/.runtime ## install what MCP, A2A, chat and mail, the keyring and SQL over the evidence need
+extras: .venv/.runtime ## install what MCP, A2A, chat and mail, the keyring, SQL over the evidence, top need
 	@$(call install,.[$(EXTRAS)])
 
 down: ## stop the mesh; events and evidence stay
@@ -40,6 +49,19 @@ status: ## what runs, and how it is
 
 demo: .venv/.dev ## a tour on real input, under a minute, in a mesh of its own
 	@$(BIN)/python demo/tour.py $(ARGS)
+
+compose-up: .venv/.runtime ## the same mesh in containers (ARGS="--store volume", docs/compose.md)
+	@$(BIN)/python deploy/compose.py up $(ARGS)
+
+compose-down: ## stop the containers; events and evidence stay
+	@if test -x $(BIN)/opsmesh; then $(BIN)/python deploy/compose.py down; \
+	else echo "opsmesh is not installed here, so nothing of it runs: make compose-up"; fi
+
+compose-logs: .venv/.runtime ## what the containers say (ARGS="-f agent")
+	@$(BIN)/python deploy/compose.py do logs --tail 100 $(ARGS)
+
+compose-test: .venv/.dev ## build the images from what is at hand, and test them (needs Docker)
+	@$(BIN)/pytest -m "slow or not slow" tests/compose -rs -s $(ARGS)
 
 test: .venv/.dev ## the tests that end within minutes (ARGS="tests/house -x", WORKERS=4)
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
@@ -60,32 +82,57 @@ format: .venv/.dev ## let ruff put the code in order
 bench: .venv/.dev ## measure this machine, beside plain nats-py in the same run
 	@$(BIN)/python bench/run.py $(ARGS)
 
+scale: .venv/.dev ## measure what many hosts run into, on this machine (ARGS="--only hub")
+	@$(BIN)/python bench/scale.py $(ARGS)
+
 docs: .venv/.dev ## write the pages that are made from the code (ARGS=--check: only compare)
 	@$(BIN)/python docs/generate.py $(ARGS)
+
+docs-site: .venv/.docs ## build the documentation as a site into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html, or with its search: $(BIN)/python -m http.server -b 127.0.0.1 -d build/site"
+
+dist: .venv/.dev ## build what is published, wheels and sdists of all packages, into dist/
+	@rm -rf dist
+	@for package in . $(PACKAGES:/pyproject.toml=); do \
+	    (out="$$PWD/dist" python="$$PWD/$(BIN)/python"; cd "$$package" && \
+	        "$$python" -m hatchling build --directory "$$out") >/dev/null || exit 1; \
+	done
+	@ls dist
+
+vsix: .venv/.runtime ## pack the extension for VS Code into dist
+	@$(BIN)/python -m opsmesh.producers.vscode.vsix dist
 
 clean: ## remove what make made here: .venv, caches, builds; events and evidence stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps make a second call fast: nothing is asked again until pyproject.toml is newer. The
+# The stamps make a second call fast: nothing is asked again until a pyproject.toml is newer. The
 # second stamp waits for the first, so that `make -j` never runs two installations in one folder.
-.venv/.runtime: pyproject.toml | $(BIN)/python
+.venv/.runtime: pyproject.toml $(PACKAGES) | $(BIN)/python
 	@echo "Installing opsmesh and what it needs into .venv …"
 	@$(call install,.)
 	@touch $@
 
-.venv/.dev: pyproject.toml .venv/.runtime
+.venv/.dev: pyproject.toml $(PACKAGES) .venv/.runtime
 	@echo "Installing what its tests and checks need …"
 	@$(call install,$(CHECKED))
 	@touch $@
 
+.venv/.docs: pyproject.toml .venv/.dev
+	@echo "Installing what the documentation's site needs …"
+	@$(call install,.[docs])
+	@touch $@
+
+# Of the packages here, those that opsmesh asks for come from here too; pip would look for them elsewhere.
 # pip may be missing from a .venv that an uv made which has gone from the PATH since.
 define install
 if $(UV) --version >/dev/null 2>&1; then \
-    $(UV) pip install --quiet --python $(BIN)/python -e '$(1)'; \
+    $(UV) pip install --quiet --python $(BIN)/python $(OURS) -e '$(1)'; \
 else \
     { $(BIN)/python -m pip --version || $(BIN)/python -m ensurepip; } >/dev/null 2>&1; \
-    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(1)'; \
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+        $(OURS) -e '$(1)'; \
 fi
 endef
 

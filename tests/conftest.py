@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import structlog
 from nats.aio.client import Client
 
 from opsmesh.router import connection, paths, server, topology
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 
+# Components run in a test's own process log while a command's output is caught beside them.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+# Nothing is timed: a busy machine is slow, and no example has done wrong by it.
+hypothesis.settings.register_profile("opsmesh", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("opsmesh")
+
 # A shell starts what it puts into the background with SIGINT ignored, and every child inherits it:
 # the tests of Ctrl-C need the ordinary state of affairs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Seconds between two looks at a condition.
+LOOK = 0.01
+#: Bytes that must be free in memory, or the folders of tests lie on disk.
+MEMORY_ROOM = 4 * 2**30
+
+# What a test kills was written, and needs no disk: a broker that syncs each message waits for one
+# most of its time. Tests of power cuts and full disks bring file systems of their own.
+_shm = Path("/dev/shm")
+if os.access(_shm, os.W_OK) and shutil.disk_usage(_shm).free > MEMORY_ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_shm))
 
 
 @pytest.hookimpl(trylast=True)
@@ -54,7 +78,9 @@ def private_folders(home: Path, env: pytest.MonkeyPatch) -> None:
 def start_server() -> server.EmbeddedServer:
     """A nats-server that runs, prepared in the state folder."""
     for left in (2, 1, 0):
-        running = server.EmbeddedServer(server.prepare(Path(paths.state_dir()), name="test"))
+        running = server.EmbeddedServer(
+            server.prepare(Path(paths.state_dir()), name=Settings().host)
+        )
         try:
             running.start()
             break
@@ -83,7 +109,7 @@ def nats_server(home: Path) -> Iterator[server.EmbeddedServer]:
 async def mesh_client(settings: Settings | None = None) -> AsyncIterator[Client]:
     """A connection to this test's server, with the streams of the mesh in place."""
     settings = settings or Settings()
-    client = await connection.connect(connection.endpoint(settings), name="test")
+    client = await connection.connect(connection.endpoint(settings, role="admin"), name="test")
     known = topology.Known(Path(paths.state_dir(), "known.json"))
     await topology.ensure(client.jetstream(), settings, known)
     try:
@@ -110,6 +136,33 @@ def run(coroutine: Coroutine[Any, Any, Any], *, timeout: float = 60) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, timeout))
 
 
+def until(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
+    """The condition's first true value; AssertionError when it stays false for `timeout` s."""
+    began = time.monotonic()
+    deadline = began + timeout
+    while not (value := condition()):
+        now = time.monotonic()
+        assert now < deadline, f"never true within {timeout} s: {condition}"
+        time.sleep(max(LOOK, 2 * (now - began)))
+        began = time.monotonic()
+    return value
+
+
+def freeze(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process as a hang does, and return once none of its threads runs: the signal alone is
+    no promise, and a busy machine lets it answer once more."""
+    process.send_signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{process.pid}/task")
+
+    def stopped() -> bool:
+        states = [
+            (one / "stat").read_text().rpartition(")")[2].split()[0] for one in threads.iterdir()
+        ]
+        return set(states) == {"T"}
+
+    until(stopped)
+
+
 async def eventually(
     condition: Callable[[], Any] | Callable[[], Awaitable[Any]],
     *,
@@ -118,10 +171,12 @@ async def eventually(
     """The condition's first true value; AssertionError when it stays false for `timeout` s."""
     deadline = time.monotonic() + timeout
     while True:
+        began = time.monotonic()
         value = condition()
         if asyncio.iscoroutine(value):
             value = await value
         if value:
             return value
-        assert time.monotonic() < deadline, f"never true within {timeout} s: {condition}"
-        await asyncio.sleep(0.01)
+        now = time.monotonic()
+        assert now < deadline, f"never true within {timeout} s: {condition}"
+        await asyncio.sleep(max(LOOK, 2 * (now - began)))  # who asks a broker leaves it time

@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.conftest import private_folders
+from opsmesh.cli.main import app
+from tests.conftest import private_folders, until
+from tests.producers import nvims
 
 #: One mesh for all of them.
 pytestmark = pytest.mark.xdist_group("wired")
@@ -40,21 +42,15 @@ def opsmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([OPSMESH, *arguments], capture_output=True, text=True, timeout=120)
 
 
-def doctor(*arguments: str) -> dict[str, list[dict[str, Any]]]:
-    """What `doctor` finds, by the name of the check."""
+def doctor(*arguments: str, here: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """What `doctor` finds, by the name of the check; `here`: without a process, which does not know
+    the stranger's producer."""
+    argv = ["doctor", "--json", *arguments]
+    said = CliRunner().invoke(app, argv).stdout if here else opsmesh(*argv).stdout
     found: dict[str, list[dict[str, Any]]] = {}
-    for check in json.loads(opsmesh("doctor", "--json", *arguments).stdout):
+    for check in json.loads(said):
         found.setdefault(check["check"], []).append(check)
     return found
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + 20
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "never true"
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +95,7 @@ def test_a_wired_shell_is_heard(mesh: Path) -> None:
     assert all(one["ok"] and "heard" in one["detail"] for one in tried), tried
     past = [*mesh.glob("*_past"), *mesh.rglob("fish_history")]
     assert not any("opsmesh-probe" in path.read_text() for path in past)
-    [tool] = doctor()["tool shell"]
+    [tool] = doctor(here=True)["tool shell"]
     assert tool["ok"]
     assert "last event" in tool["detail"]
     assert "term.pane.command.failed from shell" in tool["detail"]
@@ -113,16 +109,31 @@ def test_a_tool_without_a_producer_is_heard(mesh: Path) -> None:
     (mesh / "config/quickshell").mkdir()
     (mesh / "config/quickshell/shell.qml").touch()
     assert opsmesh("install", "quickshell", "--yes").returncode == 0
-    assert "no event yet" in doctor()["tool quickshell"][0]["detail"]
+    assert "no event yet" in doctor(here=True)["tool quickshell"][0]["detail"]
     opsmesh("emit", "shell.action.invoked", "action=mute")
 
     def told() -> bool:
-        [tool] = doctor()["tool quickshell"]
+        [tool] = doctor(here=True)["tool quickshell"]
         return "shell.action.invoked from" in tool["detail"]
 
     until(told)
 
 
+@pytest.mark.slow
+def test_a_wired_neovim_is_heard(mesh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin that `install` wrote is heard from a real Neovim, and nothing is left of it."""
+    folder = str(Path(nvims.program()).parent)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    assert opsmesh("install", "neovim", "--yes").returncode == 0
+    [tried] = doctor("--probe")["probe neovim"]
+    assert tried["ok"], tried
+    assert "heard" in tried["detail"]
+    assert "editor.save from neovim" in doctor()["tool neovim"][0]["detail"]
+    assert opsmesh("uninstall", "neovim", "--yes").returncode == 0
+    assert not (mesh / "data/nvim").exists()
+
+
+@pytest.mark.slow
 def test_a_tool_that_comes_later_is_picked_up(mesh: Path) -> None:
     """A producer whose tool was not there is no fault of the mesh; once the tool is there, doctor
     says what starts it, and `install` does, without a restart."""

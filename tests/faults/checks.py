@@ -22,8 +22,8 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.evidence import reader
+from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.handlers.evidence.report import Report
-from opsmesh.handlers.evidence.sink import CONSUMER
 from opsmesh.handlers.evidence.verify import verify
 from opsmesh.handlers.live.consumers import consumer_name
 from opsmesh.handlers.live.records import records
@@ -69,7 +69,7 @@ class Found:
 @asynccontextmanager
 async def client() -> AsyncIterator[Client]:
     """A connection that changes nothing."""
-    made = await connection.connect(connection.endpoint(Settings()), name="checker")
+    made = await connection.connect(connection.endpoint(Settings(), role="admin"), name="checker")
     try:
         yield made
     finally:
@@ -104,7 +104,8 @@ async def _left(nc: Client, mesh: Mesh) -> tuple[str, int]:
         return f"{len(waiting)} files in the spool", -1
     js = nc.jetstream()
     last = (await js.stream_info(EVENTS)).state.last_seq
-    consumers = [CONSUMER] if mesh.runs("sink") else []
+    sinks = [sink_consumer(Settings().host)] if mesh.runs("sink") else []
+    consumers = list(sinks)
     if mesh.runs("handlers"):
         host = Settings().host
         chosen = load_profiles(Path(paths.config_dir())).profiles.values()
@@ -114,7 +115,8 @@ async def _left(nc: Client, mesh: Mesh) -> tuple[str, int]:
             info = await js.consumer_info(EVENTS, consumer)
         except NotFoundError:
             return f"no consumer {consumer}", -1
-        if info.num_pending or (consumer == CONSUMER and info.num_ack_pending):
+        late = info.num_ack_pending if consumer in sinks else 0
+        if info.num_pending or late:
             return f"{consumer}: {info.num_pending} pending, {info.num_ack_pending} unacked", -1
     if mesh.runs("handlers"):
         runs = [one async for one in Ledger(nc).runs()]

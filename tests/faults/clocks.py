@@ -14,6 +14,7 @@ import pytest
 
 from opsmesh.router import server
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from tests.faults import broker_clock
 from tests.faults.meshes import Mesh
 
@@ -47,11 +48,11 @@ class Clock:
 
 
 @pytest.fixture
-def clock(memory: Path) -> Clock:
+def clock(home: Path) -> Clock:
     """Skips without libfaketime."""
     for pattern in LIBRARIES:
         for found in Path("/").glob(pattern.removeprefix("/")):
-            return Clock(memory / "clock", found)
+            return Clock(home / "clock", found)
     pytest.skip("libfaketime is not installed (Debian: faketime)")
 
 
@@ -65,7 +66,7 @@ class BrokerClock:
         if asks is None:
             pytest.skip("this nats-server takes the time in a way that is not known here")
         binary = broker_clock.launcher(asks, self._file, mesh.home)
-        prepared = server.prepare(mesh.state, name="test")
+        prepared = server.prepare(mesh.state, name=Settings().host)
         mesh.broker = EmbeddedServer(prepared, binary=binary)
 
     def jump(self, seconds: int) -> None:

@@ -20,23 +20,29 @@ from tests.router.agent_process import until
 
 #: Processes that emit at the same time.
 PRODUCERS = 4
-#: One producer: its name, its first number, the number to end before.
+#: One producer: its name, its first number, the number to end before, the seconds between two.
 PRODUCER = """
-import os, sys
+import os, sys, time
 from opsmesh.producers.host import Host
 name, first, end = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+pause = float(sys.argv[4])
 host = Host(name)
 for n in range(first, end):
     id = host.emit("load.test", {"n": n, "text": "x" * 100})
     os.write(1, b"%d %s\\n" % (n, id.encode()))
+    if pause:
+        time.sleep(pause)
 """
 
 
 class Load:
     """Producers `load-0`, `load-1`, … that emit `each` events each."""
 
-    def __init__(self, folder: Path, *, each: int, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, each: int, env: Mapping[str, str] | None = None, pause_s: float = 0
+    ) -> None:
         self.each = each
+        self._pause_s = pause_s
         self._env = {**os.environ, **(env or {})}
         self._notes = [folder / f"load-{n}.acked" for n in range(PRODUCERS)]
         self._errors = folder / "load.log"
@@ -46,7 +52,8 @@ class Load:
             self._processes.append(self._start(n, 0))
 
     def _start(self, which: int, first: int) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-c", PRODUCER, f"load-{which}", str(first), str(self.each)]
+        told = (f"load-{which}", str(first), str(self.each), str(self._pause_s))
+        argv = [sys.executable, "-c", PRODUCER, *told]
         with self._notes[which].open("ab") as notes, self._errors.open("ab") as errors:
             return subprocess.Popen(argv, env=self._env, stdout=notes, stderr=errors)
 
@@ -129,9 +136,12 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(folder: Path, total: int, *, env: Mapping[str, str] | None = None) -> Iterator[Load]:
-    """About `total` events, from the body's beginning on."""
-    made = Load(folder, each=total // PRODUCERS, env=env)
+def load(
+    folder: Path, total: int, *, env: Mapping[str, str] | None = None, pause_s: float = 0
+) -> Iterator[Load]:
+    """About `total` events, from the body's beginning on; each producer rests for `pause_s` between
+    two, for a fault that takes longer than the load would."""
+    made = Load(folder, each=total // PRODUCERS, env=env, pause_s=pause_s)
     try:
         yield made
     finally:

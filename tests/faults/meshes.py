@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from opsmesh.router import paths, server
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from tests.handlers.mesh import write_profiles
 from tests.router.agent_process import until
 
@@ -64,7 +65,7 @@ class Mesh:
     @cached_property
     def broker(self) -> EmbeddedServer:
         """Prepared when it is first asked for: a test may put a disk in its place before."""
-        return EmbeddedServer(server.prepare(self.state, name="test"))
+        return EmbeddedServer(server.prepare(self.state, name=Settings().host))
 
     def profiles(self, text: str = PROFILES, *, every: int = FIRES_EVERY) -> None:
         """What handlers run; the effect appends to `effects`."""

@@ -1,4 +1,5 @@
-"""How many events a fault is made among: a few in `make test`, 20,000 in `make test-all`."""
+"""How many events a fault is made among: 20,000 in `make test-all`, a few in the one of `make test`
+(the power cut of everything) and where many prove no more."""
 
 from __future__ import annotations
 
@@ -6,6 +7,4 @@ import pytest
 
 FAST, SLOW = 800, 20_000
 #: For `pytest.mark.parametrize("count", …)`.
-SIZES = [FAST, pytest.param(SLOW, marks=pytest.mark.slow)]
-#: The same for what is too slow for `make test` with however few events.
 SLOW_SIZES = [pytest.param(SLOW, marks=pytest.mark.slow)]

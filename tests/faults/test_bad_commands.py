@@ -9,7 +9,7 @@ import pytest
 from tests.faults.checks import check, rest
 from tests.faults.load import load
 from tests.faults.meshes import PROFILES, Mesh
-from tests.faults.sizes import SIZES
+from tests.faults.sizes import SLOW_SIZES
 
 #: Numbers that nothing else on this machine sleeps for: what is left of a command is found by them.
 HANG, FORK, DEAF = "86417", "86418", "86419"
@@ -63,7 +63,7 @@ def left() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_bad_commands(fault: Mesh, count: int) -> None:
     """Each of them comes to the end that its time limit sets, nothing of it runs on, its output is
     bounded, and no other run waits for it."""

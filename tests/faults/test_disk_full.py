@@ -11,7 +11,7 @@ from tests.faults.checks import check, rest
 from tests.faults.disks import Full
 from tests.faults.load import load
 from tests.faults.meshes import Mesh
-from tests.faults.sizes import SIZES, SLOW_SIZES
+from tests.faults.sizes import SLOW_SIZES
 
 #: KiB of a disk that has room for all of a test.
 ROOM = 64 * 1024
@@ -28,7 +28,7 @@ def full(mesh: Mesh, folder: str) -> Iterator[Full]:
         disk.end()
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_full_disk_of_evidence(mounts: None, fault: Mesh, count: int) -> None:
     """The sink waits and says so once; nothing else waits for it, and with room all follows."""
     with full(fault, "evidence") as disk:
@@ -44,7 +44,7 @@ def test_full_disk_of_evidence(mounts: None, fault: Mesh, count: int) -> None:
             check(fault, events)
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_full_disk_of_the_spool(mounts: None, fault: Mesh, count: int) -> None:
     """Without a broker and without room nothing is acknowledged: producers wait, and lose nothing;
     with the broker back, a full spool is in nobody's way."""

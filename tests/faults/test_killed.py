@@ -7,20 +7,20 @@ import pytest
 from tests.faults.checks import check, rest
 from tests.faults.load import PRODUCERS, load
 from tests.faults.meshes import TOPIC, Mesh
-from tests.faults.sizes import FAST, SIZES, SLOW
+from tests.faults.sizes import SLOW_SIZES
 
-#: How often, with few events and with many.
-KILLS = {FAST: 2, SLOW: 4}
+#: How often.
+KILLS = 4
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 @pytest.mark.parametrize("name", ["broker", "agent", "sink", "handlers"])
 def test_kill_9(fault: Mesh, name: str, count: int) -> None:
     """A component that is killed again and again under load costs nothing, and doubles nothing."""
     fault.start_all()
     with load(fault.home, count) as events:
-        for kill in range(1, KILLS[count] + 1):
-            events.reached(kill / (KILLS[count] + 2))
+        for kill in range(1, KILLS + 1):
+            events.reached(kill / (KILLS + 2))
             fault.kill(name)
             events.more(count // 20)
             fault.restart(name)
@@ -29,7 +29,7 @@ def test_kill_9(fault: Mesh, name: str, count: int) -> None:
         check(fault, events)
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_kill_9_of_a_producer(fault: Mesh, count: int) -> None:
     """Producers that are killed have lost nothing of what was acknowledged to them, and their
     numbers begin anew with a boot of their own."""

@@ -7,7 +7,7 @@ import pytest
 from tests.faults.checks import check, intact, look, rest
 from tests.faults.load import load
 from tests.faults.meshes import Mesh
-from tests.faults.sizes import SIZES
+from tests.faults.sizes import SLOW_SIZES
 
 #: Bytes of the stream: some hundred events.
 SMALL = 256 * 1024
@@ -19,7 +19,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSMESH_EVENTS__MAX_BYTES", str(SMALL))
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_max_bytes(small: None, fault: Mesh, count: int) -> None:
     """What the broker drops has been archived and decided before: evidence has all of it."""
     fault.start_all()
@@ -31,7 +31,7 @@ def test_max_bytes(small: None, fault: Mesh, count: int) -> None:
     assert found.report.notes == []
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_max_bytes_without_a_sink(small: None, fault: Mesh, count: int) -> None:
     """What was dropped while no sink ran is noted in evidence, number by number."""
     fault.start_all()

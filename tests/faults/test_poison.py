@@ -9,11 +9,11 @@ from tests.conftest import run
 from tests.faults.checks import check, client, rest
 from tests.faults.load import load
 from tests.faults.meshes import PROFILE, TOPIC, Mesh
-from tests.faults.sizes import FAST, SLOW
+from tests.faults.sizes import SLOW_SIZES
 from tests.router.agent_process import Connection
 
 #: Poison of each kind: straight into the stream, and through the ingest socket.
-CASES = [(FAST, 100), pytest.param(SLOW, 500, marks=pytest.mark.slow)]
+EACH = 500
 
 
 def poison(kind: str, n: int) -> bytes:
@@ -28,23 +28,23 @@ async def _into_the_stream(count: int) -> None:
             await nc.jetstream().publish(f"evt.{Settings().host}.{TOPIC}", poison("stream", n))
 
 
-@pytest.mark.parametrize(("count", "each"), CASES)
-def test_poison(fault: Mesh, count: int, each: int) -> None:
+@pytest.mark.parametrize("count", SLOW_SIZES)
+def test_poison(fault: Mesh, count: int) -> None:
     """Every message that is no event is a dead letter with its bytes, and in evidence if it was
     stored; no good one waits for it."""
     fault.start_all()
     with load(fault.home, count) as events:
         events.reached(0.2)
         socket = Connection()
-        for n in range(each):
+        for n in range(EACH):
             socket.send(poison("socket", n) + b"\n")
-        run(_into_the_stream(each))
+        run(_into_the_stream(EACH))
         socket.close()
         events.finish()
         rest(fault)
         found = check(fault, events)
-    stored = sorted(poison("stream", n) for n in range(each))
+    stored = sorted(poison("stream", n) for n in range(EACH))
     assert sorted(found.undecodable) == stored
     assert sorted(letter.data for letter in found.letters if letter.profile == PROFILE) == stored
     refused = sorted(letter.data for letter in found.letters if letter.profile == "ingest")
-    assert refused == sorted(poison("socket", n) for n in range(each))
+    assert refused == sorted(poison("socket", n) for n in range(EACH))

@@ -9,20 +9,11 @@ import pytest
 from tests.faults.checks import check, rest
 from tests.faults.load import load
 from tests.faults.meshes import COMPONENTS, Mesh
-from tests.faults.sizes import FAST, SLOW
+from tests.faults.sizes import SLOW_SIZES
 from tests.router.agent_process import until
 
-#: Longer than the agent's patience with the broker, and a client's with the agent.
-FAST_STOP = 3.0
 #: Longer than every time-out but one: acknowledgements, requests, missed heartbeats, presence.
-SLOW_STOP = 20.0
-STOPS = [
-    ("broker", FAST, FAST_STOP),
-    *(
-        pytest.param(name, SLOW, SLOW_STOP, marks=pytest.mark.slow)
-        for name in ("broker", *COMPONENTS)
-    ),
-]
+STOP = 20.0
 
 
 def _pass(seconds: float) -> None:
@@ -31,15 +22,16 @@ def _pass(seconds: float) -> None:
     until(lambda: time.monotonic() >= end, timeout=seconds + 30)
 
 
-@pytest.mark.parametrize(("name", "count", "seconds"), STOPS)
-def test_sigstop(fault: Mesh, name: str, count: int, seconds: float) -> None:
+@pytest.mark.parametrize("count", SLOW_SIZES)
+@pytest.mark.parametrize("name", ["broker", *COMPONENTS])
+def test_sigstop(fault: Mesh, name: str, count: int) -> None:
     """A component that hangs for longer than others wait for it costs nothing, and what it does
     when it goes on doubles nothing."""
     fault.start_all()
     with load(fault.home, count) as events:
         events.reached(0.3)
         with fault.paused(name):
-            _pass(seconds)
+            _pass(STOP)
         events.finish()
         rest(fault)
         check(fault, events)

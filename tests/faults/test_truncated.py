@@ -13,7 +13,7 @@ from opsmesh.router import spool
 from tests.faults.checks import check, in_order, intact, look, once, rest, runs
 from tests.faults.load import load
 from tests.faults.meshes import Mesh
-from tests.faults.sizes import SIZES
+from tests.faults.sizes import SLOW_SIZES
 
 
 def cut(path: Path, *, share: float) -> int:
@@ -24,7 +24,7 @@ def cut(path: Path, *, share: float) -> int:
     return gone
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_truncated_block(fault: Mesh, count: int) -> None:
     """A broker that comes back with less than it had is told of as critical and as an event;
     evidence keeps what the stream has lost and notes the place, and what comes after that is
@@ -56,7 +56,7 @@ def test_truncated_block(fault: Mesh, count: int) -> None:
     runs(fault, found)
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_truncated_spool(fault: Mesh, count: int) -> None:
     """Of a spool file that was cut, the record at the cut is set aside and named, and nothing that
     was before or comes after it waits for it."""
@@ -88,7 +88,7 @@ def test_truncated_spool(fault: Mesh, count: int) -> None:
     runs(fault, found)
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", SLOW_SIZES)
 def test_truncated_evidence(fault: Mesh, count: int) -> None:
     """A sink that finds less than it had written says so in the chain, and fetches it again."""
     fault.start_all()

@@ -13,10 +13,13 @@ TOP = Path(__file__).resolve().parents[2]
 #: The roots of the namespace package `opsmesh`, lowest layer first.
 ROOTS = ("schemas", "router", "handlers", "producers", "cli")
 
+#: Folders of the packages that go into other people's environments, with what is imported there.
+SOURCES = ("packages/marimo-opsmesh/src", "packages/pytest-opsmesh/src")
 
-def pyproject() -> dict[str, Any]:
+
+def pyproject(folder: Path = TOP) -> dict[str, Any]:
     """pyproject.toml, read."""
-    with (TOP / "pyproject.toml").open("rb") as file:
+    with (folder / "pyproject.toml").open("rb") as file:
         return tomllib.load(file)
 
 

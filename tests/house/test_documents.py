@@ -42,7 +42,14 @@ def test_links() -> None:
 
 @pytest.mark.parametrize(
     ("heading", "extra"),
-    [("At run time", None), ("SQL over the evidence", "query"), ("For development", "dev")],
+    [
+        ("At run time", None),
+        ("SQL over the evidence", "query"),
+        ("Metrics", "metrics"),
+        ("The documentation as a site", "docs"),
+        ("Traces", "otel"),
+        ("For development", "dev"),
+    ],
 )
 def test_dependencies(heading: str, extra: str | None) -> None:
     """Each dependency has its line in docs/dependencies.md, and no line is left of one gone."""

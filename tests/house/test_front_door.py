@@ -17,17 +17,26 @@ MAKE = shutil.which("make") or ""
 #: What the front door offers, in the order of `make help`.
 TARGETS = [
     "help",
+    "init",
     "up",
     "extras",
     "down",
     "status",
     "demo",
+    "compose-up",
+    "compose-down",
+    "compose-logs",
+    "compose-test",
     "test",
     "test-all",
     "lint",
     "format",
     "bench",
+    "scale",
     "docs",
+    "docs-site",
+    "dist",
+    "vsix",
     "clean",
 ]
 

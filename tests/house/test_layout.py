@@ -11,7 +11,7 @@ from mypy.config_parser import parse_config_file
 from mypy.find_sources import create_source_list
 from mypy.options import Options
 
-from tests.house.checkout import ROOTS, TOP, files, pyproject
+from tests.house.checkout import ROOTS, SOURCES, TOP, files, pyproject
 
 
 @pytest.mark.parametrize("root", ROOTS)
@@ -31,12 +31,42 @@ def test_typed(root: str) -> None:
 @pytest.mark.parametrize("root", ROOTS)
 def test_one_name_a_root(root: str) -> None:
     """A root holds its own portion, and nothing else that could be imported."""
-    alone = {"pytest_opsmesh.py"} if root == "producers" else set()
     names = {
         path.relative_to(TOP / root).parts for path in files() if path.is_relative_to(TOP / root)
     }
-    assert {parts[0] for parts in names} <= {"opsmesh"} | alone
+    assert {parts[0] for parts in names} == {"opsmesh"}
     assert {parts[1] for parts in names if len(parts) > 1} == {root}
+
+
+def packages() -> set[str]:
+    """What is imported of the packages for other people's environments."""
+    return {path.parent.name for source in SOURCES for path in (TOP / source).glob("*/py.typed")}
+
+
+def test_every_package_is_known() -> None:
+    """Each folder of packages/ is a package with one name of its own, which the guards look at."""
+    found = {
+        f"packages/{path.parent.name}/src" for path in (TOP / "packages").glob("*/pyproject.toml")
+    }
+    assert found == set(SOURCES)
+    assert len(packages()) == len(SOURCES)
+
+
+def test_packages_have_the_version_of_opsmesh() -> None:
+    """What is published together has one version, and opsmesh asks for exactly that one."""
+    project = pyproject()["project"]
+    for source in SOURCES:
+        own = pyproject((TOP / source).parent)["project"]
+        assert own["version"] == project["version"]
+        assert own["license"] == project["license"]
+        assert (TOP / source).with_name("LICENSE").read_bytes() == (TOP / "LICENSE").read_bytes()
+        assert f"{own['name']}=={project['version']}" in project["dependencies"]
+
+
+def test_packages_know_sessions_as_opsmesh_does() -> None:
+    """The rule of sessions and workspaces is there byte for byte: copy it where it was changed."""
+    ours = (TOP / "router/opsmesh/router/session.py").read_bytes()
+    assert (TOP / "packages/pytest-opsmesh/src/pytest_opsmesh/mesh/session.py").read_bytes() == ours
 
 
 def test_one_way_imports() -> None:
@@ -49,13 +79,16 @@ def test_one_way_imports() -> None:
 
 
 def test_layers_are_the_roots() -> None:
-    """The import contract names every root, so that none escapes it."""
+    """The import contracts name every root and every package, so that none escapes them."""
     settings = pyproject()["tool"]["importlinter"]
     named = {f"opsmesh.{root}" for root in ROOTS}
-    assert set(settings["root_packages"]) == named
-    (contract,) = settings["contracts"]
+    assert set(settings["root_packages"]) == named | packages()
+    contract, apart, *_ = settings["contracts"]
     layers = {part.strip() for layer in contract["layers"] for part in layer.split("|")}
     assert (contract["type"], layers) == ("layers", named)
+    assert apart["type"] == "forbidden"
+    assert set(apart["source_modules"]) == packages()
+    assert set(apart["forbidden_modules"]) == named
 
 
 def test_every_file_is_type_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +99,14 @@ def test_every_file_is_type_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     parse_config_file(options, lambda: None, "pyproject.toml", stderr=sys.stderr)
     sources = create_source_list(options.files or [], options)
     seen = {Path(source.path).resolve() for source in sources if source.path}
-    assert [str(path.relative_to(TOP)) for path in files(".py", ".pyi") if path not in seen] == []
+    unseen = [path for path in files(".py", ".pyi") if path.resolve() not in seen]
+    assert [str(path.relative_to(TOP)) for path in unseen] == []
     assert len({source.module for source in sources}) == len(sources)
     assert {source.module for source in sources} >= {f"opsmesh.{root}" for root in ROOTS}
+
+
+def test_images_hold_every_package() -> None:
+    """What is installed in a container is opsmesh with all that it asks for from this checkout."""
+    said = (TOP / "deploy" / "Dockerfile").read_text()
+    for source in SOURCES:
+        assert f" ./{Path(source).parent} " in said

@@ -1,11 +1,12 @@
-"""The wheel in a strange environment: what it brings there, and what it leaves alone.
+"""Our wheels in a strange environment: what they bring there, and what they leave alone.
 
-The environment has a Python, pytest, and the wheel installed without its dependencies, as a user's
-project has that never meant to run a mesh.
+The environment has a Python, pytest, and the wheels installed without what else opsmesh depends on,
+as a user's project has that never meant to run a mesh.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.checkout import ROOTS, TOP, files
+from opsmesh.producers.vscode import vsix
+from tests.house.checkout import ROOTS, SOURCES, TOP, files
+from tests.producers.agent import until
 
-# One build and one environment serve all tests here, so one worker runs them.
+# One build of each and one environment serve all tests here, so one worker runs them.
 pytestmark = pytest.mark.xdist_group("wheel")
 
 #: pytest and what it is made of; linked into the strange environment, so that nothing is fetched.
@@ -43,12 +46,12 @@ class Strange:
                 if top != "__pycache__" and not (self.site / top).exists():
                     (self.site / top).symlink_to(str(distribution.locate_file(top)))
 
-    def install(self, wheel: Path) -> set[str]:
-        """Install a wheel without its dependencies; the names new in site-packages."""
+    def install(self, *wheels: Path) -> set[str]:
+        """Install wheels without their dependencies; the names new in site-packages."""
         before = {path.name for path in self.site.iterdir()}
         pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "--quiet"]
         quiet = ["--no-deps", "--no-index", "--no-compile", "--disable-pip-version-check"]
-        subprocess.run([*pip, *quiet, str(wheel)], check=True)
+        subprocess.run([*pip, *quiet, *map(str, wheels)], check=True)
         return {path.name for path in self.site.iterdir()} - before
 
     def run(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -66,17 +69,17 @@ class Strange:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built by the backend itself, so that nothing is fetched."""
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The wheels of this checkout, built by the backend itself, so that nothing is fetched."""
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
-        cwd=TOP,
-        check=True,
-        capture_output=True,
-    )
-    (built,) = folder.glob("*.whl")
-    return built
+    for package in (TOP, *((TOP / source).parent for source in SOURCES)):
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+            cwd=package,
+            check=True,
+            capture_output=True,
+        )
+    return sorted(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +89,22 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Strange:
 
 
 @pytest.fixture(scope="module")
-def brought(strange: Strange, wheel: Path) -> set[str]:
-    """The names in site-packages that came with the wheel, now installed there."""
-    return strange.install(wheel)
+def brought(strange: Strange, wheels: list[Path]) -> set[str]:
+    """The names in site-packages that came with the wheels, now installed there."""
+    return strange.install(*wheels)
 
 
 def test_top_level_names(strange: Strange, brought: set[str]) -> None:
-    """The wheel brings `opsmesh`, `pytest_opsmesh`, its own record, and one command."""
-    (record,) = (name for name in brought if name.endswith(".dist-info"))
-    assert brought == {"opsmesh", "pytest_opsmesh.py", record}
-    rows = (strange.site / record / "RECORD").read_text(encoding="utf-8").splitlines()
-    paths = [Path(row.rsplit(",", 2)[0]) for row in rows]
+    """Each wheel brings one name and its own record, and opsmesh's one command."""
+    records = {name for name in brought if name.endswith(".dist-info")}
+    names = {name.split("-")[0] for name in records}
+    assert names == {"opsmesh", "marimo_opsmesh", "pytest_opsmesh"}
+    assert brought == names | records
+    paths = [
+        Path(row.rsplit(",", 2)[0])
+        for record in records
+        for row in (strange.site / record / "RECORD").read_text(encoding="utf-8").splitlines()
+    ]
     outside = {path.name for path in paths if path.parts[0] == ".."}
     assert {path.parts[0] for path in paths} - {".."} == brought
     assert outside == {"opsmesh"}
@@ -104,15 +112,25 @@ def test_top_level_names(strange: Strange, brought: set[str]) -> None:
 
 
 def test_every_file_is_brought(strange: Strange, brought: set[str]) -> None:
-    """Every file of the roots is in the wheel, also the tools' own halves that are not Python."""
+    """Every file of the roots is in a wheel, also the tools' own halves that are not Python."""
     assert brought
     shipped = [
         path.relative_to(TOP / root)
-        for root in ROOTS
+        for root in (*ROOTS, *SOURCES)
         for path in files()
         if path.is_relative_to(TOP / root)
     ]
     assert [str(path) for path in shipped if not (strange.site / path).is_file()] == []
+
+
+def test_the_extension_for_vs_code_is_brought(
+    strange: Strange, brought: set[str], tmp_path: Path
+) -> None:
+    """The extension is packed from the wheel as from the checkout, without anything else."""
+    assert brought
+    ran = strange.run("-m", "opsmesh.producers.vscode.vsix", str(tmp_path), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert Path(ran.stdout.strip()).read_bytes() == vsix.pack()
 
 
 def project(folder: Path) -> Path:
@@ -195,7 +213,8 @@ print(*sorted(new - sys.stdlib_module_names - {{"pytest_opsmesh", "_pytest"}} - 
 
 
 def test_emit_costs_no_site(strange: Strange, brought: set[str], tmp_path: Path) -> None:
-    """The command finds its Python through a link too, and `emit` starts it without `site`."""
+    """The command finds its Python through a link too, and what hooks call starts it without
+    `site`."""
     assert brought
     link = tmp_path / "bin" / "opsmesh"
     link.parent.mkdir()
@@ -209,10 +228,16 @@ def test_emit_costs_no_site(strange: Strange, brought: set[str], tmp_path: Path)
         "PATH": "/usr/bin:/bin",
     }
     try:
-        for command in (link, strange.python.with_name("opsmesh")):
+        for command, arguments, given in (
+            (link, ["emit", "a.b", "k=two words", "-q"], ""),
+            (strange.python.with_name("opsmesh"), ["emit", "a.b", "k=two words", "-q"], ""),
+            (link, ["agent-hook"], '{"hook_event_name":"Stop","session_id":"s"}'),
+            (link, ["lsp", "--", "cat"], _save(tmp_path)),
+        ):
             ran = subprocess.run(
-                [command, "emit", "a.b", "k=two words", "-q"],
+                [command, *arguments],
                 env=folders,
+                input=given,
                 capture_output=True,
                 text=True,
                 check=False,
@@ -223,7 +248,15 @@ def test_emit_costs_no_site(strange: Strange, brought: set[str], tmp_path: Path)
         assert marker.exists()  # or the check above could not have failed
     finally:
         custom.unlink()
-    assert len(list((tmp_path / "state/opsmesh/spool").glob("*.spool"))) == 2
+    spool = tmp_path / "state/opsmesh/spool"
+    until(lambda: len(list(spool.glob("[!.]*.spool"))) == 4)
+
+
+def _save(folder: Path) -> str:
+    """What an editor says to a language server when a file is saved."""
+    about = {"textDocument": {"uri": (folder / "a.py").as_uri()}}
+    body = json.dumps({"method": "textDocument/didSave", "params": about})
+    return f"Content-Length: {len(body)}\r\n\r\n{body}"
 
 
 def test_the_command_takes_nothing_from_the_working_folder(
