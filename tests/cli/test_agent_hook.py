@@ -18,7 +18,8 @@ from tests.handlers.mesh import mesh
 from tests.producers.agent import standing_in
 from tests.router.agent_process import agent, spooled
 
-from opsmesh.cli import agent_hook, agents_check
+from opsmesh.cli.agent_hook import command as agent_hook
+from opsmesh.cli.doctor import agents as agents_check
 from opsmesh.producers.agents import failures
 from opsmesh.producers.memory import Memory
 from opsmesh.router.server import EmbeddedServer
@@ -173,7 +174,7 @@ def test_nothing_heavy_is_imported(alone: Path) -> None:
     heavy.remove("opsmesh.router.spool_overflow")
     code = (
         "before = set(sys.modules)\n"
-        "from opsmesh.cli.agent_hook import main\n"
+        "from opsmesh.cli.agent_hook.command import main\n"
         "assert main(['--agent', 'claude']) == 0\n"
         f"print(*[name for name in {heavy} if name in set(sys.modules) - before])"
     )

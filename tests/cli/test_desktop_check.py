@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.handlers import session_bus
 
-from opsmesh.cli.desktop_check import desktop
+from opsmesh.cli.doctor.desktop import desktop
 
 
 def test_the_desktop(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

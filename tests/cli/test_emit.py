@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import private_folders, start_server
 from tests.router.agent_process import agent, spooled
 
-from opsmesh.cli import emit as emit_module
+from opsmesh.cli.emit import command as emit_module
 from opsmesh.router import session
 from opsmesh.schemas import envelope, ids
 
@@ -267,7 +267,7 @@ def test_nothing_heavy_is_imported(alone: Path) -> None:
     """On the usual road, pairs and JSON included, none of the costly modules is loaded."""
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from opsmesh.cli import emit, entry\n"
+        "from opsmesh.cli import entry\nfrom opsmesh.cli.emit import command as emit\n"
         "emit.main(['a.b', 'k=v', 'n:=[1]', '-q'])\n"
         f"print(*[name for name in {HEAVY.split()} if name in set(sys.modules) - before])"
     )

@@ -18,7 +18,7 @@ from tests.handlers.conftest import *  # noqa: F403 (its fixtures)
 from tests.handlers.mesh import Mesh, mesh
 from typer.testing import Result
 
-from opsmesh.cli import evidence_bundles
+from opsmesh.cli.evidence import bundles as evidence_bundles
 from opsmesh.handlers.bundles.store import Object, Store
 from opsmesh.router import paths
 from opsmesh.router.server import EmbeddedServer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from opsmesh.cli.hub_cluster import app
+from opsmesh.cli.hub.cluster import app
 from opsmesh.router import paths
 from opsmesh.router.auth.ca import names
 from opsmesh.router.hub import cluster, node_file, plan

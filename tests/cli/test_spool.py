@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.cli.conftest import Cli
 
-from opsmesh.cli import emit
+from opsmesh.cli.emit import command as emit
 from opsmesh.router import losses, paths, spool, spool_room
 from opsmesh.router.spool_reader import SpoolReader
 

@@ -173,7 +173,7 @@ def test_a_test_that_fails(person: Person, tmp_path: Path) -> None:
     _git(project, "commit", "-q", "-m", "works")
     pytest_ = ("exec", "--", sys.executable, "-m", "pytest", "-q")
     person.types(*pytest_, cwd=project)
-    # longer than what it replaces: Python takes the old bytecode for a file of the same size and second
+    # of another size: Python takes the old bytecode for a file of the same size and second
     (project / "sums.py").write_text("def add(a, b):\n    return a - b  # less\n")
     _git(project, "commit", "-qam", "faster")
     person.types(*pytest_, code=1, cwd=project)

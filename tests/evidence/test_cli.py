@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from opsmesh.cli.evidence import app
+from opsmesh.cli.evidence.commands import app
 from opsmesh.cli.main import app as main
 from opsmesh.handlers.evidence import keys, segments
 from opsmesh.router import paths

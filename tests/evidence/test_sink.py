@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 from typer.testing import CliRunner, Result
 
-from opsmesh.cli.evidence import app as cli
+from opsmesh.cli.evidence.commands import app as cli
 from opsmesh.handlers.evidence import against, keys, sealing, seals, segments
 from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.handlers.evidence.verify import verify

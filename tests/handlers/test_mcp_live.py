@@ -10,7 +10,7 @@ from tests.conftest import eventually, run
 from tests.handlers.mcp_servers import alive, configure, liar
 from tests.handlers.mesh import Mesh, mesh
 
-from opsmesh.cli import run as run_command
+from opsmesh.cli.run import commands as run_command
 from opsmesh.handlers.runs import cancelling
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.server import EmbeddedServer

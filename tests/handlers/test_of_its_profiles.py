@@ -24,7 +24,7 @@ from nats.js.errors import NotFoundError
 from tests.conftest import eventually, mesh_client, private_folders, run, start_server
 from tests.router.agent_process import AgentProcess, agent
 
-from opsmesh.cli.auth_profiles import reads_of
+from opsmesh.cli.auth.profiles import reads_of
 from opsmesh.handlers.actions.contract import Past
 from opsmesh.handlers.live import firing
 from opsmesh.handlers.live.firing import Gone

@@ -19,7 +19,7 @@ from tests.producers import lsp_peer
 from tests.producers.agent import StandInAgent, spooled, standing_in, until
 from tests.producers.lsp_client import FORMAT, LSP, Editor, editing
 
-from opsmesh.cli import wired_checks
+from opsmesh.cli.doctor import wired as wired_checks
 from opsmesh.producers.lsp import relay, running
 
 RUFF = (*LSP, "--", str(Path(sys.executable).with_name("ruff")), "server")
@@ -466,7 +466,7 @@ def test_the_command_starts_as_light_as_it_can(home: Path) -> None:
     heavy = "json re typing pathlib dataclasses enum signal select socket msgspec typer contextlib"
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from opsmesh.cli import lsp\n"
+        "from opsmesh.cli.lsp import command as lsp\n"
         "lsp.parse(['--editor', 'helix', '--', 'true'])\n"
         f"print(*[name for name in {heavy.split()} if name in set(sys.modules) - before])"
     )

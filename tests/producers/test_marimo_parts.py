@@ -18,7 +18,7 @@ from marimo_opsmesh import cells, environment, failures, guard, kernel, sender
 from marimo_opsmesh.notebook import Places
 from marimo_opsmesh.observer import BURST, Observer
 from marimo_opsmesh.sender import Fact, Sender
-from opsmesh.cli import marimo_check
+from opsmesh.cli.doctor import marimo as marimo_check
 from opsmesh.cli.main import app
 from opsmesh.producers.marimo.wiring import Marimo
 

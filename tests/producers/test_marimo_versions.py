@@ -15,7 +15,7 @@ from tests.producers.marimos import export, notebook, serving
 from tests.producers.process import producing
 from tests.producers.test_marimo import COMPLETED, FAILED, FAULTY
 
-from opsmesh.cli import marimo_check
+from opsmesh.cli.doctor import marimo as marimo_check
 from opsmesh.producers.exec import bridge
 
 #: The newest one whose kernel has no hooks.

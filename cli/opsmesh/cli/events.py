@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from rich.markup import escape
 
 from opsmesh.cli import output
-from opsmesh.cli.hosts_option import Hosts
+from opsmesh.cli.hub.hosts_option import Hosts
 from opsmesh.cli.session import with_client
 from opsmesh.router import paths
 from opsmesh.router.pull import delivery

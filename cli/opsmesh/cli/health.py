@@ -20,10 +20,12 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import hub_health, losses, sizes, spool_words
-from opsmesh.cli.broker_checks import RESTORE
+from opsmesh.cli import losses, sizes
 from opsmesh.cli.config_file import mask_url
+from opsmesh.cli.doctor.broker import RESTORE
+from opsmesh.cli.hub import health as hub_health
 from opsmesh.cli.profiles import health as profile_health
+from opsmesh.cli.spool import words as spool_words
 from opsmesh.handlers.evidence import consumer, sealing
 from opsmesh.router import (
     connection,

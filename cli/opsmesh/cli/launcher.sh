@@ -46,11 +46,11 @@ try:  # an editable installation: the roots of the checkout
 except FileNotFoundError:
     sys.path.insert(0, lib)
 if command == "emit":
-    from opsmesh.cli.emit import run
+    from opsmesh.cli.emit.command import run
 elif command == "lsp":
-    from opsmesh.cli.lsp import run
+    from opsmesh.cli.lsp.command import run
 else:
-    from opsmesh.cli.agent_hook import run
+    from opsmesh.cli.agent_hook.command import run
 run(sys.argv[4:])
 ' "$lib" "$roots" "$@"
 fi

@@ -36,16 +36,18 @@ COMMANDS = {
     "bar": Lazy("opsmesh.cli.bar:bar", "One block for a desktop's bar."),
     "metrics": Lazy("opsmesh.cli.metrics:app", "What the mesh counts, for Prometheus."),
     "web": Lazy("opsmesh.cli.web.command:web", "The mesh as a page in your browser."),
-    "doctor": Lazy("opsmesh.cli.doctor:doctor", "Check the installation and this machine."),
+    "doctor": Lazy("opsmesh.cli.doctor.command:doctor", "Check the installation and this machine."),
     "env": Lazy("opsmesh.cli.env:env", "Shell assignments for any other NATS client."),
-    "auth": Lazy("opsmesh.cli.auth:app", "Who may do what at the broker: roles, credentials, TLS."),
+    "auth": Lazy(
+        "opsmesh.cli.auth.commands:app", "Who may do what at the broker: roles, credentials, TLS."
+    ),
     "config": Lazy("opsmesh.cli.config:app", "Settings: their values and where each came from."),
     "backup": Lazy("opsmesh.cli.backup:backup", "Everything of this mesh in one file.", _CARE),
     "upgrade": Lazy("opsmesh.cli.upgrade:upgrade", "Bring state to this version.", _CARE),
     "restore": Lazy("opsmesh.cli.backup:restore", "Put a backup back.", _CARE),
     "gc": Lazy("opsmesh.cli.gc:gc", "What nobody needs any more: shown, then removed.", _CARE),
     "secret": Lazy("opsmesh.cli.secret:app", "Secrets that profiles refer to by name."),
-    "emit": Lazy("opsmesh.cli.emit:main", "Send one event.", _EVENTS, raw=True),
+    "emit": Lazy("opsmesh.cli.emit.command:main", "Send one event.", _EVENTS, raw=True),
     "exec": Lazy(
         "opsmesh.cli.execute:exec_command",
         "Run a command; its failure or time-out is an event.",
@@ -55,9 +57,14 @@ COMMANDS = {
     "check": Lazy(
         "opsmesh.cli.check.commands:app", "Lint a Python project, audit what it needs.", _EVENTS
     ),
-    "lsp": Lazy("opsmesh.cli.lsp:main", "A language server behind a proxy.", _EVENTS, raw=True),
+    "lsp": Lazy(
+        "opsmesh.cli.lsp.command:main", "A language server behind a proxy.", _EVENTS, raw=True
+    ),
     "agent-hook": Lazy(
-        "opsmesh.cli.agent_hook:main", "What a coding agent's hook calls.", _EVENTS, raw=True
+        "opsmesh.cli.agent_hook.command:main",
+        "What a coding agent's hook calls.",
+        _EVENTS,
+        raw=True,
     ),
     "tail": Lazy("opsmesh.cli.events:tail", "Follow events as they arrive.", _EVENTS),
     "show": Lazy("opsmesh.cli.events:show", "One event, whole.", _EVENTS),
@@ -68,28 +75,34 @@ COMMANDS = {
     "why-not": Lazy("opsmesh.cli.why.why_not:why_not", "Why a profile did not fire.", _PROFILES),
     "topics": Lazy("opsmesh.cli.topics:app", "The registered topics and their payloads.", _EVENTS),
     "profile": Lazy("opsmesh.cli.profiles.commands:app", "What fires on which events.", _PROFILES),
-    "run": Lazy("opsmesh.cli.run:app", "What profiles did, step by step.", _PROFILES),
+    "run": Lazy("opsmesh.cli.run.commands:app", "What profiles did, step by step.", _PROFILES),
     "approvals": Lazy("opsmesh.cli.approvals:app", "What waits for a person's yes.", _PROFILES),
     "approve": Lazy("opsmesh.cli.approvals:approve", "Say yes to what a run asks.", _PROFILES),
     "deny": Lazy("opsmesh.cli.approvals:deny", "Say no to what a run asks.", _PROFILES),
     "a2a": Lazy("opsmesh.cli.a2a:app", "Agents beyond the mesh: ask them, be one.", _PROFILES),
     "feedback": Lazy("opsmesh.cli.feedback:app", "What people say of runs.", _PROFILES),
     "slo": Lazy("opsmesh.cli.slo:slo", "How profiles stand by their objectives.", _PROFILES),
-    "mcp": Lazy("opsmesh.cli.mcp:app", "MCP servers: call them, be one.", _PROFILES),
+    "mcp": Lazy("opsmesh.cli.mcp.commands:app", "MCP servers: call them, be one.", _PROFILES),
     "checks": Lazy(
-        "opsmesh.cli.checks_serve:app", "Checks that agents may have run, over MCP.", _PROFILES
+        "opsmesh.cli.mcp.checks_serve:app", "Checks that agents may have run, over MCP.", _PROFILES
     ),
     "dlq": Lazy("opsmesh.cli.dlq.commands:app", "Events that no attempt could handle.", _PROFILES),
-    "spool": Lazy("opsmesh.cli.spool:app", "Events that wait on disk for the broker.", _EVENTS),
+    "spool": Lazy(
+        "opsmesh.cli.spool.commands:app", "Events that wait on disk for the broker.", _EVENTS
+    ),
     "replay": Lazy("opsmesh.cli.replay:replay_", "Send stored events again, safely.", _PROFILES),
-    "evidence": Lazy("opsmesh.cli.evidence:app", "The hash-chained archive.", _EVIDENCE),
-    "redact": Lazy("opsmesh.cli.redact:app", "What is taken out of events.", _EVIDENCE),
-    "hosts": Lazy("opsmesh.cli.hosts:hosts", "How each host of the mesh stands.", _HOSTS),
-    "hub": Lazy("opsmesh.cli.hub:app", "The hub of many hosts: make one, let hosts in.", _HOSTS),
-    "join": Lazy("opsmesh.cli.join:join", "Join a hub.", _HOSTS),
-    "leave": Lazy("opsmesh.cli.join:leave", "Leave the hub.", _HOSTS),
-    "install": Lazy("opsmesh.cli.install:install", "Wire a tool: show, ask, write its half."),
-    "uninstall": Lazy("opsmesh.cli.install:uninstall", "Undo what `install` wrote."),
+    "evidence": Lazy("opsmesh.cli.evidence.commands:app", "The hash-chained archive.", _EVIDENCE),
+    "redact": Lazy("opsmesh.cli.redact.commands:app", "What is taken out of events.", _EVIDENCE),
+    "hosts": Lazy("opsmesh.cli.hub.hosts:hosts", "How each host of the mesh stands.", _HOSTS),
+    "hub": Lazy(
+        "opsmesh.cli.hub.commands:app", "The hub of many hosts: make one, let hosts in.", _HOSTS
+    ),
+    "join": Lazy("opsmesh.cli.hub.join:join", "Join a hub.", _HOSTS),
+    "leave": Lazy("opsmesh.cli.hub.join:leave", "Leave the hub.", _HOSTS),
+    "install": Lazy(
+        "opsmesh.cli.install.commands:install", "Wire a tool: show, ask, write its half."
+    ),
+    "uninstall": Lazy("opsmesh.cli.install.commands:uninstall", "Undo what `install` wrote."),
     "action": Lazy("opsmesh.cli.actions.commands:app", "What a step can do.", _DEVELOPERS),
     "producer": Lazy("opsmesh.cli.producer:app", "What watches which tool.", _DEVELOPERS),
     "dotfiles": Lazy("opsmesh.cli.dotfiles:app", "Apply dotfiles behind checks.", _DEVELOPERS),

@@ -14,7 +14,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from opsmesh.cli import health, hub_health, losses, output, spool_words
+from opsmesh.cli import health, losses, output
+from opsmesh.cli.hub import health as hub_health
+from opsmesh.cli.spool import words as spool_words
 from opsmesh.router.settings import Settings
 
 EXIT = {"ok": 0, "degraded": output.FAILED, "down": output.UNAVAILABLE}

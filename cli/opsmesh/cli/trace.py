@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from opsmesh.cli import output
 from opsmesh.cli.events import line
-from opsmesh.cli.run import COLOURS as RUN_COLOURS
+from opsmesh.cli.run.commands import COLOURS as RUN_COLOURS
 from opsmesh.cli.session import with_client
 from opsmesh.cli.why import text as why_text
 from opsmesh.cli.why.why import open_explainer, place_record

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from opsmesh.cli import config_file, install_commands, listening, output
+from opsmesh.cli import config_file, output
 from opsmesh.cli import up as mesh
 from opsmesh.cli.init import answers, say, settings
 from opsmesh.cli.init.look import STOPPED, UNITS, Look, Tool, look
+from opsmesh.cli.install import afterwards as install_commands
+from opsmesh.cli.install import listening
 from opsmesh.handlers.profiles import starter
 from opsmesh.producers import wirings
 from opsmesh.producers.errors import ProducerError

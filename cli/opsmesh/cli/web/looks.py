@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from opsmesh.cli import evidence_bundle_find as find
-from opsmesh.cli import evidence_bundle_text
+from opsmesh.cli.evidence import bundle_find as find
+from opsmesh.cli.evidence import bundle_text as evidence_bundle_text
 from opsmesh.cli.web.deeds import Refusal
 from opsmesh.handlers.bundles import catalog, folders
 from opsmesh.handlers.bundles.catalog import NoSuchBundle

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from nats.aio.client import Client
 
-from opsmesh.cli import run as runs
 from opsmesh.cli.events import fields
+from opsmesh.cli.run import commands as runs
 from opsmesh.cli.trace import Order
 from opsmesh.cli.web import records
 from opsmesh.cli.why import text as why_text

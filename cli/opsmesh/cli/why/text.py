@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from rich.markup import escape
 
-from opsmesh.cli.run import COLOURS as RUN_COLOURS
+from opsmesh.cli.run.commands import COLOURS as RUN_COLOURS
 from opsmesh.handlers.explain.answers import Answer, Finding
 from opsmesh.handlers.explain.elsewhere import RunTold
 from opsmesh.handlers.explain.verdicts import Part, Verdict

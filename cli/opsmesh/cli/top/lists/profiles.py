@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli.profiles.health import WRONG
-from opsmesh.cli.run import COLOURS as RUN_COLOURS
+from opsmesh.cli.run.commands import COLOURS as RUN_COLOURS
 from opsmesh.cli.top.listing import DIM, PLAIN, Cell, Column, ago
 from opsmesh.cli.view.model import ProfileView, View
 from opsmesh.handlers.slo.objectives import Standing

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from opsmesh.cli.run import COLOURS, describe
+from opsmesh.cli.run.commands import COLOURS, describe
 from opsmesh.cli.top.listing import DIM, PLAIN, Cell, Column
 from opsmesh.cli.view.model import View
 from opsmesh.handlers.runs.ledger import Run

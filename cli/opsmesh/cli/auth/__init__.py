@@ -1,0 +1,1 @@
+"""`opsmesh auth`: roles, accounts, credentials and TLS."""

@@ -1,0 +1,1 @@
+"""`opsmesh doctor`: the installation and this machine, checked."""

@@ -1,0 +1,1 @@
+"""`opsmesh emit`: one event. Nothing is imported here: it must start fast."""

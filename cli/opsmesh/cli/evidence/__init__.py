@@ -1,0 +1,1 @@
+"""`opsmesh evidence`: the archive, its proofs and its bundles."""

@@ -1,0 +1,1 @@
+"""`opsmesh hub`, `join`, `leave` and `hosts`: many hosts."""

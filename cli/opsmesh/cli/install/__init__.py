@@ -1,0 +1,1 @@
+"""`opsmesh install` and `uninstall`: wiring tools."""

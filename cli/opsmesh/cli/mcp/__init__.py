@@ -1,0 +1,1 @@
+"""`opsmesh mcp` and `checks`: MCP servers, ours and others'."""

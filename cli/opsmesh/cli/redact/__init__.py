@@ -1,0 +1,1 @@
+"""`opsmesh redact`: what is taken out of events."""

@@ -1,0 +1,1 @@
+"""`opsmesh run`: what profiles did."""

@@ -1,0 +1,1 @@
+"""`opsmesh spool`: what waits on disk for the broker."""
