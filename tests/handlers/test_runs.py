@@ -310,9 +310,9 @@ class Mute(Positions):
 
     left: ClassVar[int]
 
-    async def cursor(self, consumer: str) -> tuple[Cursor | None, int]:
+    async def cursor(self, consumer: str, *, after: int = 0) -> tuple[Cursor | None, int]:
         self._away()
-        return await super().cursor(consumer)
+        return await super().cursor(consumer, after=after)
 
     async def forget(self, consumer: str) -> None:
         self._away()
