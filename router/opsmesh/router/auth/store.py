@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,95}")
 #: Signing keys that are still trusted: a new one, and the one before until all have moved.
 SIGNING: Final = 2
+#: Until when the tokens of a revoked key are void, in seconds since the epoch. No key is issued
+#: twice, and the server compares with the time that is in the token: a clock that was ahead wrote it.
+NEVER: Final = 2**53
 #: What the mesh's account takes from the accounts of producers.
 OFFERED: Final = ("evt.>", "dlq.ingest.>", "ingest.>")
 
@@ -307,10 +310,7 @@ class Store:
         """What the server's file says of who may connect."""
         keys = self.keys()
         operator, system = jwt.key_of(keys.operator), jwt.key_of(keys.system)
-        revoked = {
-            key: times.parse_us(void.at) // 1_000_000 + 1
-            for key, void in self.manifest().revoked.items()
-        }
+        revoked = dict.fromkeys(self.manifest().revoked, NEVER)
         ours, signing = self.account, tuple(jwt.key_of(seed).public for seed in keys.signing)
         account = jwt.account(
             operator, ours, name="MESH", signing_keys=signing, revoked=revoked, offers=OFFERED
