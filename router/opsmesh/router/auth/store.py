@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,95}")
 #: Signing keys that are still trusted: a new one, and the one before until all have moved.
 SIGNING: Final = 2
-#: Until when the tokens of a revoked key are void, in seconds since the epoch. No key is issued
-#: twice, and the server compares with the time that is in the token: a clock that was ahead wrote it.
+#: Until when the tokens of a revoked key are void, in seconds since the epoch: no key is issued
+#: twice. The server compares with the time in the token, which a clock that was ahead may have
+#: written.
 NEVER: Final = 2**53
 #: What the mesh's account takes from the accounts of producers.
 OFFERED: Final = ("evt.>", "dlq.ingest.>", "ingest.>")
