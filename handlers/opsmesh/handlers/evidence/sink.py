@@ -24,7 +24,7 @@ from nats.js.errors import NotFoundError
 
 from opsmesh.handlers import figures
 from opsmesh.handlers.errors import ArchiveDamaged
-from opsmesh.handlers.evidence import consumer, gaps, lines
+from opsmesh.handlers.evidence import gaps, lines
 from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.evidence.doubles import Doubles, Original, Stamped
 from opsmesh.handlers.evidence.gaps import Gaps
@@ -36,6 +36,7 @@ from opsmesh.router import (
     notify,
     paths,
     redaction,
+    sink_consumer,
     state_format,
     tasks,
     topology,
@@ -69,7 +70,7 @@ class Sink:
 
     def __init__(self, settings: Settings, archive: Archive, stop: asyncio.Event) -> None:
         self._settings = settings
-        self._name = consumer.name(settings.host)
+        self._name = sink_consumer.name(settings.host)
         self._archive = archive
         self._redactor = redaction.load(settings)
         self._stop = stop
@@ -122,9 +123,7 @@ class Sink:
                         log.warning("evidence.broker", reason=f"{type(error).__name__}: {error}")
                     await self._pause()
         finally:
-            beating.cancel()
-            sealing.cancel()
-            await asyncio.gather(sealing, beating, return_exceptions=True)
+            await tasks.end([sealing, beating])
             with contextlib.suppress(OSError):
                 self._gaps.save()
             if client is not None:
@@ -154,8 +153,7 @@ class Sink:
         await asyncio.wait((connecting, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not connecting.done():
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
+            await tasks.end([connecting])
             return None
         try:
             return connecting.result()
@@ -252,8 +250,8 @@ class Sink:
         """The position is the archive's: nothing is lost with it. Another host's sink of that
         version may read it still."""
         with contextlib.suppress(NotFoundError):
-            if not (await js.consumer_info(EVENTS, consumer.FORMER)).num_waiting:
-                await js.delete_consumer(EVENTS, consumer.FORMER)
+            if not (await js.consumer_info(EVENTS, sink_consumer.FORMER)).num_waiting:
+                await js.delete_consumer(EVENTS, sink_consumer.FORMER)
 
     def _take(self, msg: Received) -> None:
         self._arrived.append((msg, delivery(msg.reply)))
