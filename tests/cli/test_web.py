@@ -16,7 +16,7 @@ from tests.cli.conftest import Cli
 from tests.cli.serving_web import TOKEN, Served, served
 from tests.conftest import eventually, run
 from tests.handlers.approving import asked
-from tests.handlers.mesh import Mesh, mesh
+from tests.handlers.mesh import Mesh, mesh, write_profiles
 
 from opsmesh.cli.view.follower import Follower
 from opsmesh.cli.view.model import View
@@ -253,6 +253,10 @@ async def answers(m: Mesh, client: httpx.AsyncClient, one: dict[str, Any]) -> No
 async def settles(m: Mesh, client: httpx.AsyncClient, one: dict[str, Any]) -> None:
     whole = (await client.get(f"/api/letters/{one['seq']}")).json()
     assert whole["event"]["topic"] == "a.e"
+    write_profiles("profiles: [")
+    broken = await client.post(f"/api/letters/{one['seq']}", json={"act": "retry"})
+    assert (broken.status_code, "validate" in broken.json()["hint"]) == (409, True)
+    write_profiles(PROFILES)
     done = await client.post(f"/api/letters/{one['seq']}", json={"act": "retry"})
     assert done.json() == {"seq": one["seq"], "act": "retry"}
     await m.wait("automation.deadletter.redriven")

@@ -18,6 +18,7 @@ import pytest_opsmesh
 from opsmesh.router import losses, spool_overflow, spool_room
 from opsmesh.schemas import envelope, registry
 from pytest_opsmesh import editor
+from pytest_opsmesh.mesh.spool import Spool
 
 FAILING = """
 import pytest
@@ -197,6 +198,16 @@ def test_an_agent_that_hangs_costs_a_bounded_wait_and_no_event(home: Path, proje
     with standing_in(home, hang=True):
         assert run_pytest(project).returncode == 1
     assert phases(spooled(home)) == EVERY_FAILURE
+
+
+def test_the_first_event_of_a_machine_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing of the spool's folders is made for their owner alone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    Spool("pytest").write([b"{}"])
+    made = [tmp_path / "state" / below for below in ("", "opsmesh", "opsmesh/spool")]
+    assert [one.stat().st_mode & 0o777 for one in made] == [0o700] * 3
 
 
 def test_a_refused_event_is_neither_spooled_nor_shown(home: Path, project: Path) -> None:

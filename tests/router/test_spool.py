@@ -20,10 +20,11 @@ def test_read_gives_what_was_written(tmp_path: Path) -> None:
 
 
 def test_missing_folders_are_made_private(tmp_path: Path) -> None:
-    """The first write makes the spool for its owner alone."""
+    """The first write makes the spool, and what is missing above it, for its owner alone."""
     folder = tmp_path / "state" / "opsmesh" / "spool"
     path = Path(spool.write(str(folder), LINES))
-    assert folder.stat().st_mode & 0o777 == 0o700
+    for made in (folder, folder.parent, folder.parent.parent):
+        assert made.stat().st_mode & 0o777 == 0o700
     assert path.stat().st_mode & 0o777 == 0o600
 
 

@@ -23,6 +23,7 @@ from opsmesh.producers.contract import Producer
 from opsmesh.producers.errors import OptionError, ProducerError, Refused, Unavailable
 from opsmesh.router import notify, paths
 from opsmesh.router.client import Client
+from opsmesh.router.files import write_private
 from opsmesh.router.session import login
 from opsmesh.schemas import ids, times
 
@@ -42,12 +43,7 @@ def status_path(name: str) -> Path:
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace the file as a whole, so that a crash leaves the old text or the new, never a part."""
     paths.private_dir(str(path.parent))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_private(path, data)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -77,7 +77,7 @@ def logs_dir() -> Path:
 
 def open_log(path: Path) -> int:
     """A descriptor to append to; a log over LOG_LIMIT is set aside first, one generation kept."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.private_dir(str(path.parent))
     try:
         if path.stat().st_size > LOG_LIMIT:
             path.replace(path.with_name(path.name + ".1"))

@@ -64,6 +64,18 @@ def bundles_dir(env: Mapping[str, str] = os.environ) -> str:
 
 
 def private_dir(path: str) -> str:
-    """The folder, made for its owner alone where it is missing."""
-    os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103
+    """The folder, made for its owner alone where it is missing; those above it, too, as the XDG
+    specification has it (`makedirs` gives them what the umask leaves: the first event of a machine
+    would open the state folder to everybody on it)."""
+    try:
+        os.mkdir(path, 0o700)  # noqa: PTH102
+    except FileExistsError:
+        if not os.path.isdir(path):  # noqa: PTH112
+            raise
+    except FileNotFoundError:
+        above = os.path.dirname(path)  # noqa: PTH120
+        if above in ("", path):
+            raise
+        private_dir(above)
+        return private_dir(path)
     return path

@@ -25,8 +25,9 @@ from opsmesh.cli.web import deeds, looks, stories
 from opsmesh.cli.web.deeds import Refusal
 from opsmesh.cli.web.door import Door, cookie_name
 from opsmesh.cli.web.live import Live, encode
+from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.explain.story import Ambiguous
-from opsmesh.handlers.runs.approvals import ApprovalError, UnknownApproval
+from opsmesh.handlers.runs.approvals import UnknownApproval
 from opsmesh.router import deadletter
 from opsmesh.router.connection import AWAY
 from opsmesh.router.errors import BrokerUnavailable, RouterError
@@ -198,8 +199,9 @@ def _told(handler: Handler) -> Handler:
             return JSONResponse({"error": str(error)}, 400)
         except UnknownApproval as error:
             return JSONResponse({"error": str(error), "hint": error.hint}, 404)
-        except (ApprovalError, Refusal) as error:
-            return JSONResponse({"error": str(error), "hint": error.hint}, 409)
+        except (HandlersError, Refusal) as error:
+            hint = str(getattr(error, "hint", ""))
+            return JSONResponse({"error": str(error), "hint": hint}, 409)
         except (Ambiguous, SchemaError) as error:
             return JSONResponse({"error": str(error)}, 409)
         except (*AWAY, RouterError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
 from nats.aio.client import Client
 
 from opsmesh.cli.dlq import ready
@@ -52,15 +51,10 @@ async def answer(
 async def letter(
     client: Client, settings: Settings, seq: int, act: Act, *, comment: str
 ) -> dict[str, Any]:
-    """Send a dead letter again, or give it up. Refusal when that cannot be."""
+    """Send a dead letter again, or give it up. Refusal when that cannot be, BrokenProfiles when
+    nobody can know what it would do."""
     so_far = Settled(wanted=1)
-    try:
-        known = await ready.look(client) if act == "retry" else None
-    except typer.Exit:
-        raise Refusal(
-            "the profiles are broken, and a retry would use the definition of before",
-            hint="opsmesh profile validate",
-        ) from None
+    known = await ready.look(client) if act == "retry" else None
     refuse = known.refuse if known is not None else lambda letter: None
     await settle(client, settings, [seq], act, comment=comment, refuse=refuse, so_far=so_far)
     if so_far.refused:

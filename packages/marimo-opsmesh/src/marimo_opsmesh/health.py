@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .guard import COUNT
 from .mesh.events import now
-from .mesh.spool import runtime_dir, state_dir
+from .mesh.spool import private_dir, runtime_dir, state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Note:
         data = json.dumps(told).encode()
         live = Path(runtime_dir(), "marimo", f"{os.getpid()}.json")
         for path in (live, Path(state_dir(), "marimo", f"{self._facts['kind']}.json")):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_dir(path.parent)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             temporary.write_bytes(data)
             temporary.replace(path)

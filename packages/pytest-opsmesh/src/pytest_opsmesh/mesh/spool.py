@@ -76,9 +76,15 @@ class Spool:
             os.fsync(file.fileno())
 
     def _made(self) -> Path:
-        folder = Path(self.folder)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
+        return private_dir(Path(self.folder))
+
+
+def private_dir(folder: Path) -> Path:
+    """The folder, made with those above it for its owner alone where it is missing."""
+    for one in (*reversed(folder.parents), folder):
+        if not one.is_dir():
+            one.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def state_dir() -> str:
