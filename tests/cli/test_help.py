@@ -35,6 +35,13 @@ def test_help_imports_no_command() -> None:
     assert not loaded & {"pydantic", "nats", "structlog", "asyncio", *commands}
 
 
+def test_paragraphs_fill_the_terminal(cli: Cli) -> None:
+    """A line of help ends where the terminal does, not where the source does; examples stay."""
+    shown = cli("panes", "--help").stdout
+    assert "With --tmux, or where only tmux is \n there, it is" in shown
+    assert "\n           opsmesh panes --tmux" in shown
+
+
 def test_version(cli: Cli) -> None:
     """`--version` says the version."""
     assert cli("--version").stdout.startswith("opsmesh 0")
