@@ -14,7 +14,7 @@ import typer
 
 from opsmesh.cli import output, session
 from opsmesh.handlers.errors import ExtraMissing
-from opsmesh.router import files, paths
+from opsmesh.router import files, paths, tasks
 from opsmesh.router.settings import Settings
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ async def _serve(
     finally:
         if open_it:
             _handed().unlink(missing_ok=True)
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        await tasks.end([following])
+        if not following.cancelled():
+            following.result()
 
 
 def hand_over(address: str) -> None:
