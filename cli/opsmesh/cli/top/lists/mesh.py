@@ -57,7 +57,7 @@ class Mesh:
             Part(kind="loss", name=one["what"], state="!", style="yellow", said=one["fix"])
             for one in view.notes
         ]
-        parts += [
+        processes = [
             Part(
                 kind="process",
                 name=one["name"],
@@ -68,6 +68,7 @@ class Mesh:
             )
             for one in view.components
         ]
+        parts += [one for one in processes if one.state != "waiting"]
         parts += [
             Part(kind=name, name="", state="", style=PLAIN, said=said) for name, said in view.facts
         ]
@@ -82,7 +83,7 @@ class Mesh:
             )
             for name, heard in sorted(view.hosts.items())
         ]
-        return parts
+        return parts + [one for one in processes if one.state == "waiting"]
 
     def key(self, item: Part) -> str:
         return f"{item.kind} {item.name}"

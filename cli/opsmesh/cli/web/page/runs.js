@@ -13,7 +13,7 @@ export function runs(profile) {
     const found = [...store.runs.values()].reverse().filter((one) =>
       words.every((word) => `${one.profile} ${one.topic} ${one.state} ${one.host}`.toLowerCase().includes(word)));
     show(list, table([
-      ["time", (one) => clock(one.updated), "time"],
+      ["time", (one) => runLink(one.id, clock(one.updated)), "time"],
       ["state", (one) => badge(one.state)],
       ["profile", (one) => one.profile, "nowrap"],
       ["event", (one) => storyLink(one.event, one.topic), "nowrap"],
@@ -21,7 +21,6 @@ export function runs(profile) {
         title: `${step.id}: ${step.state}` }, step.state === "done" ? "✓" : step.state === "failed" ? "✗" : "·")), "nowrap"],
       ["attempt", (one) => one.attempt || "-", "number"],
       ["took", (one) => took(one.took_ms), "number"],
-      ["run", (one) => runLink(one.id), "nowrap"],
       ["reason", (one) => one.reason.slice(0, 160), "long"],
     ], found.slice(0, 200), "No run of the last day is like this."));
   }
