@@ -14,9 +14,8 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
-from ahocorasick_rs import BytesAhoCorasick
 
-from opsmesh.schemas import commitments, secret_rules, spans
+from opsmesh.schemas import commitments, spans
 from opsmesh.schemas.commitments import MARK, Place
 from opsmesh.schemas.envelope import raw_fields
 from opsmesh.schemas.errors import EnvelopeError
@@ -24,7 +23,7 @@ from opsmesh.schemas.exact import Known
 from opsmesh.schemas.ids import derived
 from opsmesh.schemas.secret_checks import entropy, placeholder
 from opsmesh.schemas.secret_rules import FieldRule, ValueRule
-from opsmesh.schemas.token_rules import TOKEN_RULES
+from opsmesh.schemas.secret_search import Rules
 
 __all__ = ["FieldRule", "Finding", "Kept", "Redactor", "Report", "ValueRule", "redact"]
 
@@ -32,8 +31,6 @@ __all__ = ["FieldRule", "Finding", "Kept", "Redactor", "Report", "ValueRule", "r
 MAX_DEPTH: Final = 100
 #: The rule that a mark names where a secret that is known by its value stood.
 KNOWN: Final = "secret"
-#: Field names whose rule is remembered.
-KNOWN_NAMES: Final = 2048
 #: Fields of the envelope that say which event it is. They are never touched: a message that lost
 #: them could not be found, ordered or sent again.
 IDENTITY: Final = frozenset(
@@ -58,13 +55,6 @@ IDENTITY: Final = frozenset(
 
 #: In place of a rule's number.
 _KNOWN: Final = -1
-#: How texts are searched for hints: ASCII in lower case, every digit as 0.
-_FOLD: Final = bytes(48 if 48 <= c <= 57 else c + 32 if 65 <= c <= 90 else c for c in range(256))
-#: An ASCII character that JSON need not escape may hide a hint: such bytes are looked into.
-_ESCAPES: Final = (b"\\u000", b"\\/")
-#: What ties a pattern to the beginning or end of a text: it would not match inside of JSON.
-_ANCHOR = re.compile(r"(?<![\\\[])[\^$]|\\[AZ]")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _V = TypeVar("_V")
 _encode = msgspec.json.Encoder().encode
@@ -124,62 +114,14 @@ class Redactor:
         emails: bool = False,
         known: Known | None = None,
     ) -> None:
-        extra = tuple(extra_rules)
         self.known = Known() if known is None else known
         self._key = key
         self._allow = tuple(allow)
-        self._fields = [r for r in extra if isinstance(r, FieldRule)] + [*secret_rules.FIELD_RULES]
-        self._values = [
-            *(r for r in extra if isinstance(r, ValueRule)),
-            *TOKEN_RULES,
-            *secret_rules.NAMED_RULES,
-            *((secret_rules.CARD,) if cards else ()),
-            *((secret_rules.EMAIL,) if emails else ()),
-        ]
-        self._patterns: list[re.Pattern[str] | None] = [None] * len(self._values)
-        #: Rules that look at every text, and whether there is any that looks at every event.
-        self._unhinted = [n for n, rule in enumerate(self._values) if not rule.hints]
-        self._always = bool(self._unhinted) or any(not rule.hints for rule in self._fields)
-        rules_of: dict[bytes, list[int]] = {hint: [] for hint in _ESCAPES}
-        for field in self._fields:
-            for hint in field.hints:
-                rules_of.setdefault(_fold(hint), [])
-        for n, rule in enumerate(self._values):
-            for hint in rule.hints:
-                rules_of.setdefault(_fold(hint), []).append(n)
-        self._rules_of = list(rules_of.values())
-        #: Hints of rules for tokens alone, which look the same in JSON as in a text by itself.
-        tokens = {
-            n for n, r in enumerate(self._values) if r in TOKEN_RULES or r is secret_rules.CARD
-        }
-        tokens -= {n for n in tokens if _ANCHOR.search(self._values[n].pattern)}
-        telling = {_fold(hint) for field in self._fields for hint in field.hints}.union(_ESCAPES)
-        self._token_hints = frozenset(
-            at
-            for at, (hint, rules) in enumerate(rules_of.items())
-            if rules and tokens.issuperset(rules) and hint not in telling
-        )
-        self._search = BytesAhoCorasick(list(rules_of)).find_matches_as_indexes
-        self._quiet = lru_cache(KNOWN_NAMES)(lambda name: not (self._unhinted or self._hits(name)))
-        self._rule_of_field = lru_cache(KNOWN_NAMES)(self._field_rule)
+        self._rules = Rules(extra_rules, cards=cards, emails=emails)
 
     def suspicious(self, data: bytes) -> bool:
         """Whether a rule may match in these bytes; False is certain, and costs microseconds."""
-        if self._always or self.known.in_bytes(data):
-            return True
-        folded = data.translate(_FOLD)
-        return bool(self._search(folded)) and self._at_second_sight(data, folded)
-
-    def _at_second_sight(self, data: bytes, folded: bytes) -> bool:
-        """The same, after a hint was found. Every fifteenth UUID holds the beginning of a token:
-        where only such are hinted at, and nothing is escaped, their patterns can be asked at once.
-        """
-        hits = {hit[0] for hit in self._search(folded, overlapping=True)}
-        if b"\\" in data or not hits <= self._token_hints:
-            return True
-        text = data.decode(errors="replace")
-        rules = {n for hit in hits for n in self._rules_of[hit]}
-        return any((self._patterns[n] or self._compiled(n)).search(text) for n in rules)
+        return self.known.in_bytes(data) or self._rules.suspicious(data)
 
     def redact(self, payload: _V, *, context: str = "") -> tuple[_V, Report]:
         """The values without secrets, and what was taken out. `context` names what they are of, so
@@ -290,7 +232,7 @@ class Redactor:
     ) -> dict[Any, Any]:
         clean: dict[Any, Any] = {}
         for name, key, here, item in self._entries(value, path, one):
-            if rule := self._rule_of_field(name):
+            if rule := self._rules.field(name):
                 clean[key] = self._blank(item, here, rule, one, depth)
             else:
                 clean[key] = self._walk(item, here, one, depth + 1)
@@ -302,7 +244,7 @@ class Redactor:
         """Each entry as (name, key to store, path, item)."""
         for n, (key, item) in enumerate(value.items()):
             name = str(key)
-            quiet = self._quiet(name) and not self.known.found(name)
+            quiet = self._rules.quiet(name) and not self.known.found(name)
             shown = name if quiet else self._text(name, f"{path}.*", one)
             if shown != name:  # the key itself is a secret; its place keeps two of them apart
                 yield name, f"{shown}#{n}", f"{path}.*", item
@@ -329,10 +271,6 @@ class Redactor:
             return value
         return self._mark(value, path, rule.name, one)
 
-    def _field_rule(self, name: str) -> FieldRule | None:
-        snake = _HUMP.sub("_", name).lower().replace("-", "_").replace(" ", "_")
-        return next((rule for rule in self._fields if rule.pattern.search(snake)), None)
-
     def _whole(self, text: str, path: str, one: _Pass, *, cut: bool, rules: bool = True) -> str:
         half = self.known.half(text) if cut else 0
         if half:
@@ -341,20 +279,19 @@ class Redactor:
         return mark + self._text(text[half:], path, one, rules=rules)
 
     def _text(self, text: str, path: str, one: _Pass, *, rules: bool = True) -> str:
-        hits = self._hits(text) if rules else []
+        asked = self._rules.asked(text).union(self._rules.unhinted) if rules else ()
         known = self.known.found(text)
-        if not hits and not known and not (rules and self._unhinted):
+        if not asked and not known:
             return text
-        asked = {n for hit in hits for n in self._rules_of[hit[0]]}
         marks = [found.span() for found in MARK.finditer(text)]
         found = [
             spans.Span(start, stop, _KNOWN)
             for start, stop in known
             if not spans.within(text, start, stop, marks)
         ]
-        for n in sorted(asked.union(self._unhinted) if rules else asked):
-            rule = self._values[n]
-            pattern = self._patterns[n] or self._compiled(n)
+        for n in sorted(asked):
+            rule = self._rules.values[n]
+            pattern = self._rules.pattern(n)
             group = "secret" if "secret" in pattern.groupindex else 0
             for match in pattern.finditer(text):
                 start, stop = match.span(group)
@@ -368,18 +305,11 @@ class Redactor:
         end = 0
         one.marks.setdefault(path, len(marks))
         for start, stop, n in spans.merged(found, marks):
-            name = KNOWN if n == _KNOWN else self._values[n].name
+            name = KNOWN if n == _KNOWN else self._rules.values[n].name
             taken = self._mark(text[start:stop], path, name, one, at=start)
             parts += text[end:start], taken
             end = stop
         return "".join((*parts, text[end:]))
-
-    def _hits(self, text: str) -> list[tuple[int, int, int]]:
-        return self._search(text.encode(errors="replace").translate(_FOLD), overlapping=True)
-
-    def _compiled(self, n: int) -> re.Pattern[str]:
-        made = self._patterns[n] = re.compile(self._values[n].pattern)
-        return made
 
     def _innocent(
         self, text: str, rule: ValueRule | str, path: str, one: _Pass, *, at: int = 0
@@ -416,10 +346,6 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _fold(hint: str) -> bytes:
-    return hint.encode().translate(_FOLD)
 
 
 def _id(fields: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ import _signal  # type: ignore[import-not-found]  # `signal` imports enum
 import os
 import time
 
-from opsmesh.cli.emit import command as emit
-from opsmesh.cli.emit.command import quote
+from opsmesh.cli import light
+from opsmesh.cli.light import quote
 from opsmesh.producers.agents import failures, hooks, lineage, pointers, words
 from opsmesh.router import client, session
 
@@ -133,15 +133,15 @@ def envelope(call: Call, event: Mapping[str, Any], document: object) -> tuple[by
     """The line for the mesh's agent, and the event's id."""
     ns = time.time_ns()
     env, payload = os.environ, event["payload"]
-    event_id = emit.uuid7(ns // 1_000_000)
+    event_id = light.uuid7(ns // 1_000_000)
     folder = payload.get("cwd") or (hooks.cwd(document) if isinstance(document, dict) else "")
     fields: dict[str, Any] = {
         "topic": event["topic"],
-        "ts_utc": emit.rfc3339(ns // 1000),
+        "ts_utc": light.rfc3339(ns // 1000),
         "source": call.agent,
         "component": "hook",
         "session_id": words.text(lineage.session_of(os.getppid(), env)) or "",
-        "workspace": session.workspace(folder or emit.here(), env),
+        "workspace": session.workspace(folder or light.here(), env),
         "id": event_id,
         "schema_version": "1.0",
         **event,
@@ -178,7 +178,7 @@ def _input() -> object:
             data += part
     if size > MAX_INPUT:
         raise ValueError(f"an input of {size} bytes exceeds {MAX_INPUT}")
-    return emit.read_json(data.decode("utf-8", "replace"), "the input")
+    return light.read_json(data.decode("utf-8", "replace"), "the input")
 
 
 def parse(call: Call, argv: Sequence[str]) -> None:
@@ -220,15 +220,15 @@ def _commands(call: Call, value: str) -> None:
 
 def _topic(call: Call, value: str) -> None:
     try:
-        emit.check_topic(value)
-    except emit.Refused as refused:
+        light.check_topic(value)
+    except light.Refused as refused:
         raise Wrong(str(refused)) from None
     call.topic = value
 
 
 def _severity(call: Call, value: str) -> None:
-    if value not in emit.SEVERITIES:
-        raise Wrong(f"--severity {value!r} is not one of {', '.join(emit.SEVERITIES)}")
+    if value not in light.SEVERITIES:
+        raise Wrong(f"--severity {value!r} is not one of {', '.join(light.SEVERITIES)}")
     call.severity = value
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 
-from opsmesh.cli.emit import command as emit
-from opsmesh.cli.emit.command import quote
+from opsmesh.cli import light
+from opsmesh.cli.light import quote
 from opsmesh.router import client
 
 TYPE_CHECKING = False
@@ -112,7 +112,7 @@ class _Following:
             line = self._line()
         except TimeoutError:
             return None
-        found = emit.read_json(line.decode("utf-8", "replace"), "an event")
+        found = light.read_json(line.decode("utf-8", "replace"), "an event")
         return found if isinstance(found, dict) else None
 
     def _line(self) -> bytes:

@@ -1,8 +1,6 @@
 """`opsmesh emit`: one event from a command line, at the price of starting Python.
 
-It is called from hooks, prompts and loops, so it imports the standard library's smallest parts
-only; its arguments are read here, and JSON is read and written by the C half of `json`
-(`_json`, which `json` itself builds on).
+Its arguments are read here, not by a library: see `light`.
 """
 
 from __future__ import annotations
@@ -10,32 +8,33 @@ from __future__ import annotations
 import os
 import time
 
+from opsmesh.cli.light import (
+    SEVERITIES,
+    USAGE,
+    Refused,
+    check_topic,
+    clean,
+    here,
+    quote,
+    read_json,
+    rfc3339,
+    say,
+    uuid7,
+)
 from opsmesh.router import client, session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-try:
-    from _json import encode_basestring_ascii, make_scanner
-except ImportError:  # a Python without the C half
-    from json.encoder import encode_basestring_ascii
-    from json.scanner import make_scanner
-
-quote = encode_basestring_ascii
-
-#: Exit codes, as in sysexits.h: the call is wrong, the event is wrong, it could not be kept, it is
-#: safe in the spool but the broker does not have it yet.
-USAGE, DATAERR, IOERR, TEMPFAIL = 2, 65, 74, 75
+#: Exit codes, as in sysexits.h: the event could not be kept, it is safe in the spool but the broker
+#: does not have it yet.
+IOERR, TEMPFAIL = 74, 75
 #: Seconds that `--wait` waits when it is not told.
 WAIT = 5.0
 #: Longest id: it travels as a header of the broker's message.
 MAX_ID = 128
-
-SEVERITIES = ("info", "warn", "error", "critical")
-_SPACE = " \t\r\n"
-_TOKEN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 #: Options with a value, and the envelope field that it becomes where it is one.
 _VALUED = {
@@ -48,32 +47,6 @@ _VALUED = {
     "--source": "source",
     "--id": "id",
 }
-
-
-class Refused(Exception):
-    """The command ends with `code`; the text says why, `hint` what to do instead."""
-
-    def __init__(self, message: str, *, code: int = DATAERR, hint: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.hint = hint
-
-
-class _Json:
-    """What the scanner reads from its context: as `json` has it, but NaN is not JSON."""
-
-    strict = True
-    object_hook = object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    memo: dict[str, str] = {}  # noqa: RUF012
-
-    @staticmethod
-    def parse_constant(text: str) -> None:
-        raise ValueError(f"{text} is not JSON")
-
-
-_scan = make_scanner(_Json)  # type: ignore[arg-type]  # typed for json.JSONDecoder alone
 
 
 class Call:
@@ -96,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _emit(argv)
     except Refused as refused:
-        _say(2, f"error: {refused}\n" + (f"{refused.hint}\n" if refused.hint else ""))
+        say(2, f"error: {refused}\n" + (f"{refused.hint}\n" if refused.hint else ""))
         return refused.code
     except KeyboardInterrupt:
         return 130
@@ -116,7 +89,7 @@ def _emit(argv: Sequence[str]) -> int:
     if call.help:
         from opsmesh.cli.emit.help import HELP
 
-        _say(1, HELP)
+        say(1, HELP)
         return 0
     line, id = envelope(call)
     mesh = client.Client(timeout=client.TIMEOUT if call.wait is None else call.wait)
@@ -131,16 +104,16 @@ def _emit(argv: Sequence[str]) -> int:
     if answer.startswith(b'{"ok":false'):
         raise Refused(_error_in(answer))
     if call.json:
-        _say(1, answer.decode(errors="replace") + "\n")
+        say(1, answer.decode(errors="replace") + "\n")
     elif not call.quiet:
-        _say(1, id + "\n")
+        say(1, id + "\n")
     if b'"spooled":true' not in answer:
         return 0
     if call.wait is not None:
-        _say(2, f"not stored by the broker yet; safe in the spool, {mesh.spool_dir}\n")
+        say(2, f"not stored by the broker yet; safe in the spool, {mesh.spool_dir}\n")
         return TEMPFAIL
     if not call.quiet:
-        _say(2, "spooled: safe on disk, sent as soon as the broker can be reached\n")
+        say(2, "spooled: safe on disk, sent as soon as the broker can be reached\n")
     return 0
 
 
@@ -148,16 +121,16 @@ def _dropped(call: Call, answer: bytes) -> int:
     """The user has chosen that new events go when the spool is full: no error, unless it is asked
     whether the event is stored."""
     if call.json:
-        _say(1, answer.decode(errors="replace") + "\n")
+        say(1, answer.decode(errors="replace") + "\n")
     if not call.quiet:
-        _say(2, _error_in(answer) + "\n")
+        say(2, _error_in(answer) + "\n")
     return 0 if call.wait is None else IOERR
 
 
 def parse(argv: Sequence[str]) -> Call:
     """Take the arguments apart; Refused when the call is wrong."""
     call = Call()
-    rest = [_clean(argument) for argument in reversed(argv)]
+    rest = [clean(argument) for argument in reversed(argv)]
     options = True
     while rest:
         argument = rest.pop()
@@ -235,18 +208,18 @@ def envelope(call: Call) -> tuple[bytes, str]:
         "ts_utc": rfc3339(ns // 1000),
         "source": "emit",
         "component": "cli",
-        "session_id": _clean(session.of_environment(env)),
+        "session_id": clean(session.of_environment(env)),
         "id": id,
         "schema_version": "1.0",
     }
     if "workspace" not in call.fields:
-        fields["workspace"] = _clean(session.workspace(here(), env))
+        fields["workspace"] = clean(session.workspace(here(), env))
     for name, variable in (
         ("correlation_id", "OPSMESH_CORRELATION_ID"),
         ("causation_id", "OPSMESH_EVENT_ID"),
     ):
         if env.get(variable):
-            fields[name] = _clean(env[variable])
+            fields[name] = clean(env[variable])
     fields.update(call.fields)
     if fields.get("severity", "info") not in SEVERITIES:
         raise _wrong(f"severity {fields['severity']!r} is not one of {', '.join(SEVERITIES)}")
@@ -258,14 +231,6 @@ def envelope(call: Call) -> tuple[bytes, str]:
         parts.append('"_coerce":true')
     parts.append('"_reply":true')
     return ("{" + ",".join(parts) + "}").encode(), id
-
-
-def here() -> str:
-    """The current folder; empty when it is gone."""
-    try:
-        return os.getcwd()  # noqa: PTH109
-    except OSError:
-        return ""
 
 
 def _payload(call: Call) -> str:
@@ -306,88 +271,12 @@ def _read_source(payload: str) -> str:
         raise Refused(f"--payload {payload} is not UTF-8: byte {error.start}") from error
 
 
-def read_json(text: str, where: str) -> Any:
-    """The value in a JSON text; Refused when it is none."""
-    start = len(text) - len(text.lstrip(_SPACE))
-    try:
-        value, end = _scan(text, start)
-    except (StopIteration, SystemError, ValueError, RecursionError):
-        # the C half names the error only where `json` is loaded already: SystemError
-        raise Refused(f"{where} is not JSON: {_why(text)}") from None
-    if text[end:].strip(_SPACE):
-        raise Refused(f"{where} is not JSON: {_why(text)}")
-    if "\\ud" in text.lower() and not _is_unicode(value):
-        raise Refused(f"{where} is not JSON: it holds half of a surrogate pair")
-    return value
-
-
-def _why(text: str) -> str:
-    import json
-
-    try:
-        json.loads(text, parse_constant=_Json.parse_constant)
-    except RecursionError:
-        return "nested too deeply"
-    except ValueError as error:
-        return str(error)
-    return "unreadable"
-
-
-def _is_unicode(value: Any) -> bool:
-    import json
-
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def check_topic(topic: str) -> None:
-    """Refused unless the topic follows the grammar (`schemas.envelope` without its imports)."""
-    tokens = topic.split(".")
-    if 2 <= len(tokens) <= 6 and all(token and _TOKEN.issuperset(token) for token in tokens):
-        return
-    raise Refused(
-        f"topic {topic!r} is not 2 to 6 tokens of [a-z0-9_] joined by dots",
-        hint="like python.test.failed; those of this mesh: opsmesh topics ls",
-    )
-
-
 def _seconds(text: str) -> float | None:
     try:
         seconds = float(text.removesuffix("s"))
     except ValueError:
         return None
     return seconds if 0 < seconds < 1e9 else None
-
-
-def _clean(text: str) -> str:
-    """Text that is UTF-8: bytes of the command line that are not become U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return text
-
-
-def uuid7(ms: int) -> str:
-    """As `schemas.ids`, which imports hashlib."""
-    value = ms << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def rfc3339(us: int) -> str:
-    """As `schemas.times`, which imports datetime."""
-    seconds, micros = divmod(us, 1_000_000)
-    t = time.gmtime(seconds)
-    return (
-        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}"
-        f"T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{micros:06d}Z"
-    )
 
 
 def _error_in(answer: bytes) -> str:
@@ -398,13 +287,3 @@ def _error_in(answer: bytes) -> str:
 
 def _wrong(message: str) -> Refused:
     return Refused(message, code=USAGE, hint="opsmesh emit --help")
-
-
-def _say(file: int, text: str) -> None:
-    """Write unbuffered; nobody has to listen."""
-    data = text.encode(errors="replace")
-    try:
-        while data:
-            data = data[os.write(file, data) :]
-    except OSError:
-        return

@@ -14,7 +14,7 @@ import typer
 
 from opsmesh.cli import output
 from opsmesh.handlers.errors import ExtraMissing
-from opsmesh.router import files, paths
+from opsmesh.router import files, paths, tasks
 from opsmesh.router.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ async def _serve(settings: Settings, listener: socket.socket, *, open_it: bool) 
     finally:
         if open_it:
             _handed().unlink(missing_ok=True)
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        await tasks.end([following])
+        if not following.cancelled():
+            following.result()
 
 
 def hand_over(address: str) -> None:

@@ -122,9 +122,7 @@ class Sink:
                         log.warning("evidence.broker", reason=f"{type(error).__name__}: {error}")
                     await self._pause()
         finally:
-            beating.cancel()
-            sealing.cancel()
-            await asyncio.gather(sealing, beating, return_exceptions=True)
+            await tasks.end([sealing, beating])
             with contextlib.suppress(OSError):
                 self._gaps.save()
             if client is not None:
@@ -154,8 +152,7 @@ class Sink:
         await asyncio.wait((connecting, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not connecting.done():
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
+            await tasks.end([connecting])
             return None
         try:
             return connecting.result()
