@@ -52,6 +52,12 @@ def test_the_tooltip_is_bounded() -> None:
     assert lines == ["opsmesh: ok", *(f"! f{n} on h" for n in (8, 7, 6, 5, 4)), "… and 4 more"]
 
 
+def test_what_failed_again_is_one_line() -> None:
+    """The same failure is named once, with how often it was; the newest first."""
+    lines = bar.block(Health(), ["a on h", "b on h", "a on h"])["tooltip"].splitlines()
+    assert lines == ["opsmesh: ok", "! a on h ×2", "! b on h"]
+
+
 def failed(profile: str = "p") -> Event:
     id = ids.uuid7()
     return Event(

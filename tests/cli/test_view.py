@@ -131,9 +131,9 @@ profiles:
 
 
 @asynccontextmanager
-async def followed(m: Mesh) -> AsyncIterator[View]:
+async def followed(m: Mesh, *hosts: str) -> AsyncIterator[View]:
     view = View(keep=50)
-    follower = Follower(view, m.settings)
+    follower = Follower(view, m.settings, hosts=hosts)
     task = asyncio.create_task(follower.run())
     try:
         yield view
@@ -214,5 +214,30 @@ def test_it_follows_a_mesh(nats_server: EmbeddedServer, monkeypatch: pytest.Monk
                 await eventually(after)
                 seqs = [one.seq for one in view.events]
                 assert seqs == sorted({*seqs})
+
+    run(body())
+
+
+def test_some_hosts_alone(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of events, runs and questions those of the hosts that are named are shown, and the view says
+    whose it is."""
+    monkeypatch.setattr("opsmesh.cli.health._components", lambda health: True)
+
+    async def body() -> None:
+        async with mesh(PROFILES) as m:
+            own = m.settings.host
+            await m.publish("a.d")
+            await m.wait("automation.approval.requested")
+            for host in ("web1", "db1", "WEB2"):
+                await m.publish("a.b", host=host)
+            async with followed(m, "web*") as view, followed(m, own) as mine:
+                await eventually(lambda: view.health and mine.approvals)
+                await eventually(lambda: len(view.events) == 2)
+                assert [one.event.host for one in view.events if one.event] == ["web1", "WEB2"]
+                assert (view.runs, list(view.approvals)) == ({}, [])
+                assert view.of == f"{own}, only web*"
+                assert {one.profile for one in mine.runs.values()} == {"asks"}
+                await eventually(lambda: mine.profiles and mine.profiles["asks"].asking == 1)
+                assert {one.event.host for one in mine.events if one.event} == {own}
 
     run(body())

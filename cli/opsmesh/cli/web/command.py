@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import structlog
 import typer
 
-from opsmesh.cli import output
+from opsmesh.cli import output, session
 from opsmesh.handlers.errors import ExtraMissing
 from opsmesh.router import files, paths, tasks
 from opsmesh.router.settings import Settings
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from opsmesh.cli.view.follower import Follower
+    from opsmesh.router.connection import Endpoint
 
 #: The port, unless told otherwise; 0 takes a free one.
 PORT: Final = 9475
@@ -42,16 +44,23 @@ def web(
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the desktop's browser.")] = (
         False
     ),
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),
+    ] = None,
 ) -> None:
     """Show the mesh as a page: events as they come, stories as pictures, profiles, runs, questions
     to answer.
 
     It is served to this machine alone, to whoever has the address that is printed.
 
+    On a leaf host it shows the host's own broker: opsmesh --hub web shows the hub's.
+
     From elsewhere: ssh -L 9475:127.0.0.1:9475 HOST, and the same address.
 
     Examples: opsmesh web --open
               opsmesh web --port 0
+              opsmesh --hub web --host 'web*'
     """
     try:
         import starlette
@@ -62,6 +71,7 @@ def web(
     from opsmesh.handlers import http_server
 
     settings = Settings()
+    hub = session.hub_endpoint(settings)
     try:
         listener = http_server.listen(HOST, port)
     except OSError as error:
@@ -70,17 +80,24 @@ def web(
             hint="is it open already? another port: opsmesh web --port 0",
         )
     with contextlib.closing(listener):
-        asyncio.run(_serve(settings, listener, open_it=open_it))
+        asyncio.run(_serve(settings, listener, hub, host or (), open_it=open_it))
 
 
-async def _serve(settings: Settings, listener: socket.socket, *, open_it: bool) -> None:
+async def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    hub: Endpoint | None,
+    hosts: Sequence[str],
+    *,
+    open_it: bool,
+) -> None:
     from opsmesh.cli.view.follower import Follower
     from opsmesh.cli.view.model import View
     from opsmesh.cli.web.app import Site
     from opsmesh.handlers import http_server
 
     token = secrets.token_urlsafe(32)
-    follower = Follower(View(keep=KEEP), settings)
+    follower = Follower(View(keep=KEEP), settings, hub=hub, hosts=hosts)
     site = Site(follower, settings, token=token)
     server = http_server.server(
         site.app, most=MOST, grace_s=GRACE_S, certificate=None, key=None, lifespan="off"

@@ -89,7 +89,8 @@ class Live:
             return []
         new.reverse()
         frames = []
-        if self._seq and (missed := new[0].seq - self._seq - 1) and len(new) == len(kept):
+        full = len(new) == len(kept) == self._view.keep
+        if self._seq and full and (missed := new[0].seq - self._seq - 1):
             frames.append(_frame("missed", encode(missed)))
         self._seq = new[-1].seq
         for start in range(0, len(new), CHUNK):
