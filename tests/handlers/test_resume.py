@@ -16,6 +16,8 @@ from opsmesh.handlers.actions import registry
 from opsmesh.handlers.actions.contract import MAX_SAVED, StepContext, StepResult
 from opsmesh.handlers.actions.shared import Shared
 from opsmesh.handlers.profiles.profile import load_profiles
+from opsmesh.handlers.runs.holder import this_process
+from opsmesh.handlers.runs.lease import Lease, Lost
 from opsmesh.handlers.runs.ledger import Run, StepRecord
 from opsmesh.router import paths
 from opsmesh.router.server import EmbeddedServer
@@ -222,3 +224,20 @@ def test_shared_closes_what_can_be_closed(thing: type[Thing]) -> None:
         assert thing.closed == 1
 
     run(check())
+
+
+def test_who_may_not_renew_its_lease_ends_its_step(nats_server: EmbeddedServer) -> None:
+    """Credentials that were revoked in the middle of a step cost the run, as a broker that is away
+    does: whoever takes it over would be at it beside us."""
+    settings = Settings()
+    write_profiles("profiles: {note: {on: service.start.failed, actions: [command: ['true']]}}")
+
+    async def body() -> None:
+        async with mesh_client(settings) as client:
+            held = await left_behind(client, settings, "note", this_process(settings.host))
+            client.denied.add(f"$KV.opsmesh-runs.{held.run.key}".lower())  # type: ignore[attr-defined]
+            with pytest.raises(Lost):
+                async with Lease(held, 0.5):
+                    await asyncio.Event().wait()
+
+    run(body(), timeout=10)

@@ -12,6 +12,8 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
+import structlog
+
 from opsmesh.handlers.runs.holder import RENEW_AT, STOP_AT, clock
 from opsmesh.handlers.runs.ledger import Held
 from opsmesh.router.kv import Conflict
@@ -23,6 +25,8 @@ TICK: Final = 1.0
 LAST_LOOK: Final = 2.0
 #: Seconds before a step that has not ended is told again; a program has its time after TERM.
 TOLD_AGAIN: Final = 5.0
+
+log = structlog.get_logger()
 
 
 class Lost(Exception):
@@ -69,7 +73,12 @@ class Lease:
             try:
                 async with asyncio.timeout(left if left > 0 else LAST_LOOK):
                     await self._held.save(times.now_us())
-            except (Conflict, TimeoutError):
+            except Exception as error:
+                # also what is no absence, like credentials that were revoked: whatever keeps us
+                # from renewing, another handler will begin it when the lease is over
+                if not isinstance(error, Conflict | TimeoutError):
+                    told = f"{type(error).__name__}: {error}"
+                    log.warning("lease.not_renewed", run_id=self._held.run.run_id, error=told)
                 break
         while self._body is not None:
             self._told += 1
