@@ -14,7 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from opsmesh.handlers import serve
 from opsmesh.handlers.care import backup as backups
 from opsmesh.handlers.care import restore
-from opsmesh.handlers.care.file import BadBackup, Reader, Writer
+from opsmesh.handlers.care.file import BadBackup, Manifest, Reader, Writer
 from opsmesh.handlers.evidence import sink
 from opsmesh.handlers.live.position import Cursor, Positions
 from opsmesh.router import agent, paths, server, state_format, topology
@@ -207,6 +207,36 @@ def test_unfinished_leaves_nothing(tmp_path: Path) -> None:
         fail()
     source.unlink()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_at_once_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that make a backup under one name do not write into each other's."""
+    path, source = tmp_path / "b", tmp_path / "a"
+    source.write_bytes(b"x" * 100_000)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    first = Writer(path)
+    monkeypatch.setattr("os.getpid", lambda: 2)
+    with Writer(path) as second, first:
+        for writer in (first, second):
+            writer.add("evidence/a", source)
+        first.finish(manifest(first))
+        second.add("evidence/b", source)
+        assert Reader(path).problems() == []
+        second.finish(manifest(second))
+    assert len(Reader(path).manifest.members) == 2
+
+
+def manifest(writer: Writer) -> Manifest:
+    """What a backup of these files says of itself."""
+    return Manifest(
+        opsmesh="0",
+        state_format=1,
+        host="h",
+        made_utc="",
+        keys=False,
+        streams=(),
+        members=writer.members,
+    )
 
 
 def test_interrupted_restore_is_said(cli: Cli, backed_up: Path) -> None:

@@ -453,6 +453,16 @@ def test_hostile_lock_files(tmp_path: Path) -> None:
         assert locks.of_lock(program.lock(named.pins)).pins == sorted(named.pins)
 
 
+def test_what_is_included_and_no_file_is_unknown(tmp_path: Path) -> None:
+    """A stranger's requirements may name a pipe, which nobody writes to, or a device without end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "requirements.txt").write_text("-r pipe\n-r /dev/zero\nflask==1.0\n")
+    found = project.read(tmp_path)
+    why = "cannot be read: it is no plain file"
+    assert found.unknown == {"pipe": why, "/dev/zero": why}
+    assert Pin("flask", "1.0") in found.pins
+
+
 def test_options() -> None:
     """No folder: it says which setting; a relative one, and a round of no time, are errors."""
     assert "producers.options.pip-audit.path" in str(PipAudit().available())

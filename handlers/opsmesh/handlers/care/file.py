@@ -90,9 +90,12 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_name(f".{path.name}.partial")
+        # one of each process: another backup to the same place is under way perhaps
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._members: list[Member] = []
-        descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._partial.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(self._partial, flags, 0o600)
         self._file: BinaryIO = os.fdopen(descriptor, "w+b")
 
     def __enter__(self) -> Self:

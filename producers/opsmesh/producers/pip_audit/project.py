@@ -7,6 +7,7 @@ Nothing of the project is run, and nothing is resolved: what is written down now
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,13 +97,22 @@ def _parsed(made: Dependencies, path: Path, folder: Path) -> Named:
         path.name, locks.of_lock if path.suffix in (".toml", ".lock") else locks.of_requirements
     )
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES} bytes")  # noqa: TRY301
-        return parse(path.read_text("utf-8"))
+        return parse(_text(path))
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         made.unknown[_shown(path, folder)] = f"cannot be read: {why[:200]}"
         return Named()
+
+
+def _text(path: Path) -> str:
+    """What includes a file may be a stranger's, and name a device or a pipe."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no plain file")
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES} bytes")
+    return data.decode()
 
 
 def _requirements(made: Dependencies, path: Path, folder: Path) -> Iterator[tuple[Path, Named]]:
