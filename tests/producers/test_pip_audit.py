@@ -454,7 +454,7 @@ def test_hostile_lock_files(tmp_path: Path) -> None:
 
 
 def test_what_is_included_and_no_file_is_unknown(tmp_path: Path) -> None:
-    """A stranger's requirements may name a pipe, which nobody writes to, or a device without end."""
+    """A stranger's requirements may name a pipe that nobody writes to, or a device without end."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "requirements.txt").write_text("-r pipe\n-r /dev/zero\nflask==1.0\n")
     found = project.read(tmp_path)
