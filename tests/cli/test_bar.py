@@ -139,3 +139,4 @@ def test_without_a_mesh_it_is_down(cli: Cli) -> None:
     assert done.exit_code == 0
     assert json.loads(done.stdout)["class"] == "down"
     assert cli("bar").stdout == "down  mesh down\n"
+    assert cli("bar", "--seen").exit_code == 0

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tests.conftest import until as until
 
 from opsmesh.router import spool
@@ -59,7 +60,12 @@ class StandInAgent:
             for line in stream:
                 if self._hang:
                     continue
-                event = json.loads(line)
+                try:
+                    event = msgspec.json.decode(line)  # as strict as the agent is
+                except msgspec.DecodeError as error:
+                    stream.write(json.dumps({"ok": False, "error": str(error)}).encode() + b"\n")
+                    stream.flush()
+                    continue
                 if "topic" not in event:  # a request, not an event
                     stream.write(b'{"ok":false,"error":"a stand-in"}\n')
                     stream.flush()
@@ -94,5 +100,5 @@ def spooled(home: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("[!.]*.spool")) if folder.is_dir() else ():
         good, corrupt = spool.read(str(path))
         assert not corrupt
-        events += [json.loads(line) for line in good]
+        events += [msgspec.json.decode(line) for line in good]
     return events

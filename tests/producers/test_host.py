@@ -84,6 +84,13 @@ def test_our_parts_fit_the_contract(home: Path) -> None:
     assert (producer.name, callable(emit)) == ("journal", True)
 
 
+def test_a_file_whose_name_is_no_utf8_is_told(agent: StandInAgent) -> None:
+    """Its name comes as Python shows it, with the number of each byte; what looks alike stays."""
+    Host("yazi").emit("editor.save", {"path": os.fsdecode(b"/a/caf\xe9 \\udce9 \xf0\x9f\x98\x80")})
+    [event] = agent.events
+    assert event["payload"]["path"] == "/a/caf\\udce9 \\udce9 \U0001f600"
+
+
 def test_a_strangers_producer_stands_beside_ours(strangers: Path) -> None:
     """Ours and a stranger's are found through the same door."""
     assert {"journal", "ticker"} <= registry.discover().producers.keys()

@@ -69,6 +69,7 @@ def bar(
     """
     settings = Settings()
     if seen:
+        paths.private_dir(paths.state_dir())  # a bar may be clicked before there is a mesh
         files.write_private(_seen_file(), json.dumps({"seen_us": times.now_us()}).encode())
         if not follow:
             return

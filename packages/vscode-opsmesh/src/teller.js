@@ -44,7 +44,7 @@ class Teller {
                 boot_id: this._boot,
                 _reply: true,
             };
-            const line = Buffer.from(JSON.stringify(known(event)));
+            const line = Buffer.from(JSON.stringify(known(event), paired));
             if (line.length > MAX_EVENT)
                 throw new Error(`an event of ${line.length} bytes exceeds ${MAX_EVENT}`);
             this._seq += 1;
@@ -84,6 +84,11 @@ function known(record) {
         kept[name] = typeof value === 'string' ? cut(value) : value;
     }
     return kept;
+}
+
+// Half of a surrogate pair is a text to JavaScript, and no JSON to others: shown by its number.
+function paired(_name, value) {
+    return typeof value === 'string' ? value.replace(/\p{Cs}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`) : value;
 }
 
 function cut(text) {

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -40,6 +41,10 @@ def status_path(name: str) -> Path:
     return Path(paths.state_dir(), "producers", name, "status.json")
 
 
+#: Half of a pair of surrogates; whole pairs are one character to Python.
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace the file as a whole, so that a crash leaves the old text or the new, never a part."""
     paths.private_dir(str(path.parent))
@@ -49,6 +54,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _line(event: Mapping[str, Any]) -> bytes:
+    """The event as JSON. Bytes of a file's name that are no UTF-8 are lone surrogates to Python,
+    which no reader of JSON takes: they are shown by their numbers."""
+    text = json.dumps(event, ensure_ascii=False)
+    return _HALF.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text).encode()
 
 
 class Host:
@@ -135,9 +147,7 @@ class Host:
         return str(event["id"])
 
     def _deliver(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        line = json.dumps({**event, "_reply": True}, ensure_ascii=False).encode(
-            "utf-8", "backslashreplace"
-        )
+        line = _line({**event, "_reply": True})
         wait = RETRY_FIRST
         while True:
             try:

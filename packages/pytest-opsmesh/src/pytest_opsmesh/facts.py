@@ -35,7 +35,7 @@ def of_report(report: Any, *, root: str, cwd: str) -> dict[str, Any]:
     duration = getattr(report, "duration", None)
     return {
         "nodeid": report.nodeid,
-        "message": (message or _message(text))[:MESSAGE_HEAD],
+        "message": head(message or _message(text), MESSAGE_HEAD),
         "path": str(path) if path else None,
         "lineno": lineno,
         "duration_ms": None if duration is None else round(duration * 1000, 3),
@@ -43,6 +43,11 @@ def of_report(report: Any, *, root: str, cwd: str) -> dict[str, Any]:
         "worker": _worker(report),
         "subtest": _subtest(report),
     }
+
+
+def head(text: str, limit: int) -> str:
+    """The first characters of a text, as it will be shown: what is no UTF-8 by its number."""
+    return text[:limit].encode("utf-8", "backslashreplace").decode()[:limit]
 
 
 def tail(text: str, limit: int) -> str:
