@@ -169,6 +169,31 @@ def test_what_breaks_is_told(nats_server: EmbeddedServer, monkeypatch: pytest.Mo
     run(body())
 
 
+def test_what_is_older_than_a_week_is_let_go(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long somebody looks, the figures of a profile are those of the time that is said."""
+    monkeypatch.setattr("opsmesh.cli.view.follower.LOOK_S", 0.1)
+    monkeypatch.setattr("opsmesh.cli.view.follower.FACTS_US", 0)
+    monkeypatch.setattr("opsmesh.cli.health._components", lambda health: True)
+
+    async def body() -> None:
+        async with mesh(PROFILES) as m:
+            view = View(keep=50)
+            follower = Follower(view, m.settings)
+            task = asyncio.create_task(follower.run())
+            try:
+                await eventually(lambda: view.profiles)
+                await m.publish("a.b")
+                ended = "automation.run.succeeded"
+                await eventually(lambda: ended in [e.event.topic for e in view.events if e.event])
+                await eventually(lambda: not [*follower._book.facts.of("good")])
+            finally:
+                await tasks.end([task])
+
+    run(body())
+
+
 def test_it_follows_a_mesh(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events, runs, profiles, questions and letters are there, those from before and those that
     come; a broker that is started again is found."""

@@ -174,12 +174,14 @@ class Follower:
                     ]
                     letters_seen = now
             found = await health.check(self._settings, hub=self._hub)
+            now_us = times.now_us()
+            self._book.facts.forget(now_us - FACTS_US)
             self.view.stand(
                 found,
                 load_profiles(Path(paths.config_dir())).profiles.values(),
                 self._book,
                 host=self._settings.host,
-                now_us=times.now_us(),
+                now_us=now_us,
             )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
