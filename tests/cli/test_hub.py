@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 from tests.cli.conftest import Cli
 
+from opsmesh.cli.hub import commands
 from opsmesh.router import joined, paths
 from opsmesh.router.auth.store import Store
-from opsmesh.router.hub import plan, token
+from opsmesh.router.hub import plan, token, trust
 
 INIT = ("hub", "init", "--address", "10.0.0.1", "--address", "hub.example.org")
 
@@ -97,6 +99,24 @@ def test_tokens_are_made_at_a_hub(here: Cli) -> None:
     done = here("hub", "token", "--host", "lab")
     assert done.exit_code == 2
     assert "opsmesh hub init" in done.stderr
+
+
+def test_removing_that_was_broken_off(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk in its middle leaves a host that can be removed again, and is let in no more
+    then."""
+    here(*INIT)
+    here("hub", "token", "--host", "lab")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "of a test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trust, "revoke", full)
+        with pytest.raises(OSError, match="of a test"):
+            commands.remove("lab")
+    assert here("hub", "remove", "lab").exit_code == 0
+    users = Store(Path(paths.state_dir(), "auth")).manifest().users
+    assert [name for name, one in users.items() if one.host == "lab"] == []
 
 
 def test_removing_a_host_that_is_none(here: Cli) -> None:

@@ -210,8 +210,8 @@ def remove(
     if host not in hub.hosts:
         output.fail(f"there is no host {host!r}", hint="opsmesh hub ls", code=output.NOT_FOUND)
     hub = hub.without(host)
+    trust.revoke(_store(), host)  # first: a host that is not in the plan cannot be removed again
     plan.write(hub)
-    trust.revoke(_store(), host)
     _apply(hub, reload=True)
     print(f"{host} is let in no more; there: opsmesh leave")
 
@@ -233,13 +233,13 @@ def _store() -> Store:
 
 def _apply(hub: Plan, *, reload: bool) -> None:
     """Tell the server that runs; one that does not learns of it when it starts."""
+    broker = server.known(Path(paths.state_dir()))
     if reload:
         hub_cluster.remind()
-    broker = server.known(Path(paths.state_dir()))
+        if broker is not None:  # also one whose supervisor was killed
+            server.reload(broker)
     if broker is None or running.mesh() is None:
         return
-    if reload:
-        server.reload(broker)
     try:
         with_client(lambda client, _: sourcing.sources(client.jetstream(), hub))
     except (BrokerUnavailable, NatsError, APIError, TimeoutError) as error:
