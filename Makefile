@@ -107,9 +107,10 @@ clean: ## remove what make made here: .venv, caches, builds; events and evidence
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps make a second call fast: nothing is asked again until a pyproject.toml is newer. The
-# second stamp waits for the first, so that `make -j` never runs two installations in one folder.
-.venv/.runtime: pyproject.toml $(PACKAGES) | $(BIN)/python
+# The stamps make a second call fast: nothing is asked again until a pyproject.toml is newer, or the
+# command itself, the one file that an installation copies. The second stamp waits for the first, so
+# that `make -j` never runs two installations in one folder.
+.venv/.runtime: pyproject.toml $(PACKAGES) cli/opsmesh/cli/launcher.sh | $(BIN)/python
 	@echo "Installing opsmesh and what it needs into .venv …"
 	@$(call install,.)
 	@touch $@

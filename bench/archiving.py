@@ -18,10 +18,10 @@ from nats.js.errors import NotFoundError
 
 from figure import Figure, FigureError, Target, alternate
 from lab import Lab, broker, check_runs, connected, process, until
-from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.handlers.evidence.reader import read
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
+from opsmesh.router.sink_consumer import name as sink_consumer
 from opsmesh.router.topology import EVENTS
 from samples import store
 

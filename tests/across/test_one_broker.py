@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from opsmesh.handlers.evidence import consumer, reader
-from opsmesh.router import deadletter, trigger
+from opsmesh.handlers.evidence import reader
+from opsmesh.router import deadletter, sink_consumer, trigger
+from opsmesh.router.gate import Gate
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.topology import EVENTS
 from opsmesh.router.trigger import Trigger
@@ -152,11 +153,14 @@ def test_the_archive_of_each_host_is_whole(home: Path, nats_server: EmbeddedServ
 
     async def body() -> None:
         async with mesh_client() as client:
-            await client.jetstream().add_consumer(EVENTS, durable_name=consumer.FORMER)
+            await client.jetstream().add_consumer(EVENTS, durable_name=sink_consumer.FORMER)
         with hosts(home, nats_server, "alpha", "beta") as both:
-            for one in both:
-                one.start(sink)
             async with at(nats_server) as client:
+                # the agent's of the broker's machine
+                await Gate(nats_server.broker.auth).attach(client)
+                await client.flush()
+                for one in both:
+                    one.start(sink)
                 sent = [(await publish(client, "gamma", n=n)).id for n in range(200)]
 
                 def archived(one: Host) -> list[str]:
@@ -169,7 +173,7 @@ def test_the_archive_of_each_host_is_whole(home: Path, nats_server: EmbeddedServ
                     await eventually(lambda one=one: archived(one) == sent)
                 names = {one.name for one in await client.jetstream().consumers_info(EVENTS)}
                 assert names >= {"evidence-sink-on-alpha", "evidence-sink-on-beta"}
-                assert consumer.FORMER not in names
+                assert sink_consumer.FORMER not in names
 
     run(body())
 

@@ -12,6 +12,7 @@ from tests.cli.conftest import Cli
 from opsmesh.cli.lazy import Lazy
 from opsmesh.cli.main import COMMANDS, report
 from opsmesh.router.errors import BrokerUnavailable
+from opsmesh.router.server import EmbeddedServer
 
 
 def test_help_names_every_command(cli: Cli) -> None:
@@ -80,6 +81,23 @@ def test_unreachable_broker_is_69(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     assert result.exit_code == 69
     assert "no NATS server answers at nats://127.0.0.1:1: refused" in result.stderr
     assert "opsmesh up" in result.stderr
+
+
+def test_a_broker_without_answers_is_69(
+    cli: Cli, nats_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody answers on the broker's side, as for a viewer whose hub's agent is away, a
+    command ends with 69 and says where to look."""
+    file = tmp_path / "desk.creds"
+    assert (
+        cli("auth", "issue", "--role", "viewer", "--host", "desk", "-o", str(file)).exit_code == 0
+    )
+    monkeypatch.setenv("OPSMESH_NATS__URL", nats_server.broker.url)
+    monkeypatch.setenv("OPSMESH_NATS__CREDENTIALS", str(file))
+    result = cli("run", "ls")
+    assert result.exit_code == 69
+    assert "error: the broker does not answer as it should: " in result.stderr
+    assert "opsmesh status" in result.stderr
 
 
 def test_interrupt_is_quiet(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,10 @@ from tests.handlers.mesh import mesh, write_profiles
 from opsmesh.cli import health
 from opsmesh.cli import status as command
 from opsmesh.cli.profiles import health as profile_health
-from opsmesh.handlers.evidence import consumer
 from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.live.liveness import owner
 from opsmesh.handlers.profiles import overrides
-from opsmesh.router import connection, paths, spool, supervisor_state, topology
+from opsmesh.router import connection, paths, sink_consumer, spool, supervisor_state, topology
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import Event, encode, subject
@@ -127,7 +126,7 @@ def test_dead_letters_and_consumers_are_told(cli: Cli, stand_ins: dict[str, str]
             js = client.jetstream()
             await js.publish("dlq.p.h.a.b", b"{}")
             await js.publish("evt.h.a.b", b"{}")
-            sink = consumer.name(Settings().host)
+            sink = sink_consumer.name(Settings().host)
             for durable in ("profile-triage", sink, "somebody-elses"):
                 await js.pull_subscribe("evt.>", durable=durable)
 

@@ -16,9 +16,9 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.evidence import segments
-from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.router import paths
 from opsmesh.router.settings import Settings
+from opsmesh.router.sink_consumer import name as sink_consumer
 from opsmesh.router.topology import EVENTS
 from tests.evidence.made import parsed
 

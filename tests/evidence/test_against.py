@@ -12,7 +12,6 @@ from nats.aio.client import Client
 from opsmesh.handlers.evidence import (
     against,
     announce,
-    consumer,
     ed25519,
     keys,
     lines,
@@ -21,7 +20,7 @@ from opsmesh.handlers.evidence import (
 )
 from opsmesh.handlers.evidence.report import Report
 from opsmesh.handlers.evidence.verify import verify
-from opsmesh.router import redaction
+from opsmesh.router import redaction, sink_consumer
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
@@ -183,7 +182,7 @@ def test_stream_contradicts_what_the_archive_cannot_show(
     async def body() -> None:
         async with mesh_client() as client:
             await archived(client, folder, own_keys, sizes=[10, 10, 5])
-            await client.jetstream().add_consumer(EVENTS, durable_name=consumer.name("h"))
+            await client.jetstream().add_consumer(EVENTS, durable_name=sink_consumer.name("h"))
             await acknowledge_all(client)
             assert found(await compared(client, folder, own_keys)) == []
             attack(folder, own_keys)
@@ -198,7 +197,7 @@ def test_stream_contradicts_what_the_archive_cannot_show(
 async def acknowledge_all(client: Client) -> None:
     """As a sink that has everything."""
     js = client.jetstream()
-    pull = await js.pull_subscribe_bind(consumer.name("h"), stream=EVENTS)
+    pull = await js.pull_subscribe_bind(sink_consumer.name("h"), stream=EVENTS)
     last = (await js.stream_info(EVENTS)).state.last_seq
     for msg in await pull.fetch(last):
         await msg.ack_sync()

@@ -14,12 +14,12 @@ from typer.testing import CliRunner, Result
 
 from opsmesh.cli.evidence.commands import app as cli
 from opsmesh.handlers.evidence import against, keys, sealing, seals, segments
-from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.handlers.evidence.verify import verify
 from opsmesh.router import paths, redaction
 from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
+from opsmesh.router.sink_consumer import name as sink_consumer
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import commitments, ids, openings, times
 from opsmesh.schemas.envelope import decode

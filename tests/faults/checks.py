@@ -22,7 +22,6 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.evidence import reader
-from opsmesh.handlers.evidence.consumer import name as sink_consumer
 from opsmesh.handlers.evidence.report import Report
 from opsmesh.handlers.evidence.verify import verify
 from opsmesh.handlers.live.consumers import consumer_name
@@ -33,6 +32,7 @@ from opsmesh.router import connection, deadletter, paths, spool
 from opsmesh.router.deadletter import Letter
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
+from opsmesh.router.sink_consumer import name as sink_consumer
 from opsmesh.router.topology import EVENTS
 from tests.conftest import run
 from tests.faults.load import Load

@@ -40,6 +40,9 @@ TARGETS = [
     "clean",
 ]
 
+#: The command itself, which an installation copies.
+COMMAND = "cli/opsmesh/cli/launcher.sh"
+
 pytestmark = pytest.mark.skipif(not MAKE, reason="make is not installed")
 
 
@@ -65,6 +68,8 @@ def bare(tmp_path: Path) -> tuple[Path, Path]:
     commands.mkdir()
     shutil.copy(TOP / "Makefile", checkout)
     shutil.copy(TOP / "pyproject.toml", checkout)
+    (checkout / COMMAND).parent.mkdir(parents=True)
+    shutil.copy(TOP / COMMAND, checkout / COMMAND)
     return checkout, commands
 
 
@@ -115,13 +120,15 @@ def test_python_without_venv(bare: tuple[Path, Path]) -> None:
     assert "apt install python3-venv" in said
 
 
-def test_second_call(bare: tuple[Path, Path]) -> None:
-    """What is installed already is not asked for again until pyproject.toml is newer."""
+@pytest.mark.parametrize("changed", ["pyproject.toml", COMMAND])
+def test_second_call(bare: tuple[Path, Path], changed: str) -> None:
+    """What is installed already is not asked for again until pyproject.toml, or the command that an
+    installation copies, is newer."""
     checkout, _ = bare
     (checkout / ".venv" / "bin").mkdir(parents=True)
     for made in (".venv/bin/python", ".venv/.runtime", ".venv/.dev"):
         (checkout / made).touch()
     assert make("--question", ".venv/.dev", cwd=checkout)[0] == 0
     newer = (checkout / ".venv" / ".dev").stat().st_mtime + 1
-    os.utime(checkout / "pyproject.toml", (newer, newer))
+    os.utime(checkout / changed, (newer, newer))
     assert make("--question", ".venv/.dev", cwd=checkout)[0] == 1

@@ -27,12 +27,13 @@ from opsmesh.cli.doctor.broker import RESTORE
 from opsmesh.cli.hub import health as hub_health
 from opsmesh.cli.profiles import health as profile_health
 from opsmesh.cli.spool import words as spool_words
-from opsmesh.handlers.evidence import consumer, sealing
+from opsmesh.handlers.evidence import sealing
 from opsmesh.router import (
     connection,
     paths,
     running,
     server,
+    sink_consumer,
     spool_state,
     state_format,
     topology,
@@ -313,7 +314,7 @@ async def _consumers(
                 "retry|skip|fail"
                 + ("; all of them: opsmesh run ls --state waiting" if one.asking > 1 else ""),
             )
-    sink = consumer.name(settings.host)
+    sink = sink_consumer.name(settings.host)
     for info in infos.values():
         pending = info.num_pending or 0
         if info.name == sink and pending > SINK_LAG:

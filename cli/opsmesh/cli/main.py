@@ -184,6 +184,12 @@ def report(error: Exception) -> None:
         error, "opsmesh.producers.errors", "ProducerError"
     ):
         output.fail(str(error), hint=hint)
+    if _is(error, "nats.errors", "Error"):
+        output.fail(
+            f"the broker does not answer as it should: {error or type(error).__name__}",
+            hint="on its machine: opsmesh status. A viewer and a sink need its agent as well",
+            code=output.UNAVAILABLE,
+        )
     if type(error).__module__.partition(".")[0] in ("pydantic_core", "pydantic_settings", "yaml"):
         from opsmesh.cli import config_file
 

@@ -1,4 +1,4 @@
-"""The agent's gate: what a handler of its profiles asks of JetStream, handed on after a look.
+"""The agent's gate: what other machines' users ask of JetStream, handed on after a look.
 
 A request to `ask.<user>.API.…` is one to `$JS.API.…`. The permissions let nobody but that user send
 it, the manifest says what the user may read, and the broker answers the user itself: what is read
@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.nuid import NUID
 
-from opsmesh.router import logs
+from opsmesh.router import logs, sink_consumer
 from opsmesh.router.auth.manifest import Manifest
 from opsmesh.router.auth.permissions import INBOX, covers
 from opsmesh.router.auth.reads import ASK, REFUSED, ReadsByConsumer, rights
@@ -58,23 +58,33 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
-    """Who asks, and what its profiles listen to."""
+    """Who asks; of a handler, what its profiles listen to."""
 
     user: str
+    role: str
     place: str
     reads: ReadsByConsumer
 
     @property
-    def rights(self) -> Mapping[str, tuple[str, ...]]:
-        """By stream, the subjects that it may read."""
-        return rights(self.place, self.reads)
+    def rights(self) -> Mapping[str, Sequence[str]]:
+        """By stream, the subjects that are its business: all that a handler may read, and what a
+        sink does."""
+        if self.role == "sink":
+            return {EVENTS: (">",)}
+        return rights(self.place, self.reads) if self.reads else {}
+
+    def readable(self, stream: str) -> Sequence[str]:
+        """The subjects of a stream that it may read; a viewer may read all."""
+        return (">",) if self.role == "viewer" else self.rights.get(stream, ())
 
     def named(self, stream: str) -> Mapping[str, Sequence[str]]:
         """Its readers of a stream that have a name, and what each may be shown: those of its
-        profiles, and the queue of triggers for its host."""
+        profiles, and the queue of triggers for its host; or those of its archive."""
+        if stream == EVENTS and self.role == "sink":
+            return dict.fromkeys((sink_consumer.name(self.place), sink_consumer.FORMER), ("evt.>",))
         if stream == EVENTS:
             return {name: one.subjects for name, one in self.reads.items()}
-        if stream == TRIGGERS:
+        if stream == TRIGGERS and self.reads:
             return {f"triggers-on-{self.place}": [f"trg.*.{self.place}"]}
         return {}
 
@@ -98,13 +108,15 @@ class Request:
 def checked(asker: Asker, api: Sequence[str], body: bytes) -> Request:
     """The request that stands for `$JS.API.<api>`; Refusal when it is not to be."""
     subject = ".".join(("$JS.API", *api))
+    if asker.role == "viewer" and _only_looks(api):
+        return Request(subject=subject, body=body)
     match api:
         case ["STREAM", "INFO", _] if not body:
             return Request(subject=subject, body=b"")
         case ["STREAM", "PURGE", stream] if stream.startswith("KV_"):
             # of its own keys; what may be read elsewhere may not be ended
             asked = _json(body)
-            _covered(asker, stream, [str(asked.get("filter") or ">")])
+            _within(asker.rights.get(stream, ()), [str(asked.get("filter") or ">")])
             if asked.keys() != {"filter"}:
                 raise Refusal("more of a purge than a filter")
             return Request(subject=subject, body=json.dumps(asked).encode())
@@ -124,12 +136,26 @@ def checked(asker: Asker, api: Sequence[str], body: bytes) -> Request:
             return _reader(asker, stream, "", body)
         case ["CONSUMER", "DURABLE", "CREATE", stream, name]:
             return _reader(asker, stream, name, body)
+        case ["CONSUMER", "CREATE", stream, name, *_]:  # the filter, which its body holds too
+            return _reader(asker, stream, name, body)
         case ["CONSUMER", "MSG", "NEXT", stream, name] if asker.owns(stream, name):
             known = name if name in asker.named(stream) else ""
             return Request(subject=subject, body=body, stream=stream, consumer=known)
         case ["CONSUMER", "INFO" | "DELETE", stream, name] if asker.owns(stream, name):
             return Request(subject=subject, body=b"")
     raise Refusal(subject)
+
+
+def _only_looks(api: Sequence[str]) -> bool:
+    """Whether this changes nothing, whatever its body says."""
+    match api:
+        case ["INFO"] | ["STREAM", "NAMES" | "LIST"] | ["CONSUMER", "LIST" | "NAMES", _]:
+            return True
+        case ["STREAM", "INFO", _] | ["STREAM", "MSG", "GET", _] | ["CONSUMER", "INFO", _, _]:
+            return True
+        case ["DIRECT", "GET", _, *_]:
+            return True
+    return False
 
 
 def _reader(asker: Asker, stream: str, name: str, body: bytes) -> Request:
@@ -141,8 +167,7 @@ def _reader(asker: Asker, stream: str, name: str, body: bytes) -> Request:
     one, several = config.get("filter_subject"), config.get("filter_subjects")
     filters = [str(part) for part in (several if isinstance(several, list) else [])]
     filters += [str(one)] if one else []
-    if not filters:
-        raise Refusal(f"all of {stream}")
+    filters = filters or [">"]
     known = asker.named(stream).get(name)
     if name and known is None:
         raise Refusal(f"{stream} as {name}")
@@ -152,7 +177,7 @@ def _reader(asker: Asker, stream: str, name: str, body: bytes) -> Request:
     else:
         # whether the end of a run was told: that it was, and not what
         told = [OF_RUNS] if stream == EVENTS and config.get("headers_only") is True else []
-        _within([*asker.rights.get(stream, ()), *told], filters)
+        _within([*asker.readable(stream), *told], filters)
         name = f"{asker.user}={NUID().next().decode()}"
         config.pop("durable_name", None)
         wanted = config.get("inactive_threshold")
@@ -165,7 +190,7 @@ def _reader(asker: Asker, stream: str, name: str, body: bytes) -> Request:
 
 
 def _covered(asker: Asker, stream: str, subjects: Sequence[str]) -> None:
-    _within(asker.rights.get(stream, ()), subjects)
+    _within(asker.readable(stream), subjects)
 
 
 def _within(given: Sequence[str], subjects: Sequence[str]) -> None:
@@ -274,9 +299,9 @@ class Gate:
 
     def _asker(self, user: str) -> Asker:
         known = self._users().users.get(user)
-        if known is None or not known.reads:
+        if known is None or not (known.reads or known.asks):
             raise Refusal("anything by way of the agent")
-        return Asker(user=user, place=known.host, reads=known.reads)
+        return Asker(user=user, role=known.role, place=known.host, reads=known.reads)
 
     def _users(self) -> Manifest:
         """The manifest as it is now: what was issued since counts."""

@@ -17,7 +17,12 @@ def show(name: str, user: User, *, as_json: bool) -> None:
     for role in ROLES:
         if user.role == role:
             given = permissions(
-                role, user=name, host=user.host, topics=user.topics, reads=user.reads
+                role,
+                user=name,
+                host=user.host,
+                topics=user.topics,
+                reads=user.reads,
+                asks=user.asks,
             )
             publish, subscribe = given.publish, given.subscribe
     reads = sorted({one for some in rights(user.host, user.reads).values() for one in some})

@@ -18,12 +18,13 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers.errors import SegmentDamaged
-from opsmesh.handlers.evidence import consumer, keychain, lines, seals, segments
+from opsmesh.handlers.evidence import keychain, lines, seals, segments
 from opsmesh.handlers.evidence.authority import Authority
 from opsmesh.handlers.evidence.lines import Line
 from opsmesh.handlers.evidence.report import Problem, ProblemKind, Report
 from opsmesh.handlers.evidence.seals import Seal
 from opsmesh.handlers.evidence.segments import Segment
+from opsmesh.router import sink_consumer
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.topology import EVENTS
@@ -278,7 +279,7 @@ def _announced(data: bytes) -> Seal | None:
 async def _acknowledged(client: Client, host: str) -> int:
     """Up to where the sink has told the broker that it is on disk."""
     try:
-        info = await client.jetstream().consumer_info(EVENTS, consumer.name(host))
+        info = await client.jetstream().consumer_info(EVENTS, sink_consumer.name(host))
     except NotFoundError:
         return 0
     return info.ack_floor.stream_seq if info.ack_floor is not None else 0

@@ -24,7 +24,7 @@ from nats.js.errors import NotFoundError
 
 from opsmesh.handlers import figures
 from opsmesh.handlers.errors import ArchiveDamaged
-from opsmesh.handlers.evidence import consumer, gaps, lines
+from opsmesh.handlers.evidence import gaps, lines
 from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.handlers.evidence.doubles import Doubles, Original, Stamped
 from opsmesh.handlers.evidence.gaps import Gaps
@@ -36,6 +36,7 @@ from opsmesh.router import (
     notify,
     paths,
     redaction,
+    sink_consumer,
     state_format,
     tasks,
     topology,
@@ -69,7 +70,7 @@ class Sink:
 
     def __init__(self, settings: Settings, archive: Archive, stop: asyncio.Event) -> None:
         self._settings = settings
-        self._name = consumer.name(settings.host)
+        self._name = sink_consumer.name(settings.host)
         self._archive = archive
         self._redactor = redaction.load(settings)
         self._stop = stop
@@ -249,8 +250,8 @@ class Sink:
         """The position is the archive's: nothing is lost with it. Another host's sink of that
         version may read it still."""
         with contextlib.suppress(NotFoundError):
-            if not (await js.consumer_info(EVENTS, consumer.FORMER)).num_waiting:
-                await js.delete_consumer(EVENTS, consumer.FORMER)
+            if not (await js.consumer_info(EVENTS, sink_consumer.FORMER)).num_waiting:
+                await js.delete_consumer(EVENTS, sink_consumer.FORMER)
 
     def _take(self, msg: Received) -> None:
         self._arrived.append((msg, delivery(msg.reply)))

@@ -16,9 +16,8 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 
-from opsmesh.handlers.evidence import consumer
 from opsmesh.handlers.live.consumers import ACTIVE
-from opsmesh.router import running
+from opsmesh.router import running, sink_consumer
 from opsmesh.router.errors import PermissionDenied
 from opsmesh.router.metrics.book import Figure, Kind, Labels, Series
 from opsmesh.router.release import version
@@ -167,7 +166,7 @@ async def _asked(client: Client, host: str) -> list[Figure]:
         _with(LAG, _lags(waits, host)),
     ]
     # an acknowledgement of the sink follows the disk, and is for all before it
-    if (behind := waits.get(consumer.name(host))) is not None:
+    if (behind := waits.get(sink_consumer.name(host))) is not None:
         found.append(_with(SINK_LAG, {(): behind}))
     return found
 

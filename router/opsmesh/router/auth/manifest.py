@@ -27,6 +27,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subscribe: list[str] = []
     #: Of a handler of its profiles: what each consumer is shown. Without any it reads everything.
     reads: dict[str, Reads] = {}
+    #: What it asks of JetStream goes through the agent, which sends the answers to nobody else.
+    asks: bool = False
 
 
 class Void(msgspec.Struct, frozen=True, kw_only=True):

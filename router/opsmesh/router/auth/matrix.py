@@ -41,10 +41,10 @@ PATIENCE: Final = 5.0
 
 _ALL: Final = frozenset(KINDS)
 _WRITER: Final = frozenset({"handler", "admin", OF_PROFILES})
-_ASKER: Final = frozenset({OF_PROFILES})
 _HANDLER: Final = frozenset({"handler", "admin"})
 _READERS: Final = frozenset({"viewer", "handler", "admin"})
-_ARCHIVE: Final = frozenset({"viewer", "sink", "handler", "admin"})
+_ASKER: Final = frozenset({"viewer", "sink", OF_PROFILES})
+_LOOKER: Final = frozenset({"viewer", "sink"})
 _ADMIN: Final = frozenset({"admin"})
 
 
@@ -112,27 +112,15 @@ LINES: Final = (
     Line("who decides a profile", "publish", "own.profile-other", _WRITER | {"viewer"}),
     Line("a question to the agent", "publish", "ask.{user}.x", _ASKER | _ADMIN),
     Line("a question in another's name", "publish", "ask.somebody.x", _ADMIN),
-    Line(
-        "the progress of any reader", "publish", "$JS.ACK.EVENTS.x.1.1.1.1.0", _ARCHIVE - {"viewer"}
-    ),
-    Line("how a stream is", "publish", "$JS.API.STREAM.INFO.EVENTS", _ARCHIVE),
-    Line("one stored message", "publish", "$JS.API.STREAM.MSG.GET.EVENTS", _ARCHIVE),
-    Line("the newest of a subject", "publish", "$JS.API.DIRECT.GET.EVENTS.evt.here.a.b", _ARCHIVE),
-    Line("a reader without a name", "publish", "$JS.API.CONSUMER.CREATE.EVENTS", _ARCHIVE),
-    Line("what a reader has waiting", "publish", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.x", _ARCHIVE),
-    Line(
-        "a durable reader",
-        "publish",
-        "$JS.API.CONSUMER.CREATE.EVENTS.x.evt.>",
-        _ARCHIVE - {"viewer"},
-    ),
-    Line(
-        "the end of a reader",
-        "publish",
-        "$JS.API.CONSUMER.DELETE.EVENTS.x",
-        _ARCHIVE - {"viewer"},
-    ),
-    Line("the archive of another stream", "publish", "$JS.API.STREAM.MSG.GET.DLQ", _READERS),
+    Line("the progress of any reader", "publish", "$JS.ACK.EVENTS.x.1.1.1.1.0", _HANDLER),
+    Line("how a stream is", "publish", "$JS.API.STREAM.INFO.EVENTS", _HANDLER),
+    Line("one stored message", "publish", "$JS.API.STREAM.MSG.GET.EVENTS", _HANDLER),
+    Line("the newest of a subject", "publish", "$JS.API.DIRECT.GET.EVENTS.evt.here.a.b", _HANDLER),
+    Line("a reader without a name", "publish", "$JS.API.CONSUMER.CREATE.EVENTS", _HANDLER),
+    Line("what a reader has waiting", "publish", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.x", _HANDLER),
+    Line("a durable reader", "publish", "$JS.API.CONSUMER.CREATE.EVENTS.x.evt.>", _HANDLER),
+    Line("the end of a reader", "publish", "$JS.API.CONSUMER.DELETE.EVENTS.x", _HANDLER),
+    Line("what another stream holds", "publish", "$JS.API.STREAM.MSG.GET.DLQ", _HANDLER),
     Line("the end of a dead letter", "publish", "$JS.API.STREAM.MSG.DELETE.DLQ", _ADMIN),
     Line("the end of events", "publish", "$JS.API.STREAM.PURGE.EVENTS", _ADMIN),
     Line("another shape of a stream", "publish", "$JS.API.STREAM.UPDATE.EVENTS", _ADMIN),
@@ -148,7 +136,7 @@ LINES: Final = (
         "its profile's reader, by the agent",
         "ask",
         "API.CONSUMER.DURABLE.CREATE.EVENTS.profile-triage-on-here",
-        _ASKER,
+        frozenset({OF_PROFILES}),
         b'{"stream_name": "EVENTS", "config": {"durable_name": "profile-triage-on-here",'
         b' "ack_policy": "none", "filter_subjects": ["evt.here.service.start.failed"]}}',
     ),
@@ -164,14 +152,49 @@ LINES: Final = (
         "another host's event, by the agent",
         "ask",
         "API.DIRECT.GET.EVENTS.evt.elsewhere.service.start.failed",
-        frozenset(),
+        _LOOKER,
     ),
     Line(
         "any event, by the agent",
         "ask",
         "API.STREAM.MSG.GET.EVENTS",
-        frozenset(),
+        _LOOKER,
         b'{"last_by_subj": "evt.>"}',
+    ),
+    Line(
+        "what another stream holds, by the agent",
+        "ask",
+        "API.STREAM.MSG.GET.DLQ",
+        frozenset({"viewer"}),
+        b'{"last_by_subj": ">"}',
+    ),
+    Line(
+        "a reader of all events, by the agent",
+        "ask",
+        "API.CONSUMER.CREATE.EVENTS",
+        _LOOKER,
+        b'{"stream_name": "EVENTS", "config": {"ack_policy": "none"}}',
+    ),
+    Line(
+        "a reader that is sent elsewhere, by the agent",
+        "ask",
+        "API.CONSUMER.CREATE.EVENTS",
+        frozenset(),
+        b'{"stream_name": "EVENTS", "config": {"deliver_subject": "ctl.runs.cancel"}}',
+    ),
+    Line(
+        "its archive's reader, by the agent",
+        "ask",
+        "API.CONSUMER.CREATE.EVENTS.evidence-sink-on-here.evt.>",
+        frozenset({"sink"}),
+        b'{"stream_name": "EVENTS", "config": {"durable_name": "evidence-sink-on-here",'
+        b' "ack_policy": "all", "filter_subject": "evt.>"}}',
+    ),
+    Line(
+        "another archive's reader, by the agent",
+        "ask",
+        "API.CONSUMER.DELETE.EVENTS.evidence-sink-on-elsewhere",
+        frozenset(),
     ),
     Line(
         "the end of its profile's events, by the agent",
@@ -189,7 +212,7 @@ LINES: Final = (
         "what is asked on its host",
         "subscribe",
         "evt.here.automation.approval.*",
-        _READERS | _ASKER,
+        _READERS | {OF_PROFILES},
     ),
     Line("who asks for its profile", "subscribe", "own.profile-triage-on-here", _WRITER),
     Line("who asks for others", "subscribe", "own.profile-other", _HANDLER),
@@ -224,11 +247,18 @@ async def prove() -> list[Tried]:
 
 
 async def _all(broker: server.Broker, folder: Path) -> list[Tried]:
-    user, file = f"{HERE}-reader", folder / "reader.creds"
     # the owner comes last: it may end the stream that the others are asked about
-    kinds: dict[str, tuple[str, Path]] = {OF_PROFILES: (user, file)}
-    kinds |= {role: (f"{HERE}-{role}", broker.credentials(role)) for role in ROLES}
-    file.write_text(broker.auth.issue(user, role="handler", host=HERE, reads=_READS))
+    kinds: dict[str, tuple[str, Path]] = {}
+    for kind, role, reads in (
+        (OF_PROFILES, "handler", _READS),
+        ("viewer", "viewer", None),
+        ("sink", "sink", None),
+    ):
+        user, file = f"other-{kind.replace(' --', '-')}", folder / f"{kind}.creds"
+        file.write_text(broker.auth.issue(user, role=role, host=HERE, reads=reads))
+        kinds[kind] = (user, file)
+    for own in ROLES:  # what stays on the machine of the broker
+        kinds.setdefault(own, (f"{HERE}-{own}", broker.credentials(own)))
     where = Endpoint(url=broker.url, credentials=broker.credentials("admin"))
     agent = await connection.connect(where, name="gate", patient=False)
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from opsmesh.router.auth import reads as of_profiles
-from opsmesh.router.auth.reads import ReadsByConsumer
+from opsmesh.router.auth.reads import ASK, ReadsByConsumer
 from opsmesh.router.roles import Role
 from opsmesh.router.server_config import MAX_LINE
 from opsmesh.schemas.envelope import host_token
@@ -22,6 +22,37 @@ INBOX: Final = "_INBOX"
 #: Bytes of a token that a server takes: its CONNECT must fit into one line (`server_config`'s
 #: MAX_LINE). Hence wildcards where every stream of the account is meant.
 MAX_TOKEN: Final = MAX_LINE - 1024
+
+#: The API's questions, and consumers without a name, which cannot be somebody's.
+_API: Final = (
+    "$JS.API.INFO",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.INFO.*",
+    "$JS.API.STREAM.MSG.GET.*",
+    "$JS.API.DIRECT.GET.>",
+    "$JS.API.CONSUMER.CREATE.*",
+    "$JS.API.CONSUMER.INFO.*.*",
+    "$JS.API.CONSUMER.LIST.*",
+    "$JS.API.CONSUMER.NAMES.*",
+    "$JS.API.CONSUMER.MSG.NEXT.*.*",
+)
+#: Everything of EVENTS through durable consumers.
+_ARCHIVE_API: Final = (
+    "$JS.API.STREAM.INFO.EVENTS",
+    "$JS.API.STREAM.MSG.GET.EVENTS",
+    "$JS.API.DIRECT.GET.EVENTS",
+    "$JS.API.DIRECT.GET.EVENTS.>",
+    "$JS.API.CONSUMER.CREATE.EVENTS",
+    "$JS.API.CONSUMER.CREATE.EVENTS.>",
+    "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.*",
+    "$JS.API.CONSUMER.INFO.EVENTS.*",
+    "$JS.API.CONSUMER.DELETE.EVENTS.*",
+    "$JS.API.CONSUMER.MSG.NEXT.EVENTS.*",
+    "$JS.ACK.>",
+)
+#: Who decides a profile, and whether one can be run: questions that change nothing.
+_QUESTIONS: Final = ("own.>", "ctl.profiles.runnable", "ctl.runs.questions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +95,11 @@ def permissions(
     host: str,
     topics: Iterable[str] = (),
     reads: ReadsByConsumer | None = None,
+    asks: bool = False,
 ) -> Permissions:
     """A role's, for `user` on `host`; `topics` (patterns) narrow what a producer publishes, `reads`
-    what a handler reads (none: all)."""
+    what a handler reads (none: all). A viewer or sink that `asks` has no road to JetStream's API
+    but the agent's gate (`router.gate`)."""
     inbox = f"{INBOX}.{user}.>"
     place, topics = host_token(host), tuple(topics)
     if role == "admin":
@@ -74,9 +107,11 @@ def permissions(
     if role == "producer":
         return Permissions(publish=_produces(place, topics), subscribe=(inbox,))
     if role == "viewer":
-        return Permissions(publish=_reads(), subscribe=(inbox, "evt.>"))
+        api = (f"{ASK}.{user}.>",) if asks else _API
+        return Permissions(publish=(*api, *_QUESTIONS), subscribe=(inbox, "evt.>"))
     if role == "sink":
-        return Permissions(publish=_archives(place), subscribe=(inbox,))
+        api = (f"{ASK}.{user}.>",) if asks else _ARCHIVE_API
+        return Permissions(publish=(*api, *_tells(place)), subscribe=(inbox,))
     if reads:
         return Permissions(
             publish=of_profiles.publishes(place, user, reads),
@@ -96,50 +131,16 @@ def _produces(place: str, topics: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _reads() -> tuple[str, ...]:
-    """The API's questions, and consumers without a name, which cannot be somebody's."""
-    return (
-        "$JS.API.INFO",
-        "$JS.API.STREAM.NAMES",
-        "$JS.API.STREAM.LIST",
-        "$JS.API.STREAM.INFO.*",
-        "$JS.API.STREAM.MSG.GET.*",
-        "$JS.API.DIRECT.GET.>",
-        "$JS.API.CONSUMER.CREATE.*",
-        "$JS.API.CONSUMER.INFO.*.*",
-        "$JS.API.CONSUMER.LIST.*",
-        "$JS.API.CONSUMER.NAMES.*",
-        "$JS.API.CONSUMER.MSG.NEXT.*.*",
-        # who decides a profile, and whether one can be run: questions that change nothing
-        "own.>",
-        "ctl.profiles.runnable",
-        "ctl.runs.questions",
-    )
-
-
-def _archives(place: str) -> tuple[str, ...]:
-    """Everything of EVENTS through durable consumers, and the events of a sink."""
-    return (
-        "$JS.API.STREAM.INFO.EVENTS",
-        "$JS.API.STREAM.MSG.GET.EVENTS",
-        "$JS.API.DIRECT.GET.EVENTS",
-        "$JS.API.DIRECT.GET.EVENTS.>",
-        "$JS.API.CONSUMER.CREATE.EVENTS",
-        "$JS.API.CONSUMER.CREATE.EVENTS.>",
-        "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.*",
-        "$JS.API.CONSUMER.INFO.EVENTS.*",
-        "$JS.API.CONSUMER.DELETE.EVENTS.*",
-        "$JS.API.CONSUMER.MSG.NEXT.EVENTS.*",
-        "$JS.ACK.>",
-        f"evt.{place}.mesh.>",
-        f"evt.{place}.evidence.>",
-    )
+def _tells(place: str) -> tuple[str, ...]:
+    """The events of a sink: losses and seals."""
+    return (f"evt.{place}.mesh.>", f"evt.{place}.evidence.>")
 
 
 def _handles(place: str) -> tuple[str, ...]:
     """Reading, and what profiles do and leave: results under its own host, records, the ledger."""
     return (
-        *_reads(),
+        *_API,
+        *_QUESTIONS,
         "$JS.API.CONSUMER.CREATE.>",
         "$JS.API.CONSUMER.DURABLE.CREATE.>",
         "$JS.API.CONSUMER.DELETE.>",

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,95}")
 #: Signing keys that are still trusted: a new one, and the one before until all have moved.
 SIGNING: Final = 2
+#: Roles whose credentials, given to somebody else, lead to JetStream by way of the agent alone.
+ASKING: Final = ("viewer", "sink")
 #: What the mesh's account takes from the accounts of producers.
 OFFERED: Final = ("evt.>", "dlq.ingest.>", "ingest.>")
 
@@ -196,6 +198,8 @@ class Store:
         allowed: Permissions | None,
         expires_s: float | None,
         reads: ReadsByConsumer | None = None,
+        *,
+        own: bool = False,
     ) -> str:
         if not NAME.fullmatch(name):
             raise AuthError(
@@ -205,6 +209,8 @@ class Store:
         signer, account = jwt.key_of(keys.signing[0]), jwt.key_of(keys.account).public
         manifest = self.manifest()
         known = manifest.users.get(name)
+        # the own ones stay on this machine, where they work without an agent
+        asks = role in ASKING and not own
         apart = role == "producer"
         if apart:  # nobody needs its seed: the operator vouches for it, the signing key for users
             account = (known.account if known else "") or jwt.new_key("account").public
@@ -222,7 +228,7 @@ class Store:
             )
 
         def with_reads(some: ReadsByConsumer | None) -> Permissions:
-            return _of(role, user=name, host=host, topics=topics, reads=some)
+            return _of(role, user=name, host=host, topics=topics, reads=some, asks=asks)
 
         given = allowed or with_reads(reads)
         token = token_of(given)
@@ -247,6 +253,7 @@ class Store:
             subscribe=list(given.subscribe) if allowed else [],
             reads=dict(reads or {}),
             account=account if apart else "",
+            asks=asks,
         )
         self._write_manifest(manifest)
         return creds.text(token, key, name=name)
@@ -261,7 +268,7 @@ class Store:
                 name, file = own_name(role, host), self.own_file(role)
                 if not anew and name in known and _key_in(file) == known[name].key:
                     continue
-                text = self._issue(name, role, host, (), None, None)
+                text = self._issue(name, role, host, (), None, None, own=True)
                 files.write_private(file, text.encode())
         if self.server_certificate.exists() and (anew or not self.own_certificate.exists()):
             files.write_private(self.own_certificate, self.ca.certificate(host))
@@ -406,10 +413,11 @@ def _of(
     host: str,
     topics: tuple[str, ...],
     reads: ReadsByConsumer | None = None,
+    asks: bool = False,
 ) -> Permissions:
     for known in ROLES:
         if role == known:
-            return permissions(known, user=user, host=host, topics=topics, reads=reads)
+            return permissions(known, user=user, host=host, topics=topics, reads=reads, asks=asks)
     raise AuthError(f"{role!r} is no role", hint=f"one of {', '.join(ROLES)}")
 
 
