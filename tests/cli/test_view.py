@@ -155,7 +155,7 @@ def test_a_run_that_changes_twice_between_two_looks(home: Path) -> None:
 def test_what_breaks_is_told(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever shows the view hears of a mistake in one of its parts: it does not stand still."""
 
-    async def broken(settings: Settings) -> Health:
+    async def broken(settings: Settings, **_: object) -> Health:
         raise KeyError("of a mistake")
 
     monkeypatch.setattr("opsmesh.cli.view.follower.health.check", broken)
