@@ -394,11 +394,14 @@ def test_pictures(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_command(nats_server: EmbeddedServer) -> None:
     """`opsmesh web` prints where it is; the address lets a browser in, without its token none; a
-    port that is taken is said; SIGTERM ends it."""
+    port that is taken is said; SIGTERM ends it without a word, also while a page is open."""
     call = [sys.executable, "-m", "opsmesh.cli.entry", "web", "--port"]
-    process = subprocess.Popen([*call, "0"], stdout=subprocess.PIPE, text=True, env=os.environ)
+    process = subprocess.Popen(
+        [*call, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
     try:
         assert process.stdout is not None
+        assert process.stderr is not None
         told = process.stdout.readline()
         found = re.fullmatch(r"serving (http://127\.0\.0\.1:(\d+)/)#token=\S{43}\n", told)
         assert found is not None, told
@@ -409,6 +412,11 @@ def test_the_command(nats_server: EmbeddedServer) -> None:
             page.until("document.body.innerText.includes('may not look yet')")
             page.go(told.split()[1])  # pasted into the same tab
             page.until("document.querySelector('.badge').textContent === 'down'")
+            page.until("document.getElementById('line').textContent.endsWith('up --detach')")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            page.until("document.getElementById('line').textContent.includes('server is away')")
+        assert process.stderr.read() == ""
     finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        process.kill()
+        process.wait()

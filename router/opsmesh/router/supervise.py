@@ -261,7 +261,9 @@ class Supervisor:
 
     def _cannot_run(self, child: _Child, why: str) -> None:
         """A producer's tool may come back; nothing is said of a try that ended as the last one."""
-        if child.status.tried:
+        # with the state, not after it: who reads of one may ask for the other at once
+        known, child.status.tried = child.status.tried, child.component.kind == "producer"
+        if known:
             child.process = None
             child.status.pid = child.status.birth = None
         elif child.before is not None and time.monotonic() - child.started < STEADY:
@@ -271,8 +273,7 @@ class Supervisor:
             self._enter(child, state)
         else:
             self._give_up(child, why)
-        if child.component.kind == "producer":
-            child.status.tried = True
+        if child.status.tried:
             child.next_try = time.monotonic() + again_after(child.tries)
             child.tries += 1
             self._write()

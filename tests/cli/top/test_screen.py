@@ -64,6 +64,27 @@ def test_what_is_wrong_comes_first() -> None:
     go(body())
 
 
+def test_what_was_lost_is_told() -> None:
+    """The view of the mesh tells what was lost and what can be done, and what waits for its tool
+    stands last."""
+    view = filled()
+    assert view.health is not None
+    view.health.gaps = [{"what": "pytest lost 12 events", "fix": "opsmesh dlq ls", "filled": ""}]
+    waiting = {"name": "producer:yazi", "state": "waiting", "last_exit": "ya is not on PATH"}
+    view.health.components.insert(0, {**view.health.components[0], **waiting})
+
+    async def body() -> None:
+        async with top(view, start="mesh") as pilot:
+            rows = [line.split() for line in screen(pilot).splitlines()[3:] if line.strip()]
+            assert " ".join(rows[0][:5]) == "loss pytest lost 12 events"
+            assert [row[0] for row in rows[:4]] == ["loss", "process", "host", "process"]
+            assert "ya is not on PATH" in " ".join(rows[3])
+            await pilot.press("enter")
+            assert "mend it     opsmesh dlq ls" in screen(pilot)
+
+    go(body())
+
+
 def test_a_broker_that_is_away_is_said() -> None:
     """Without a broker the view stays as it was, and says that it is from before."""
     view = filled()

@@ -20,8 +20,9 @@ BARS: Final = "▁▂▃▄▅▆▇█"
 WIDE_S, NARROW_S = 60, 30
 #: From so many columns on a screen is wide.
 WIDE: Final = 100
-#: Seconds over which the rate is told.
+#: Seconds over which the rate is told; columns that it takes, with a blank before its bars.
 RATE_S: Final = 5
+RATE_ROOM: Final = 10
 VERDICTS: Final = {"ok": ("●", "green"), "degraded": ("▲", "yellow"), "down": ("✗", "bold red")}
 
 
@@ -47,8 +48,8 @@ def state(view: View, *, width: int, now_us: int) -> Text:
         mark, style = VERDICTS[view.verdict]
         line.append(f" {mark} {view.verdict}", style)
         line.append(f"  {shown(view.of)}", "dim")
-    seconds = WIDE_S if width >= WIDE else NARROW_S
-    rates = view.rates(now_us, seconds=seconds)
+    seconds = min(WIDE_S if width >= WIDE else NARROW_S, width - line.cell_len - RATE_ROOM)
+    rates = view.rates(now_us, seconds=max(seconds, RATE_S))
     rate = sum(rates[-RATE_S:]) / RATE_S
     right = Text.assemble(
         (spark(rates), "cyan"), (f" {rate:,.0f}/s " if rate >= 10 else f" {rate:.1f}/s ", "bold")

@@ -74,6 +74,8 @@ class Follower:
         self._book = Book()
         self._look = asyncio.Event()
         self.client: Client | None = None
+        #: Whoever shows the view has nothing more to wait for.
+        self.ended = False
 
     async def run(self) -> None:
         """For ever; cancel it to end. What it raises is a mistake in here: begin it again."""
@@ -94,6 +96,11 @@ class Follower:
             await asyncio.sleep(every)
             waited += every
         return self.view.version
+
+    def end(self) -> None:
+        """Have whoever waits for a change go home."""
+        self.ended = True
+        self.view.touch()
 
     def look(self) -> None:
         """Look at questions, letters and the whole soon: something was done about them."""

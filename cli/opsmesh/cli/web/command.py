@@ -104,6 +104,7 @@ async def _serve(
     )
 
     def end() -> None:
+        follower.end()
         server.should_exit = True
 
     loop = asyncio.get_running_loop()

@@ -43,8 +43,8 @@ class Live:
         self._looked_us = 0
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """For as long as the page reads."""
-        while True:
+        """For as long as the page reads, and the server serves."""
+        while not self._follower.ended:
             version, said = self._view.version, False
             for frame in self._news():
                 said = True

@@ -54,7 +54,14 @@ class Mesh:
             for one in view.problems
         ]
         parts += [
-            Part(kind="loss", name=one["what"], state="!", style="yellow", said=one["fix"])
+            Part(
+                kind="loss",
+                name=one["what"],
+                state="!",
+                style="yellow",
+                said=one.get("filled") or one["fix"],
+                more={"came late": one.get("filled", ""), "mend it": one["fix"]},
+            )
             for one in view.notes
         ]
         processes = [
@@ -111,12 +118,12 @@ class Mesh:
 
     def tell(self, console: Console, item: Part, view: View) -> None:
         console.print(f"[bold]{escape(item.name)}[/]")
-        if item.kind in ("problem", "loss"):
+        if item.kind == "problem":
             console.print(f"  [dim]{'mend it':<12}[/]{escape(item.said)}")
             return
         if not item.name:
             console.print(f"  [dim]{item.kind:<12}[/]{escape(item.said)}")
-        for name, value in item.more.items():
+        for name, value in ((name, value) for name, value in item.more.items() if value):
             console.print(f"  [dim]{name.replace('_', ' '):<12}[/]{escape(value)}")
         if item.kind == "host":
             console.print(f"  {item.state} events since this view began; the last: {item.said}")

@@ -25,7 +25,7 @@ export function row(one) {
 export function events() {
   let held = null;
   const list = new List({ label: "Events, the newest first", draw: row, id: (one) => one.seq,
-    empty: () => (store.events.length ? "No event is like this; Esc, and another filter."
+    empty: () => (store.events.length ? "No event is like this, of those that are here; older ones: opsmesh tail --since 7d"
       : "No event yet. A first one: opsmesh exec -- ls /nowhere"),
     open: (one) => { if (one.id) location.hash = `#/story/${encodeURIComponent(one.id)}`; } });
   const told = el("span", { class: "quiet", role: "status" });

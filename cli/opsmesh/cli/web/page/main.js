@@ -93,13 +93,22 @@ function top(changed) {
       bars(store.rates, `events in each of the last ${store.rates.length} seconds`));
     document.getElementById("speed").textContent = `${speed < 10 ? speed.toFixed(1) : Math.round(speed).toLocaleString()}/s`;
   }
-  if (changed.has("line")) document.getElementById("line").textContent = store.line === "live" ? "" : store.line;
+  if (changed.has("line") || changed.has("health")) document.getElementById("line").textContent = away();
   if (["health", "approvals", "letters_total"].some((one) => changed.has(one))) counts();
 }
 
 function turn(by) {
   const at = [...views.children].findIndex((one) => one.hasAttribute("aria-current"));
   location.hash = views.children[(at + by + VIEWS.length) % VIEWS.length].hash;
+}
+
+// What a person has to know before reading on: nothing while all of it is live.
+function away() {
+  const health = store.health;
+  if (store.line !== "live") return store.line;
+  if (health?.verdict === "down" && health.problems.length)
+    return `${health.problems[0].what}: ${health.problems[0].fix}`;
+  return !health || health.connected ? "" : "the broker is away; what is shown is from before";
 }
 
 const KEYS = [

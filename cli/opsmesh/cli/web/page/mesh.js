@@ -2,7 +2,8 @@
 import { ago, badge, el, facts, show, table } from "./dom.js";
 import { store } from "./store.js";
 
-const wrong = (one, how) => el("div", { class: `card ${how}` }, one.what, el("br"), el("code", {}, one.fix));
+const wrong = (one, how) => el("div", { class: `card ${how}` }, one.what,
+  one.filled && el("div", { class: "good" }, one.filled), one.fix && el("div", {}, el("code", {}, one.fix)));
 const heard = (title, found, empty) => [el("h3", {}, title), table([
   ["name", (one) => one.name, "nowrap"], ["last event", (one) => one.topic],
   ["when", (one) => ago(one.last), "nowrap"], ["events seen", (one) => one.count.toLocaleString(), "number"],
