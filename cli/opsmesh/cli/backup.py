@@ -25,7 +25,7 @@ def backup(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE|FOLDER]", help="Where it goes; `backups` in the state folder unless set."
+            metavar="FILE|FOLDER", help="Where it goes; `backups` in the state folder unless set."
         ),
     ] = None,
     keys: Annotated[

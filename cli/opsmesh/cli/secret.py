@@ -108,7 +108,10 @@ def rm(name: Name, place: Place = "file") -> None:
 
 @app.command("check")
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Only these; all that are referred to unless given."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Whether each secret that profiles and settings refer to can be had, without showing it.

@@ -375,7 +375,7 @@ def _bytes(where: str) -> bytes:
     try:
         return Path(where).read_bytes()
     except OSError as error:
-        output.fail(f"{where} cannot be read: {error}", code=output.NOT_FOUND)
+        output.fail(f"{where} cannot be read: {error.strerror}", code=output.NOT_FOUND)
 
 
 def _own() -> Cluster:
