@@ -28,7 +28,7 @@ def wrong(call: str) -> str | None:
         words = shlex.split(call)
     except ValueError:  # a quote that the document does not close
         words = call.split()
-    words = [word for word in words[: (words + ["--"]).index("--")] if word != "--hub"]
+    words = [word for word in words[: [*words, "--"].index("--")] if word != "--hub"]
     name, rest = words[0], words[1:]
     while rest and f"{name} {rest[0]}" in SECTIONS:
         name = f"{name} {rest.pop(0)}"

@@ -101,7 +101,11 @@ def rm(name: Name, place: Place = "file") -> None:
     """
     name = _name(name)
     if not _source(place).remove(name):
-        output.fail(f"there is no secret {name!r} in the {place}", code=output.NOT_FOUND)
+        output.fail(
+            f"there is no secret {name!r} in the {place}",
+            hint="opsmesh secret ls",
+            code=output.NOT_FOUND,
+        )
     for who in _mentioned().get(name, []):
         output.note(f"{who} refers to it")
 
