@@ -16,8 +16,9 @@ OURS := $(patsubst %/pyproject.toml,-e %,$(PACKAGES))
 UV ?= uv
 #: One interpreter instead of the search: `make PYTHON=/opt/python3.12/bin/python3 test`
 PYTHON ?=
-#: pytest's processes (they wait more than they compute: two to a core), and what else it is told: `make test ARGS="tests/house -x"`
-WORKERS ?= 4
+#: pytest's processes, and what else it is told: `make test ARGS="tests/house -x"`. Half of a test's
+#: time is waiting, so on two cores six are done sooner than four; the slow ones are loads themselves.
+WORKERS ?=
 ARGS ?=
 
 # What a shell or an activated environment says about another Python must not reach this one.
@@ -63,11 +64,12 @@ compose-logs: .venv/.runtime ## what the containers say (ARGS="-f agent")
 compose-test: .venv/.dev ## build the images from what is at hand, and test them (needs Docker)
 	@$(BIN)/pytest -m "slow or not slow" tests/compose -rs -s $(ARGS)
 
-test: .venv/.dev ## the tests that end within minutes (ARGS="tests/house -x", WORKERS=4)
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
+test: .venv/.dev ## the tests that end within minutes (ARGS="tests/house -x", WORKERS=6)
+	@$(BIN)/pytest -n $(or $(WORKERS),6) --dist loadgroup -m "not slow" $(ARGS)
 
 test-all: .venv/.dev ## every test, the slow ones too
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "slow or not slow" $(ARGS)
+	@$(BIN)/pytest -n $(or $(WORKERS),4) --dist loadgroup --hypothesis-profile=thorough \
+	    -m "slow or not slow" $(ARGS)
 
 lint: .venv/.dev ## ruff, its formatter, mypy --strict and the one-way imports; changes nothing
 	$(BIN)/ruff check .

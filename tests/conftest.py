@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -26,9 +27,15 @@ from opsmesh.router.settings import Settings
 # Components run in a test's own process log while a command's output is caught beside them.
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
-# Nothing is timed: a busy machine is slow, and no example has done wrong by it.
-hypothesis.settings.register_profile("opsmesh", hypothesis.settings.default, deadline=None)
+# Nothing is timed: a busy machine is slow, and no example has done wrong by it. Each run has other
+# examples; `make test-all` has more of them at once (`thorough`).
+hypothesis.settings.register_profile("opsmesh", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("opsmesh")
+
+# A process of pytest holds every test and what it imports to its end: to look through half a
+# million objects for garbage again and again was a tenth of its work.
+gc.set_threshold(50_000, 20, 100)
 
 # A shell starts what it puts into the background with SIGINT ignored, and every child inherits it:
 # the tests of Ctrl-C need the ordinary state of affairs.
@@ -56,6 +63,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("xdist_group") is not None and "@" not in item.nodeid:
             raise pytest.UsageError("pytest-xdist does not know this pytest: make .venv/.dev")
+
+
+def pytest_collection_finish() -> None:
+    """What is there now is no garbage, and is not looked at again."""
+    gc.freeze()
 
 
 def private_folders(home: Path, env: pytest.MonkeyPatch) -> None:

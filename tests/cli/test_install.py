@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -328,7 +329,7 @@ def test_files_that_are_there_already_get_a_record(cli: Cli, tool: Path) -> None
 def test_tool_whose_package_is_gone(cli: Cli, tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it wrote is told as stale, and undone from the record alone."""
     cli("install", "strange", "--yes")
-    (tool.parent / "packages/strange_wiring-1.0.dist-info/entry_points.txt").write_text("")
+    shutil.rmtree(tool.parent / "packages/strange_wiring-1.0.dist-info")
     checked = cli("install", "--check")
     assert checked.exit_code == 1
     assert "its plug-in is gone" in checked.stdout

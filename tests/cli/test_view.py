@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import eventually, restart, run
+from tests.conftest import eventually, mesh_client, restart, run
 from tests.handlers.mesh import Mesh, mesh
 
 from opsmesh.cli.health import Health
 from opsmesh.cli.view import model
 from opsmesh.cli.view.follower import Follower
 from opsmesh.cli.view.model import SeenEvent, View
+from opsmesh.cli.web.live import Live
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.handlers.slo.book import Book
 from opsmesh.router import tasks
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import Event
 
 SECOND = 1_000_000
@@ -136,6 +139,34 @@ async def followed(m: Mesh, *hosts: str) -> AsyncIterator[View]:
         yield view
     finally:
         await tasks.end([task])
+
+
+def test_a_run_that_changes_twice_between_two_looks(home: Path) -> None:
+    """The page is sent what a run is at last, however often it has changed since."""
+    follower, sent = Follower(View(), Settings()), b""
+    page = Live(follower)
+    for state in ("queued", "running", "succeeded"):
+        follower.view.run(ran(1, state))
+        if state != "running":
+            sent = b"".join(page._news())
+    assert b'"state":"succeeded"' in sent
+
+
+def test_what_breaks_is_told(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shows the view hears of a mistake in one of its parts: it does not stand still."""
+
+    async def broken(settings: Settings) -> Health:
+        raise KeyError("of a mistake")
+
+    monkeypatch.setattr("opsmesh.cli.view.follower.health.check", broken)
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            del client
+            with pytest.raises(KeyError, match="of a mistake"):
+                await Follower(View(), Settings()).run()
+
+    run(body())
 
 
 def test_it_follows_a_mesh(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ async def _replace_an_owner(
 
 
 @pytest.mark.parametrize(
-    ("count", "seed"), [(1_600, 11), pytest.param(20_000, 12, marks=pytest.mark.slow)]
+    ("count", "seed"), [(800, 11), pytest.param(20_000, 12, marks=pytest.mark.slow)]
 )
 def test_live_and_backtest(
     nats_server: EmbeddedServer, home: Path, tmp_path: Path, count: int, seed: int

@@ -113,12 +113,15 @@ async def _listen(settings: Settings, news: asyncio.Event) -> None:
     while True:
         gone.clear()
         with contextlib.suppress(BrokerUnavailable, PermissionDenied, *AWAY):
-            where = connection.endpoint(settings, role="admin")
+            where = connection.endpoint(settings, role="viewer")
             client = await connection.connect(where, name="bar", patient=False, changed=changed)
-            for topic in NEWS:
-                await client.subscribe(f"evt.*.{topic}", cb=heard)
-            news.set()  # what came before it listened
-            await gone.wait()
+            try:
+                for topic in NEWS:
+                    await client.subscribe(f"evt.*.{topic}", cb=heard)
+                news.set()  # what came before it listened
+                await gone.wait()
+            finally:
+                await client.close()
         await asyncio.sleep(LOOK_S)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from opsmesh.producers.contract import Producer
 from opsmesh.producers.errors import OptionError, ProducerError, UnknownProducer
+from opsmesh.schemas.plugins import entry_points
 
 #: The entry point group that producers register in.
 GROUP = "opsmesh.producers"
@@ -29,7 +30,7 @@ class Found:
 def discover() -> Found:
     """Every producer, made with its default options, in the order of names."""
     found = Found()
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for point in sorted(entry_points(GROUP), key=lambda point: point.name):
         try:
             found.producers[point.name] = _make(point, {})
         except Exception as error:  # noqa: BLE001, RUF100 (a stranger's code may raise anything)
@@ -39,7 +40,7 @@ def discover() -> Found:
 
 def load(name: str, options: Mapping[str, str] | None = None) -> Producer:
     """One producer, made with `options`; UnknownProducer, OptionError or ProducerError."""
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    points = {point.name: point for point in entry_points(GROUP)}
     if name not in points:
         raise UnknownProducer(name, points)
     try:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Final, TypeVar
 
 from opsmesh.producers.errors import BrokenWiring, OptionError, ProducerError
 from opsmesh.producers.install import record as records
 from opsmesh.producers.registry import check_options, why
 from opsmesh.producers.wiring import Piece, Probe, Probed, Switched, Wiring
+from opsmesh.schemas.plugins import entry_points
 
 #: The entry point group that wirings register in.
 GROUP: Final = "opsmesh.wirings"
@@ -34,7 +34,7 @@ def discover(options: Mapping[str, Mapping[str, str]] | None = None) -> Found:
     """Every wiring, in the order of names. `options` are given to those that they name, and are
     otherwise the ones that each was installed with; OptionError for one of `options` alone."""
     found, given = Found(), options or {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for point in sorted(entry_points(GROUP), key=lambda point: point.name):
         try:
             factory: Callable[..., Wiring] = point.load()
             chosen = given.get(point.name, _recorded(point.name))

@@ -7,7 +7,6 @@ that cannot be read is named in `problems` and left out; it never stops the mesh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from opsmesh.schemas.envelope import Event
 from opsmesh.schemas.fit import coerce as coerce_payload
 from opsmesh.schemas.fit import coerce_version, fit
 from opsmesh.schemas.nearest import nearest
+from opsmesh.schemas.plugins import entry_points
 from opsmesh.schemas.topics import Topic
 from opsmesh.schemas.upcast import upcast, version_of
 
@@ -104,7 +104,7 @@ def load_registry(user_file: Path | None = None) -> Registry:
     registry = Registry()
     # Ours first, then by name: which of two topics of one name is registered must not depend on
     # the order of sys.path.
-    points = metadata.entry_points(group=ENTRY_POINTS)
+    points = entry_points(ENTRY_POINTS)
     for point in sorted(points, key=lambda p: (p.value != BUILT_IN, p.name, p.value)):
         package = point.dist.name if point.dist else "unknown package"
         source = f"topics plug-in {point.name!r} ({package}, {point.value})"

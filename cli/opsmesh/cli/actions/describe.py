@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from opsmesh.handlers.actions import registry
 from opsmesh.handlers.actions.contract import Action
 from opsmesh.handlers.profiles.spec import StepSpec
+from opsmesh.schemas.plugins import entry_points
 
 #: How the type of a text begins that has a form of its own, like a duration.
 LIKE: Final = "text like"
@@ -56,7 +57,7 @@ class About:
 def every() -> tuple[dict[str, About], dict[str, str]]:
     """All actions by key, and for each plug-in that is broken, why."""
     found = registry.discover()
-    points = {point.name: point for point in entry_points(group=registry.GROUP)}
+    points = {point.name: point for point in entry_points(registry.GROUP)}
     known = {key: about(kind, points.get(key)) for key, kind in found.actions.items()}
     return known, found.problems
 

@@ -13,13 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from opsmesh.cli import config
 from opsmesh.cli.spool import words as spool_words
 from opsmesh.router import paths, probes, running, server, spool_state
 from opsmesh.router.settings import Settings
+from opsmesh.schemas.plugins import entry_points
 
 #: Free bytes below which the store and the archive are at risk.
 MIN_FREE = 2 * 2**30
@@ -205,7 +205,7 @@ def _socket() -> Check:
 
 def _plugins() -> Iterator[Check]:
     for group in GROUPS:
-        for point in entry_points(group=group):
+        for point in entry_points(group):
             try:
                 point.load()
             except Exception as error:

@@ -1,7 +1,8 @@
 """Fills a view from the broker, and keeps it so: what happens is heard, what has no event is looked
 at again and again.
 
-The one rule: a broker that goes leaves the view as it was, says so in it, and is found again.
+The one rule: a broker that goes leaves the view as it was, says so in it, and is found again. What
+else ends the following of one thing ends all of it: no view stands still and looks well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -75,7 +76,7 @@ class Follower:
         self.client: Client | None = None
 
     async def run(self) -> None:
-        """For ever; cancel it to end."""
+        """For ever; cancel it to end. What it raises is a mistake in here: begin it again."""
         while True:
             with contextlib.suppress(BrokerUnavailable, *AWAY):
                 await self._connected()
@@ -103,13 +104,16 @@ class Follower:
         where = self._hub or connection.endpoint(self._settings, role="admin")
         client = await connection.connect(where, name="view", patient=False, changed=gone.set)
         self.client, self.view.connected = client, True
-        work = [
+        work: list[asyncio.Task[Any]] = [
+            asyncio.create_task(gone.wait()),
             asyncio.create_task(_kept(lambda: self._events(client))),
             asyncio.create_task(_kept(lambda: self._runs(client))),
             asyncio.create_task(self._looking(client)),
         ]
         try:
-            await gone.wait()
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
         finally:
             self.client = None
             await tasks.end(work)

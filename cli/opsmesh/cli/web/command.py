@@ -10,6 +10,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import structlog
 import typer
 
 from opsmesh.cli import output, session
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from opsmesh.cli.view.follower import Follower
     from opsmesh.router.connection import Endpoint
 
 #: The port, unless told otherwise; 0 takes a free one.
@@ -31,6 +33,10 @@ MOST: Final = 64
 GRACE_S: Final = 1
 #: Events that a page can look back.
 KEEP: Final = 10_000
+#: Seconds until the view is followed again after a mistake in it.
+AGAIN_S: Final = 1.0
+
+log = structlog.get_logger()
 
 
 def web(
@@ -103,7 +109,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    following = asyncio.create_task(follower.run())
+    following = asyncio.create_task(_followed(follower))
     following.add_done_callback(lambda _: end())
     address = f"{http_server.url(HOST, listener, tls=False)}/#token={token}"
     print(f"serving {address}", flush=True)
@@ -117,6 +123,15 @@ async def _serve(
         await tasks.end([following])
         if not following.cancelled():
             following.result()
+
+
+async def _followed(follower: Follower) -> None:
+    while True:
+        try:
+            await follower.run()
+        except Exception:  # the page says that it is not connected, and who started it hears why
+            log.exception("view.interrupted")
+        await asyncio.sleep(AGAIN_S)
 
 
 def hand_over(address: str) -> None:

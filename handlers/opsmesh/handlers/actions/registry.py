@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Final
 
 from opsmesh.handlers.actions.contract import Action
+from opsmesh.schemas.plugins import entry_points
 
 #: The entry point group that actions register in.
 GROUP: Final = "opsmesh.actions"
@@ -28,7 +29,7 @@ class Found:
 def discover() -> Found:
     """Every action that can be loaded, in the order of keys."""
     found = Found()
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+    for point in sorted(entry_points(GROUP), key=lambda point: (point.name, point.value)):
         try:
             action = _load(point, found.actions)
             found.actions[point.name] = action

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
 from opsmesh.handlers.collectors.contract import Collector
+from opsmesh.schemas.plugins import entry_points
 
 #: The entry point group that collectors register in.
 GROUP: Final = "opsmesh.collectors"
@@ -40,7 +41,7 @@ class Found:
 def discover() -> Found:
     """Every collector that can be loaded, in the order of their words."""
     found = Found()
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+    for point in sorted(entry_points(GROUP), key=lambda point: (point.name, point.value)):
         try:
             found.collectors[point.name] = _load(point, found.collectors)
         except Exception as error:  # noqa: BLE001, RUF100 (a stranger's code may raise anything)
