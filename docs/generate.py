@@ -82,7 +82,7 @@ def command(path: str, found: Any, *, level: int) -> Iterator[str]:
     context = typer.Context(found, info_name=path)
     yield f"{'#' * level} {path}\n"
     if found.help:
-        yield found.help.replace("\b\n", "").strip() + "\n"
+        yield from map(paragraph, found.help.strip().split("\n\n"))
     yield f"```text\n{found.get_usage(context).removeprefix('Usage: ')}\n```\n"
     records = [
         record
@@ -95,6 +95,14 @@ def command(path: str, found: Any, *, level: int) -> Iterator[str]:
     for name, below in getattr(found, "commands", {}).items():
         if not below.hidden:
             yield from command(f"{path} {name}", below, level=level + 1)
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of a help text; one whose lines stand as they are keeps them on the page."""
+    lines = text.strip("\n")
+    if lines.startswith("\b\n") or (lines.startswith("Example") and "\n" in lines):
+        return "```text\n" + lines.removeprefix("\b\n") + "\n```\n"
+    return lines + "\n"
 
 
 def topics_page() -> str:

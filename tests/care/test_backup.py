@@ -239,6 +239,15 @@ def manifest(writer: Writer) -> Manifest:
     )
 
 
+@pytest.mark.parametrize("where", ["usb/", "usb/first"])
+def test_no_file_takes_the_place_of_a_folder(cli: Cli, tmp_path: Path, where: str) -> None:
+    """A folder that is not there, as of a disk that is not mounted, is an error."""
+    done = cli("backup", f"{tmp_path}/{where}")
+    assert done.exit_code == 3
+    assert f"there is no folder {tmp_path}/usb" in done.stderr
+    assert not (tmp_path / "usb").exists()
+
+
 def test_interrupted_restore_is_said(cli: Cli, backed_up: Path) -> None:
     """After a restore that was cut off nothing starts, and a second one brings all of it."""
     restore.begin(backed_up)  # and killed here

@@ -87,3 +87,12 @@ def test_tail_of_a_severity(cli: Cli) -> None:
     run(store())
     said = cli("tail", "--no-follow", "--since", "1h", "--severity", "error").stdout
     assert [line.split()[1] for line in said.splitlines()] == ["error", "critical", "undecodable"]
+
+
+@pytest.mark.parametrize("command", [("tail",), ("replay",), ("evidence", "tail")])
+def test_a_topic_that_nothing_can_match(cli: Cli, command: tuple[str, ...]) -> None:
+    """A pattern that no topic matches is named, and what one looks like."""
+    for pattern in ("python", "a..b", "A.b"):
+        done = cli(*command, "--topic", pattern)
+        assert done.exit_code == 2
+        assert f"'{pattern}' matches no topic" in done.stderr

@@ -46,6 +46,13 @@ def test_init_says_addresses_ports_and_what_is_next(here: Cli) -> None:
     assert (hub.host, hub.port, hub.addresses[1]) == ("desk", 14222, "hub.example.org")
 
 
+@pytest.mark.parametrize("address", ["", "hub.example.org:4222", "tls://hub.example.org"])
+def test_an_address_that_is_none_makes_no_hub(here: Cli, address: str) -> None:
+    """What is neither a name nor an address is refused, before certificates name it."""
+    done = here("hub", "init", "--address", address)
+    assert (done.exit_code, plan.read()) == (2, None)
+
+
 def test_init_again_keeps_hosts_and_addresses(here: Cli) -> None:
     """A second init changes what it names, and forgets nobody."""
     here(*INIT)

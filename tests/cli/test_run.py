@@ -158,6 +158,18 @@ def test_no_such_state(cli: Cli, home: Path) -> None:
     assert "did you mean 'waiting'?" in result.stderr
 
 
+def test_no_run_matches(cli: Cli, nats_server: EmbeddedServer) -> None:
+    """A filter that lets nothing through does not say that there are no runs."""
+
+    async def streams() -> None:
+        async with mesh_client():
+            pass
+
+    run(streams())
+    assert "no run matches" in cli("run", "ls", "--profile", "none").stderr
+    assert "no runs yet" in cli("run", "ls").stderr
+
+
 def test_cancel(cli: Cli, nats_server: EmbeddedServer) -> None:
     """A run is ended by whoever does not want it: one that waits, one that is at work, and none
     that is over."""

@@ -220,8 +220,10 @@ async def _send(
 
 @app.command("serve")
 def serve(
-    host: Annotated[str, typer.Option(help="Address to serve on.")] = "",
-    port: Annotated[int, typer.Option(help="Port; 0 is a free one.")] = -1,
+    host: Annotated[str | None, typer.Option(help="Instead of a2a_serve.host.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Instead of a2a_serve.port; 0: a free one.")
+    ] = None,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="No token, for programs of this machine alone.")
     ] = False,
@@ -240,7 +242,7 @@ def serve(
     changes: dict[str, Any] = {"v0_3": v0_3 or settings.a2a_serve.v0_3}
     if host:
         changes["host"] = host
-    if port >= 0:
+    if port is not None:
         changes["port"] = port
     about = settings.a2a_serve.model_copy(update=changes)
     settings = settings.model_copy(update={"a2a_serve": about})

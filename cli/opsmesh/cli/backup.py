@@ -23,9 +23,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 def backup(
     path: Annotated[
-        Path | None,
+        str | None,  # a Path forgets the slash that says that a folder is meant
         typer.Argument(
-            metavar="[FILE|FOLDER]", help="Where it goes; `backups` in the state folder unless set."
+            metavar="FILE|FOLDER", help="Where it goes; `backups` in the state folder unless set."
         ),
     ] = None,
     keys: Annotated[
@@ -55,14 +55,15 @@ def backup(
     if verify:
         if path is None:
             output.fail("say which: opsmesh backup --verify FILE", code=output.USAGE)
-        _verify(path, as_json)
+        _verify(Path(path), as_json)
         return
     settings = Settings()
-    target = path if path is not None else Path(paths.private_dir(str(backups.folder())))
-    if target.is_dir():
+    target = Path(path or paths.private_dir(str(backups.folder())))
+    folder = target if path is None or path.endswith("/") or target.is_dir() else target.parent
+    if not folder.is_dir():
+        output.fail(f"there is no folder {folder}", hint="is it mounted?", code=output.NOT_FOUND)
+    if folder == target:
         target /= backups.name(settings.host)
-    if not target.parent.is_dir():
-        output.fail(f"there is no folder {target.parent}", code=output.NOT_FOUND)
     if target.exists():
         hint = "give another name, or a folder"
         output.fail(f"{target} is there already", hint=hint, code=output.USAGE)

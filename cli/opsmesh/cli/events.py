@@ -18,7 +18,7 @@ from rich.markup import escape
 from opsmesh.cli import output
 from opsmesh.cli.hub.hosts_option import Hosts
 from opsmesh.cli.session import with_client
-from opsmesh.router import paths
+from opsmesh.router import paths, topic_patterns
 from opsmesh.router.pull import delivery
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
@@ -106,6 +106,28 @@ async def stored(
         )
 
 
+def _can_match(patterns: list[str] | None) -> list[str] | None:
+    for pattern in patterns or ():
+        try:
+            if pattern != ">":
+                topic_patterns.checked(pattern)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    return patterns
+
+
+#: `--topic`. What no topic can match is refused: it would find nothing, or be the broker's error.
+Topics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--topic",
+        "-t",
+        callback=_can_match,
+        help="Only these topics; * is one token, > the rest.",
+    ),
+]
+
+
 def moment(text: str | None) -> int | None:
     """`--since` and `--until`: `90s`, `2h`, `7d` ago, an RFC 3339 time, or the last time the clock
     here showed `09:12`; microseconds."""
@@ -138,10 +160,7 @@ def _when_it_was(hour: int, minute: int, second: int) -> int:
 
 
 def tail(
-    topic: Annotated[
-        list[str] | None,
-        typer.Option("--topic", "-t", help="Only these topics; * is one token, > the rest."),
-    ] = None,
+    topic: Topics = None,
     host: Annotated[
         list[str] | None,
         typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),

@@ -25,7 +25,7 @@ def gc(
     kinds: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KIND]...",
+            metavar="KIND",
             help="Only these; all but replaced unless given.",
             autocompletion=lambda: _NAMES,
         ),

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from opsmesh.cli import output
-from opsmesh.cli.events import Stored, moment, stored
+from opsmesh.cli.events import Stored, Topics, moment, stored
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.live.recent import reader
 from opsmesh.handlers.profiles import overrides
@@ -41,10 +41,7 @@ COLOURS = {"fire": "green", "debounced": "yellow", "duplicate": "yellow", "suppr
 def replay_(
     since: Annotated[str, typer.Option(help="Begin this long ago (10m, 2h) or at a time.")] = "1h",
     until: Annotated[str | None, typer.Option(help="End before this age or time.")] = None,
-    topic: Annotated[
-        list[str] | None,
-        typer.Option("--topic", "-t", help="Only these topics; * is one token, > the rest."),
-    ] = None,
+    topic: Topics = None,
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="PROFILE", help="Hand the copies to this profile, here."),

@@ -101,14 +101,21 @@ def rm(name: Name, place: Place = "file") -> None:
     """
     name = _name(name)
     if not _source(place).remove(name):
-        output.fail(f"there is no secret {name!r} in the {place}", code=output.NOT_FOUND)
+        output.fail(
+            f"there is no secret {name!r} in the {place}",
+            hint="opsmesh secret ls",
+            code=output.NOT_FOUND,
+        )
     for who in _mentioned().get(name, []):
         output.note(f"{who} refers to it")
 
 
 @app.command("check")
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Only these; all that are referred to unless given."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Whether each secret that profiles and settings refer to can be had, without showing it.

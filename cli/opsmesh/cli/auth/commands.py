@@ -36,6 +36,9 @@ Profiles = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: NAME.creds here.")
 ]
+CertificateOut = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: HOST.pem here.")
+]
 
 
 @app.command()
@@ -170,7 +173,7 @@ def revoke(name: Name) -> None:
 
 @app.command()
 def rotate(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A user.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A user.")] = None,
     own: Annotated[bool, typer.Option("--own", help="This machine's own processes.")] = False,
     signing: Annotated[
         bool, typer.Option("--signing", help="The key that users are signed with.")
@@ -321,7 +324,7 @@ def ca(
 @app.command()
 def certificate(
     host: Annotated[str, typer.Argument(metavar="HOST", help="Whose it is.")],
-    out: Out = None,
+    out: CertificateOut = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write over a file that is there.")
     ] = False,

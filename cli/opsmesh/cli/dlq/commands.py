@@ -43,7 +43,7 @@ GroupKey = Annotated[
     str | None, typer.Option("--group-key", help="Only of this group, which `ls --group` shows.")
 ]
 Seqs = Annotated[
-    list[int] | None, typer.Argument(metavar="[SEQ]...", help="Numbers that `dlq ls` shows.")
+    list[int] | None, typer.Argument(metavar="SEQ", help="Numbers that `dlq ls` shows.")
 ]
 All = Annotated[bool, typer.Option("--all", help="Every letter that the filters let through.")]
 Limit = Annotated[

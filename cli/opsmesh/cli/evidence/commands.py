@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from opsmesh.cli import output
-from opsmesh.cli.events import moment
+from opsmesh.cli.events import Topics, moment
 from opsmesh.cli.evidence import bundles as evidence_bundles
 from opsmesh.cli.evidence import proofs as evidence_proofs
 from opsmesh.cli.evidence import seals as evidence_seals
@@ -53,10 +53,6 @@ app.command("check-proof")(evidence_proofs.check_proof)
 SHOWN = 50
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Topics = Annotated[
-    list[str] | None,
-    typer.Option("--topic", "-t", help="Only these topics; * is one token, > the rest."),
-]
 
 
 @app.command("verify")

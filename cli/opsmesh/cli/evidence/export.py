@@ -14,7 +14,7 @@ from typing import IO, Annotated
 import typer
 
 from opsmesh.cli import output
-from opsmesh.cli.events import moment
+from opsmesh.cli.events import Topics, moment
 from opsmesh.cli.evidence.query import PATIENCE, REFRESH, reading
 from opsmesh.handlers.errors import QueryError
 from opsmesh.handlers.evidence import export as exports
@@ -42,10 +42,7 @@ def export(
         str | None, typer.Option(help="Only what was stored from this age (7d) or time on.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Only what was stored before.")] = None,
-    topic: Annotated[
-        list[str] | None,
-        typer.Option("--topic", "-t", help="Only these topics; * is one token, > the rest."),
-    ] = None,
+    topic: Topics = None,
     host: Annotated[str | None, typer.Option(help="Only events of this host.")] = None,
     correlation: Annotated[
         str | None, typer.Option(help="Only the story with this correlation id.")

@@ -290,7 +290,7 @@ def _nodes(told: list[str], host: str) -> list[_Told]:
     found = []
     for one in told:
         name, equals, address = one.partition("=")
-        if not equals or not _NAME.fullmatch(name) or not _is_address(address):
+        if not equals or not _NAME.fullmatch(name) or not is_address(address):
             output.fail(f"--node {one}: write NAME=ADDRESS, as b=10.0.0.2", code=output.USAGE)
         found.append(_Told(name, address))
     if len(found) != SIZE or len({host_token(one.name) for one in found}) != SIZE:
@@ -309,7 +309,8 @@ def _nodes(told: list[str], host: str) -> list[_Told]:
     return found
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """A host's name, or an IP address; no port, no scheme, not nothing."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -375,7 +376,7 @@ def _bytes(where: str) -> bytes:
     try:
         return Path(where).read_bytes()
     except OSError as error:
-        output.fail(f"{where} cannot be read: {error}", code=output.NOT_FOUND)
+        output.fail(f"{where} cannot be read: {error.strerror}", code=output.NOT_FOUND)
 
 
 def _own() -> Cluster:

@@ -63,6 +63,13 @@ def init(
 
     Example: opsmesh hub init --address hub.example.org
     """
+    for one in address or ():
+        if not hub_cluster.is_address(one):
+            output.fail(
+                f"--address {one!r} is neither a name nor an address",
+                hint="as hub.example.org or 192.0.2.7; ports by --port and --leaf-port",
+                code=output.USAGE,
+            )
     settings = Settings()
     hub_cluster.own_broker(settings, "a hub", "make leaf nodes in that server's own configuration")
     if (node := cluster.read()) is not None:

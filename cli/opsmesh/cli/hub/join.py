@@ -59,8 +59,14 @@ def _text(where: str) -> str:
         return where
     try:
         return Path(where).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        output.fail(f"{where} cannot be read: {error}", code=output.NOT_FOUND)
+    except UnicodeDecodeError:
+        output.fail(f"{where} is no text, and so no token", code=output.NOT_FOUND)
+    except OSError as error:
+        output.fail(
+            f"{where} cannot be read: {error.strerror}",
+            hint="a token is made at the hub: opsmesh hub token --host NAME",
+            code=output.NOT_FOUND,
+        )
 
 
 def _fits(given: Token, settings: Settings) -> None:

@@ -66,7 +66,7 @@ class _Planned:
 
 def install(
     tools: Annotated[
-        list[str] | None, typer.Argument(metavar="[TOOL]...", help="As in `install --list`.")
+        list[str] | None, typer.Argument(metavar="TOOL", help="As in `install --list`.")
     ] = None,
     list_: Annotated[
         bool, typer.Option("--list", "-l", help="The tools, and how far each is wired.")
@@ -131,7 +131,7 @@ def install(
 
 
 def uninstall(
-    tools: Annotated[list[str], typer.Argument(metavar="TOOL...", help="What was installed.")],
+    tools: Annotated[list[str], typer.Argument(metavar="TOOL", help="What was installed.")],
     yes: _Yes = False,
     dry_run: _DryRun = False,
     force: _Force = False,

@@ -42,8 +42,13 @@ Names = Annotated[
 NoAuth = Annotated[
     bool, typer.Option("--no-auth", help="No token, for programs of this machine alone.")
 ]
-Certificate = Annotated[Path | None, typer.Option("--tls-certificate", metavar="FILE")]
-Key = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE")]
+Certificate = Annotated[
+    Path | None,
+    typer.Option("--tls-certificate", metavar="FILE", help="PEM; needed beyond this machine."),
+]
+Key = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="The key of that certificate.")
+]
 
 
 def serve(
@@ -90,7 +95,8 @@ def config(
 ) -> None:
     """Print the lines that a desktop MCP client's settings need.
 
-    Example: opsmesh mcp config >> ~/.config/client/mcp.json
+    Examples: opsmesh mcp config
+              opsmesh mcp config --server checks
     """
     if server not in ("mcp", "checks"):
         output.fail(f"--server {server!r} is neither mcp nor checks", code=output.USAGE)

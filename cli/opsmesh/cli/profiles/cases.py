@@ -41,7 +41,7 @@ def profile_test(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...", help=f"Case files; {FOLDER}/*.yaml of your configuration if none."
+            metavar="FILE", help=f"Case files; {FOLDER}/*.yaml of your configuration if none."
         ),
     ] = None,
     profiles: Annotated[

@@ -38,7 +38,7 @@ EVENTS_SHOWN: Final = 5
 
 def try_(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A profile file with one profile.")
+        Path | None, typer.Argument(metavar="FILE", help="A profile file with one profile.")
     ] = None,
     stop: Annotated[
         str | None, typer.Option(metavar="PROFILE", help="End the trial of this profile.")

@@ -71,7 +71,7 @@ def enable(
               it was disabled; what has a run already does not run again
 
     Examples: opsmesh profile enable triage --backlog since:10m
-              opsmesh profile enable --shipped failed-unit-triage
+              opsmesh profile enable --shipped service-triage
     """
     if from_shipped:
         if backlog is not None:

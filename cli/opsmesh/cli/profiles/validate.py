@@ -24,7 +24,7 @@ def validate(
     where: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FOLDER|FILE]",
+            metavar="FOLDER|FILE",
             help="A configuration folder, or one profile file; your own folder unless given.",
         ),
     ] = None,

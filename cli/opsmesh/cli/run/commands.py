@@ -62,7 +62,7 @@ def ls(
         list[str] | None,
         typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="The newest N.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest N.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the newest runs.
@@ -102,7 +102,9 @@ def ls(
     ]
     held = ["holder"] if any(row["holder"] for row in rows) else []
     where = ["host"] if len({row["host"] for row in rows}) > 1 else []
-    none = f"no run is {state}" if state else "no runs yet; `opsmesh profile ls` shows what would"
+    none = "no runs yet; `opsmesh profile ls` shows what would"
+    if profile or host or state:
+        none = f"no run is {state}" if state and not (profile or host) else "no run matches"
     output.table(
         rows,
         ["time", "state", "profile", *where, "topic", "attempt", "took", *held, "run"],

@@ -24,7 +24,7 @@ BY_HAND = "by hand"
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[FILE]...", help="Names that `spool ls` shows, or their beginnings."),
+    typer.Argument(metavar="FILE", help="Names that `spool ls` shows, or their beginnings."),
 ]
 
 

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 class NotRecorded(HandlersError):
     """Neither the agent nor the spool took the record, so nothing was done."""
 
-    hint = "see what is wrong: opsmesh spool status, opsmesh status"
+    hint = "see what is wrong: opsmesh spool ls, opsmesh status"
 
 
 class Records:
