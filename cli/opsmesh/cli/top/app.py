@@ -7,6 +7,7 @@ only what is seen of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Final
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
@@ -160,7 +162,9 @@ class Top(App[None]):
         """Draw, when there is something else to be seen."""
         now = (self.view.version, times.now_us() // 1_000_000)
         if now != self._drawn and not isinstance(self.screen, Details):
-            self.draw()
+            # an app that ends takes its widgets down before its timers
+            with contextlib.suppress(NoMatches):
+                self.draw()
 
     def draw(self, *, anew: bool = False) -> None:
         """Draw all of it; with `anew` also a list that is paused."""
