@@ -37,7 +37,7 @@ up: .venv/.runtime ## install what is missing and start the mesh in the backgrou
 	@case ":$$PATH:" in *":$$PWD/$(BIN):"*) ;; *) \
 	    printf '\nTo have opsmesh on your PATH:\n  export PATH="%s:$$PATH"\n' "$$PWD/$(BIN)" ;; esac
 
-extras: .venv/.runtime ## install what MCP, A2A, chat and mail, the keyring, SQL over the evidence, top need
+extras: .venv/.runtime ## install what MCP, A2A, chat and mail, the keyring, SQL over the evidence, top and the page need
 	@$(call install,.[$(EXTRAS)])
 
 down: ## stop the mesh; events and evidence stay

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from opsmesh.cli import session
+from opsmesh.cli.view.follower import Follower
+from opsmesh.cli.view.model import View
 from opsmesh.handlers.bundles.store import Store
-from opsmesh.router import trigger
+from opsmesh.router import tasks, trigger
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from opsmesh.router.trigger import Trigger
 from opsmesh.schemas import ids
 from opsmesh.schemas.envelope import encode
@@ -86,6 +90,51 @@ def test_handlers_wait_for_a_hub_that_is_away(home: Path, nats_server: EmbeddedS
             assert host.log().count("broker.unreachable") == 1
 
     run(body())
+
+
+@pytest.mark.slow
+def test_a_leaf_looks_at_its_hub(
+    home: Path, nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--hub top` and `--hub web` show a leaf the hub's events and what is decided there, with the
+    verdict of its broker and no process; a hub that goes is said, and found again."""
+
+    async def body() -> None:
+        with leaf(home, "leaf1", nats_server) as host:
+            await with_streams(nats_server, home)
+            await with_streams(host.own, host.home)
+            host.profiles(BOTH)
+            started(host)
+            for name, value in host.environment.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.setattr("opsmesh.cli.session._asks_hub", True)
+            settings = Settings()
+            async with at(host.own) as own, at(nats_server) as hub:
+                await in_force(hub, "there", "leaf1")
+                await publish(own, "leaf1", "only.here")
+                await publish(hub, "other")
+                await finished(hub, 1)
+                view = View()
+                follower = Follower(view, settings, hub=session.hub_endpoint(settings))
+                following = asyncio.create_task(follower.run())
+                await eventually(lambda: view.runs and view.profiles and view.events)
+                topics = {one.event.topic for one in view.events if one.event}
+                assert "my.thing" in topics
+                assert "only.here" not in topics
+                assert (view.of, view.verdict, list(view.components)) == ("hub hub", "ok", [])
+                assert (view.profiles["there"].verdict, view.profiles["here"].verdict) == (
+                    "ok",
+                    "elsewhere",
+                )
+                assert "each host by itself" in view.profiles["here"].detail
+                await asyncio.to_thread(nats_server.kill)
+                await eventually(lambda: view.verdict == "down" and not view.connected)
+                assert "when it is back" in view.problems[0]["fix"]
+                await asyncio.to_thread(nats_server.start)
+                await eventually(lambda: view.connected and view.verdict == "ok", timeout=60)
+                await tasks.end([following])
+
+    run(body(), timeout=180)
 
 
 @pytest.mark.slow

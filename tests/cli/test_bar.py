@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from typing import IO, Any
 
 import pytest
 from tests.cli.conftest import Cli
-from tests.conftest import mesh_client, run
+from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import write_profiles
 
 from opsmesh.cli import bar
 from opsmesh.cli.health import Health
+from opsmesh.router import tasks
+from opsmesh.router.server import EmbeddedServer, monitored
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import Event, encode, subject
@@ -47,6 +50,12 @@ def test_the_tooltip_is_bounded() -> None:
     """The newest failures are named, and how many more there were."""
     lines = bar.block(Health(), [f"f{n} on h" for n in range(9)])["tooltip"].splitlines()
     assert lines == ["opsmesh: ok", *(f"! f{n} on h" for n in (8, 7, 6, 5, 4)), "… and 4 more"]
+
+
+def test_what_failed_again_is_one_line() -> None:
+    """The same failure is named once, with how often it was; the newest first."""
+    lines = bar.block(Health(), ["a on h", "b on h", "a on h"])["tooltip"].splitlines()
+    assert lines == ["opsmesh: ok", "! a on h ×2", "! b on h"]
 
 
 def failed(profile: str = "p") -> Event:
@@ -85,6 +94,30 @@ def test_failures_since_the_last_look(cli: Cli, stand_ins: dict[str, str]) -> No
         second = json.loads(lines.readline())
     assert (first["class"], first["failures"]) == ("ok", 0)
     assert (second["class"], second["failures"]) == ("failed", 1)
+
+
+def test_who_may_not_listen_leaves_no_connection(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thin host with a handler's credentials hears nothing at once: it tries again, and each try
+    ends."""
+    monkeypatch.setattr(bar, "LOOK_S", 0.02)
+    settings = Settings()
+    settings.nats.url = nats_server.broker.url
+    settings.nats.credentials = nats_server.broker.credentials("handler")
+
+    async def body() -> None:
+        listening = asyncio.create_task(bar._listen(settings, asyncio.Event()))
+        try:
+            await eventually(lambda: connections("total_connections") > 4)
+            assert connections("connections") <= 1
+        finally:
+            await tasks.end([listening])
+
+    def connections(which: str) -> int:
+        return int(monitored(f"{nats_server.broker.monitor_url}/varz", patience=2.0)[which])
+
+    run(body())
 
 
 @contextmanager

@@ -36,6 +36,14 @@ def test_help_imports_no_command() -> None:
     assert not loaded & {"pydantic", "nats", "structlog", "asyncio", *commands}
 
 
+def test_paragraphs_fill_the_terminal(cli: Cli) -> None:
+    """A line of help ends where the terminal does, not where the source does; examples stay."""
+    lines = [line.rstrip() for line in cli("panes", "--help").stdout.splitlines()]
+    [folded] = [n for n, line in enumerate(lines) if line.endswith("where only tmux is")]
+    assert lines[folded + 1].startswith(" there, it is a session of tmux")
+    assert "           opsmesh panes --tmux" in lines
+
+
 def test_version(cli: Cli) -> None:
     """`--version` says the version."""
     assert cli("--version").stdout.startswith("opsmesh 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from opsmesh.cli.hub.cluster import app
-from opsmesh.router import paths
+from opsmesh.router import files, paths
 from opsmesh.router.auth.ca import names
-from opsmesh.router.hub import cluster, node_file, plan
+from opsmesh.router.hub import cluster, node_file, plan, shared
 
 NODES = ("--node", "a=127.0.0.1", "--node", "b=127.0.0.2", "--node", "c=127.0.0.3")
 
@@ -72,7 +73,7 @@ def test_a_node_has_the_keys_of_the_first(
     """Who joins has the keys of the one that made the cluster, keeps its own aside, and has them
     back when it leaves."""
     told("init", *NODES, "-o", str(tmp_path))
-    shared = (state() / "auth/keys.json").read_bytes()
+    keys = (state() / "auth/keys.json").read_bytes()
     monkeypatch.setenv("OPSMESH_HOST", "b")
     for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         (home / f"b-{variable}").mkdir()
@@ -80,10 +81,35 @@ def test_a_node_has_the_keys_of_the_first(
     (state() / "auth").mkdir(parents=True)
     (state() / "auth/keys.json").write_bytes(b"its own")
     told("join", str(tmp_path / "b.node"))
-    assert (state() / "auth/keys.json").read_bytes() == shared
+    assert (state() / "auth/keys.json").read_bytes() == keys
     assert (state() / "auth/own/admin.creds").exists()
     told("leave")
     assert cluster.read() is None
+    assert (state() / "auth/keys.json").read_bytes() == b"its own"
+
+
+def test_joining_that_was_broken_off_costs_no_keys(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk in its middle: done again, the machine's own keys still lie aside."""
+    (state() / "auth").mkdir(parents=True)
+    (state() / "auth/keys.json").write_bytes(b"its own")
+    theirs = {"auth/keys.json": b"theirs", "auth/manifest.yaml": b"more"}
+
+    write = files.write_private
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "manifest.yaml":
+            raise OSError(errno.ENOSPC, "of a test")
+        write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_private", full)
+        with pytest.raises(OSError, match="of a test"):
+            shared.place(theirs, first=True)
+    shared.place(theirs, first=True)
+    assert (state() / "auth/keys.json").read_bytes() == b"theirs"
+    shared.restore()
     assert (state() / "auth/keys.json").read_bytes() == b"its own"
 
 

@@ -55,11 +55,13 @@ def test_figures_are_shown(cli: Cli) -> None:
     with component("handlers", Book(runs, took)):
         lines = cli("metrics", "show").stdout.splitlines()
         chosen = cli("metrics", "show", "runs_total", "--json").stdout
+        unknown = cli("metrics", "show", "nothing")
     assert "opsmesh_runs_total{component=handlers,profile=triage} 3" in lines
     assert "opsmesh_run_duration_seconds{component=handlers} 2 times, 500 ms on average" in lines
     assert "opsmesh_broker_up 0" in lines
     assert '"value": 3' in chosen or '"value":3' in chosen
     assert "opsmesh_run_duration_seconds" not in chosen
+    assert (unknown.exit_code, "no figure has 'nothing'" in unknown.stderr) == (3, True)
 
 
 def test_serve_without_the_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_dead_letters_and_consumers_are_told(cli: Cli, stand_ins: dict[str, str]
 
     run(use())
     found = json.loads(cli("status", "--json").stdout)
-    assert "1 dead letters: events that no attempt could handle -> opsmesh dlq ls --group" in (
+    assert "1 dead letter: an event that no attempt could handle -> opsmesh dlq ls --group" in (
         problems(cli)
     )
     consumers = {c["profile"]: c for c in found["consumers"]}
@@ -322,7 +322,7 @@ def test_profiles_are_told(cli: Cli, stand_ins: dict[str, str]) -> None:
     run(body())
     overrides.write("note", None)
     assert "note: nobody decides, 2 wait since" in problems(cli)
-    assert "see the log of the component handlers" in problems(cli)
+    assert "-> opsmesh down && opsmesh up --detach" in problems(cli)
     found = json.loads(cli("doctor", "--json").stdout)
     assert [c["ok"] for c in found if c["check"] == "profile note"] == [False]
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import eventually, restart, run
+from tests.conftest import eventually, mesh_client, restart, run
 from tests.handlers.mesh import Mesh, mesh
 
 from opsmesh.cli.health import Health
 from opsmesh.cli.view import model
 from opsmesh.cli.view.follower import Follower
 from opsmesh.cli.view.model import SeenEvent, View
+from opsmesh.cli.web.live import Live
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.handlers.slo.book import Book
 from opsmesh.router import tasks
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import Event
 
 SECOND = 1_000_000
@@ -128,14 +131,42 @@ profiles:
 
 
 @asynccontextmanager
-async def followed(m: Mesh) -> AsyncIterator[View]:
+async def followed(m: Mesh, *hosts: str) -> AsyncIterator[View]:
     view = View(keep=50)
-    follower = Follower(view, m.settings)
+    follower = Follower(view, m.settings, hosts=hosts)
     task = asyncio.create_task(follower.run())
     try:
         yield view
     finally:
         await tasks.end([task])
+
+
+def test_a_run_that_changes_twice_between_two_looks(home: Path) -> None:
+    """The page is sent what a run is at last, however often it has changed since."""
+    follower, sent = Follower(View(), Settings()), b""
+    page = Live(follower)
+    for state in ("queued", "running", "succeeded"):
+        follower.view.run(ran(1, state))
+        if state != "running":
+            sent = b"".join(page._news())
+    assert b'"state":"succeeded"' in sent
+
+
+def test_what_breaks_is_told(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shows the view hears of a mistake in one of its parts: it does not stand still."""
+
+    async def broken(settings: Settings) -> Health:
+        raise KeyError("of a mistake")
+
+    monkeypatch.setattr("opsmesh.cli.view.follower.health.check", broken)
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            del client
+            with pytest.raises(KeyError, match="of a mistake"):
+                await Follower(View(), Settings()).run()
+
+    run(body())
 
 
 def test_it_follows_a_mesh(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,5 +214,30 @@ def test_it_follows_a_mesh(nats_server: EmbeddedServer, monkeypatch: pytest.Monk
                 await eventually(after)
                 seqs = [one.seq for one in view.events]
                 assert seqs == sorted({*seqs})
+
+    run(body())
+
+
+def test_some_hosts_alone(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of events, runs and questions those of the hosts that are named are shown, and the view says
+    whose it is."""
+    monkeypatch.setattr("opsmesh.cli.health._components", lambda health: True)
+
+    async def body() -> None:
+        async with mesh(PROFILES) as m:
+            own = m.settings.host
+            await m.publish("a.d")
+            await m.wait("automation.approval.requested")
+            for host in ("web1", "db1", "WEB2"):
+                await m.publish("a.b", host=host)
+            async with followed(m, "web*") as view, followed(m, own) as mine:
+                await eventually(lambda: view.health and mine.approvals)
+                await eventually(lambda: len(view.events) == 2)
+                assert [one.event.host for one in view.events if one.event] == ["web1", "WEB2"]
+                assert (view.runs, list(view.approvals)) == ({}, [])
+                assert view.of == f"{own}, only web*"
+                assert {one.profile for one in mine.runs.values()} == {"asks"}
+                await eventually(lambda: mine.profiles and mine.profiles["asks"].asking == 1)
+                assert {one.event.host for one in mine.events if one.event} == {own}
 
     run(body())

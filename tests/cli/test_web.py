@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.cli.conftest import Cli
+from tests.cli.contrast import contrast
 from tests.cli.serving_web import TOKEN, Served, served
 from tests.conftest import eventually, run
 from tests.handlers.approving import asked
@@ -172,6 +174,21 @@ def test_the_page_holds_no_markup_of_text_and_no_address() -> None:
         text = file.read_text().replace("http://www.w3.org/2000/svg", "")
         for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "://"):
             assert word not in text, (file.name, word)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_the_page_can_be_read(scheme: int) -> None:
+    """Each colour of a text stands out by 4.5 to 1 from each ground, the edge of a field by 3."""
+    root = re.findall(r":root \{([^}]*)\}", (PAGE / "style.css").read_text())[scheme]
+    colours = {
+        name: (int(value[:2], 16), int(value[2:4], 16), int(value[4:], 16))
+        for name, value in re.findall(r"--([a-z-]+): #([0-9a-f]{6})", root)
+    }
+    grounds = [colours.pop(name) for name in ("ground", "raised", "accent-ground")]
+    for ground in grounds:
+        for name in colours.keys() - {"line", "edge"}:
+            assert contrast(colours[name], ground) >= 4.5, (name, ground)
+    assert min(contrast(colours["edge"], ground) for ground in grounds[:2]) >= 3
 
 
 @asynccontextmanager

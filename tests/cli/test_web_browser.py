@@ -244,6 +244,39 @@ def test_by_keyboard(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatc
     looked_at(monkeypatch, before, look)
 
 
+def test_around_by_keyboard(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[ and ] turn to the views beside, the first link leads past them and stays in its view, the
+    timeline's marks are one stop of the tab key, and a filter that finds nothing says so."""
+    at = "document.activeElement.dataset.lane"
+
+    async def before(m: Mesh) -> None:
+        for source in ("one", "one", "two"):
+            await m.publish("a.b", source=source)
+
+    def look(s: Served, page: Browser) -> None:
+        page.key("[")
+        page.until("location.hash === '#/mesh'")
+        page.key("]")
+        page.key("]")
+        page.until("location.hash === '#/timeline' && document.querySelector('svg .cell')")
+        page.js("document.querySelector('.skip').focus()")
+        page.key("Enter")
+        page.until("document.activeElement.id === 'content'")
+        assert page.js("location.hash") == "#/timeline"
+        assert page.js("document.querySelectorAll('svg .cell[tabindex=\"0\"]').length") == 1
+        page.js("document.querySelector('svg .cell[tabindex=\"0\"]').focus()")
+        assert page.js(at) == "0"
+        page.key("ArrowDown")
+        assert page.js(at) == "1"
+        page.key("Enter")
+        page.until("document.querySelectorAll('.row').length === 1")
+        page.key("/")
+        page.key("x")
+        page.until("document.querySelector('.rows .empty')?.textContent.includes('No event is')")
+
+    looked_at(monkeypatch, before, look)
+
+
 def test_moved_one_by_one(nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each press of a key goes one row along, and what is chosen stays so while more comes."""
 
@@ -280,8 +313,8 @@ def test_backtest_and_evidence(
         page.js("document.querySelector('button.main').click()")
         page.until("document.querySelector('.firing.gained') && document.querySelector('.lost')")
         told = page.js("document.querySelector('main').innerText")
-        assert "Only as it is in force: 1" in told
-        assert "Only as it is written here: 1" in told
+        assert "Fires only as it is in force: 1" in told
+        assert "Fires only as it is written here: 1" in told
         page.js(write.format("profiles: {takes: {onn: [a.f]}}"))
         page.js("document.querySelector('button.main').click()")
         page.until("document.querySelector('pre.error')?.innerText.includes('onn')")

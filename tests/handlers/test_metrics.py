@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as classic
@@ -137,6 +138,21 @@ def test_what_has_not_happened_is_told_as_0(nats_server: EmbeddedServer) -> None
         async with mesh(PROFILES.replace("hopeless", "untried")):
             found = {one.labels: one.value for one in figures.DEAD_LETTERS.figure().series}
             assert found["untried",] == 0
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("evil.example:{port}", 421), ("localhost:{port}", 200), ("127.0.0.1", 200), ("[::1]:1", 200)],
+)
+def test_a_page_under_another_name_is_refused(home: Path, host: str, status: int) -> None:
+    """On loopback a request by a name that is not this machine's is a browser that was misled."""
+
+    async def body() -> None:
+        async with endpoint(Settings()) as url, httpx.AsyncClient() as client:
+            said = {"host": host.format(port=url.rpartition(":")[2])}
+            assert (await client.get(f"{url}/metrics", headers=said)).status_code == status
 
     run(body())
 

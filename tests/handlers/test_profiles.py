@@ -326,6 +326,7 @@ def test_states(tmp_path: Path, state: str) -> None:
             "slo: {sucess: 99%}",
             "unknown key 'sucess' of 'slo' in profile 'p'; did you mean 'success'?",
         ),
+        ("concurrency: 2", "concurrency: should be a mapping of keys to values, not 2"),
         ("on: c.d", "5:5: key 'on' a second time; line 3 has it already"),
     ],
 )
@@ -395,7 +396,7 @@ def test_topics(tmp_path: Path, on: str) -> None:
         ("{emit: {topic: A}}", "topic 'A' is not 2 to 6 tokens"),
         ("{collect: [jurnal]}", "'jurnal' is not one of config_changes, "),
         ("{collect: [{journal: {lnes: 1}}]}", "unknown key 'lnes' of 'journal'"),
-        ("ls", "should be a valid dictionary, not 'ls'"),
+        ("ls", "should be a mapping of keys to values, not 'ls'"),
     ],
 )
 def test_step_errors(tmp_path: Path, step: str, said: str) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
+import pytest
+from nats.errors import TimeoutError as NatsTimeout
 from tests.conftest import eventually, run
 from tests.handlers.mesh import mesh, write_profiles
 
-from opsmesh.handlers.live import versions
+from opsmesh.handlers.live import in_force, versions
+from opsmesh.handlers.live.consumers import consumer_name
+from opsmesh.handlers.live.position import Cursor, Positions
 from opsmesh.handlers.profiles import overrides
 from opsmesh.router import deadletter, trigger
 from opsmesh.router.decide import decide
@@ -296,6 +301,63 @@ profiles:
             before = m.server.in_force("note").hash
             write_profiles(good.replace('["true"]', '["false"]'))
             await eventually(lambda: m.server.in_force("note").hash != before)
+
+    run(body())
+
+
+class Mute(Positions):
+    """Stands in for a broker that goes while an edit is taken up: it does not answer at first."""
+
+    left: ClassVar[int]
+
+    async def cursor(self, consumer: str, *, after: int = 0) -> tuple[Cursor | None, int]:
+        self._away()
+        return await super().cursor(consumer, after=after)
+
+    async def forget(self, consumer: str) -> None:
+        self._away()
+        await super().forget(consumer)
+
+    def _away(self) -> None:
+        Mute.left -= 1
+        if Mute.left >= 0:
+            raise NatsTimeout
+
+
+def test_an_edit_while_the_broker_is_away(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is in force once the broker is back: what is gone is forgotten, and what follows in
+    the file is as it says."""
+    text = """
+profiles:
+  first: {on: [a.b], state: enabled, actions: [command: ["true"]]}
+  next: {on: [a.b], actions: [command: ["true"]]}
+"""
+    gone = '  gone: {on: [a.b], actions: [command: ["true"]]}\n'
+    edited = text.replace("enabled", "disabled").replace("next: {on: [a.b]", "next: {on: [a.c]")
+
+    async def body() -> None:
+        async with mesh(text + gone) as m:
+            await m.publish("a.b")
+            await m.wait("automation.run.succeeded", 3)
+            for name in ("first", "gone"):
+                await m.decided(name, 1)
+            before = m.server.in_force("next").hash
+            first, out = (
+                consumer_name(m.server.in_force(name), m.settings.host)
+                for name in ("first", "gone")
+            )
+            Mute.left = 2
+            monkeypatch.setattr(in_force, "Positions", Mute)
+            monkeypatch.setattr(in_force, "RETRY", 0.05)
+            write_profiles(edited)
+            await eventually(lambda: m.server.in_force("next").hash != before)
+            assert m.server.in_force("first").state == "disabled"
+            assert (await Positions(m.client).cursor(out))[0] is None
+            noted = await versions.newest(m.client, first)
+            assert noted is not None
+            assert noted.state == "disabled"
 
     run(body())
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import msgspec
 import pytest
-from tests.conftest import restart, run
+from tests.conftest import eventually, restart, run
 from tests.handlers.mesh import Mesh, mesh
 
 from opsmesh.handlers.profiles import overrides
+from opsmesh.handlers.slo import keeper
 from opsmesh.handlers.slo.book import Book, described
 from opsmesh.handlers.slo.facts import Facts
 from opsmesh.handlers.slo.objectives import Fact, Objective, Policy, nearest_rank, standing
 from opsmesh.handlers.slo.spec import SloSpec
 from opsmesh.router.server import EmbeddedServer
-from opsmesh.schemas.envelope import Event
+from opsmesh.schemas.envelope import Event, encode, subject
 
 HOUR = 3600 * 1_000_000
 NOW = 1_000 * HOUR
@@ -167,6 +169,15 @@ def test_the_newest_judgement_counts() -> None:
     assert not next(found.of("p")).false_positive
 
 
+@pytest.mark.parametrize("ms", [1e308, -1.0])
+def test_a_time_that_is_none(ms: float) -> None:
+    """Anybody may emit such an event: its run counts, and the time is not known."""
+    found = Facts()
+    assert found.add(told(ENDED, "r", {"waited_ms": ms}, duration_ms=ms), 1)
+    [one] = found.of("p")
+    assert (one.good, one.waited_us, one.took_us) == (True, None, None)
+
+
 def test_after_it_was_held_back_runs_count_anew() -> None:
     """What led to a pause is no reason for the next one."""
     book, wanted = Book(), policy(SUCCESS)
@@ -242,6 +253,46 @@ def test_a_breach_holds_the_profile_back(
             assert len(await m.events("automation.slo.>")) == 1
 
     run(body())
+
+
+def test_a_part_of_the_past_is_no_breach(
+    nats_server: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """A handler that starts reads all of the past before it judges: who enabled a profile again is
+    not overruled by what came before that."""
+    monkeypatch.setattr(keeper, "SETTLE_S", 0)  # looks while it reads, as with a longer past
+    text = PROFILES.format(then="pause", file=tmp_path)
+
+    async def body() -> None:
+        async with mesh("profiles: {}") as m:
+            js, host = m.client.jetstream(), m.settings.host
+            did = {"objective": "success", "did": "disabled"}
+            paused = told("automation.slo.breached", "", did)
+            dead = "automation.run.deadlettered"
+            bad = [told(dead, f"r{n}", {"error": "e"}) for n in range(3000)]
+            acks = []
+            for one in (*bad, paused):
+                one = msgspec.structs.replace(one, host=host)
+                one.payload["profile"] = "shaky"
+                acks.append(await js.publish_async(subject(host, one.topic), encode(one)))
+            await asyncio.gather(*acks)
+        async with mesh(text) as m:
+            await fire_one(m)
+            assert "shaky" not in overrides.read()
+            assert len(await m.events("automation.slo.>")) == 1
+
+    run(body())
+
+
+async def fire_one(m: Mesh) -> None:
+    """A run of now, and that the keeper has read of it."""
+    event = await m.publish("a.b")
+
+    async def seen() -> bool:
+        book = m.server._keeper._book
+        return any(fact.at_us >= event.ts_us for fact in book.facts.of("shaky"))
+
+    await eventually(seen)
 
 
 def test_a_breach_is_told_and_its_end_too(nats_server: object, tmp_path: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -244,6 +245,27 @@ def test_revoked_user_is_cut_off_and_nobody_else(
                     pass
             assert other.is_connected
             assert other.stats["reconnects"] == 0
+
+    run(body())
+
+
+def test_revoked_though_it_was_issued_by_a_clock_that_was_ahead(
+    nats_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a machine issued before its clock was set right is void like anything else."""
+    with monkeypatch.context() as ahead:
+        now = time.time() + 3600
+        ahead.setattr("opsmesh.router.auth.jwt.time.time", lambda: now)
+        file = issued(tmp_path, "desk-viewer", role="viewer", host="desk")
+
+    async def body() -> None:
+        async with joined(nats_server, file):
+            pass
+        store().revoke("desk-viewer")
+        assert await asyncio.to_thread(server.reload, nats_server.broker)
+        with pytest.raises(BrokerUnavailable, match="Authorization Violation"):
+            async with joined(nats_server, file):
+                pass
 
     run(body())
 

@@ -16,6 +16,7 @@ from tests.conftest import eventually, mesh_client, run
 from tests.evidence.sinks import archived, log_file, publish, seqs, sink
 
 from opsmesh.router import connection, paths
+from opsmesh.router.auth import creds
 from opsmesh.router.auth.reads import REFUSED
 from opsmesh.router.auth.store import Store
 from opsmesh.router.connection import Endpoint
@@ -35,10 +36,13 @@ async def asking(
 ) -> AsyncIterator[tuple[Client, Path]]:
     """The owner's connection with a gate, and credentials of that role on another machine."""
     store = Store(Path(paths.state_dir(), "auth"))
+    # the agent of another node of the cluster, which has not heard of the user
+    elsewhere = Store(folder / "elsewhere")
+    elsewhere.create()
     file = folder / "it.creds"
     file.write_text(store.issue(USER, role=role, host=Settings().host))
     async with mesh_client() as owner:
-        await Gate(store).attach(owner)
+        await Gate(elsewhere).attach(owner)
         await owner.flush()
         yield owner, file
 
@@ -140,12 +144,13 @@ def test_a_thief_has_nothing_answered_elsewhere(
                 error_cb=error,
             )
             try:
+                gate = creds.read(file).gate
                 nothing = f"API.DIRECT.GET.{EVENTS}.evt.h.nothing"
                 await thief.publish(f"$JS.{nothing}", b"", reply=reply)
                 await eventually(lambda: refused)
-                await thief.publish(f"ask.{USER}.{nothing}", b"", reply=reply)
+                await thief.publish(f"{gate}{nothing}", b"", reply=reply)
                 # its own answer, to what comes after: the other one was looked at
-                answer = await thief.request(f"ask.{USER}.{nothing}", b"", timeout=5)
+                answer = await thief.request(f"{gate}{nothing}", b"", timeout=5)
                 assert REFUSED not in (answer.headers or {})
             finally:
                 await thief.close()

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,22 @@ def test_the_hub_has_what_happened_at_a_leaf_once_and_in_order(pair: Pair) -> No
             await publish(here, f"evt.{HOST}.load.test", 50, 55)
             await arrives(there, {f"evt.{HOST}.load.test": 55, "evt.server.load.test": 5})
             assert await subjects(here) == {f"evt.{HOST}.load.test": 55}
+
+    run(scenario())
+
+
+def test_a_source_that_was_taken_away_comes_back(pair: Pair) -> None:
+    """A hub that ended, or was not answered, while it asked a leaf anew asks it at a later look."""
+
+    async def scenario() -> None:
+        async with pair.clients() as (there, here):
+            js = there.jetstream()
+            await js.update_stream(replace((await js.stream_info(EVENTS)).config, sources=[]))
+            silent = await sourcing.silent(there, PLAN, {HOST})
+            assert (EVENTS, HOST) in silent
+            await sourcing.again(js, PLAN, silent)
+            await publish(here, f"evt.{HOST}.load.test", 0, 5)
+            await arrives(there, {f"evt.{HOST}.load.test": 5})
 
     run(scenario())
 

@@ -327,6 +327,20 @@ def test_tool_that_comes_is_found_without_a_word(
     mesh.reaches("later", "running")
 
 
+def test_slow_try_is_no_failure(home: Path, supervised: Callable[..., Supervised]) -> None:
+    """A producer that looks for its tool for so long that it was taken for running, and then says
+    that it is not here, waits as before."""
+    looked = home / "looked"
+    code = f"import os, time\nwhile not os.path.exists({str(looked)!r}): time.sleep(0.01)\nexit(78)"
+    mesh = supervised(python("slow", code, waits_for="no tool"))
+    wait(lambda: supervisor_state.running())
+    assert supervisor_state.try_again("slow")
+    mesh.reaches("slow", "running")
+    looked.touch()
+    assert mesh.reaches("slow", "waiting").last_exit == "no tool"
+    assert "cannot run" not in mesh.stop()
+
+
 def test_producer_whose_tool_went_comes_back(
     home: Path, supervised: Callable[..., Supervised]
 ) -> None:

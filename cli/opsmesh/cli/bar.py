@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -112,20 +113,27 @@ async def _listen(settings: Settings, news: asyncio.Event) -> None:
     while True:
         gone.clear()
         with contextlib.suppress(BrokerUnavailable, PermissionDenied, *AWAY):
-            where = connection.endpoint(settings, role="admin")
+            where = connection.endpoint(settings, role="viewer")
             client = await connection.connect(where, name="bar", patient=False, changed=changed)
-            for topic in NEWS:
-                await client.subscribe(f"evt.*.{topic}", cb=heard)
-            news.set()  # what came before it listened
-            await gone.wait()
+            try:
+                for topic in NEWS:
+                    await client.subscribe(f"evt.*.{topic}", cb=heard)
+                news.set()  # what came before it listened
+                await gone.wait()
+            finally:
+                await client.close()
         await asyncio.sleep(LOOK_S)
 
 
 async def look(settings: Settings) -> dict[str, Any]:
     """The block as it is now, in Waybar's words (waybar-custom(5))."""
-    found = await health.check(settings)
-    failures = await _failures(settings) if found.streams else []
-    return block(found, failures)
+    failures: list[str] = []
+
+    async def also(client: Client) -> None:
+        with contextlib.suppress(*AWAY, PermissionDenied):
+            failures.extend(await _failures(client))
+
+    return block(await health.check(settings, also=also), failures)
 
 
 def block(found: health.Health, failures: Sequence[str]) -> dict[str, Any]:
@@ -142,7 +150,8 @@ def block(found: health.Health, failures: Sequence[str]) -> dict[str, Any]:
     lines = [f"opsmesh: {found.verdict}"]
     lines += _some([f"✗ {one['what']} — {one['fix']}" for one in found.problems])
     lines += _some([f"? {clean(one['prompt'])} ({one['profile']})" for one in found.approvals])
-    lines += _some([f"! {one}" for one in failures[::-1]])
+    counted = Counter(reversed(failures))
+    lines += _some([f"! {one}{f' ×{n}' if n > 1 else ''}" for one, n in counted.items()])
     return {
         "text": "  ".join(part for part in parts if part),
         "alt": kind,
@@ -158,26 +167,16 @@ def _some(lines: Sequence[str]) -> list[str]:
     return [*lines[:SHOWN], *([f"… and {more} more"] if more > 0 else [])]
 
 
-async def _failures(settings: Settings) -> list[str]:
+async def _failures(client: Client) -> list[str]:
     """Each failure since somebody looked, oldest first: its topic and its host."""
     since_us = max(_seen_us(), times.now_us() - OLDEST_US)
     subjects = [f"evt.*.{topic}" for topic in FAILURES]
-    try:
-        where = connection.endpoint(settings, role="admin")
-        client: Client = await connection.connect(where, name="bar", patient=False)
-    except BrokerUnavailable:
-        return []
-    try:
-        return [
-            "{2} on {1}".format(*msg.subject.split(".", 2))
-            async for msg in scan(
-                client, EVENTS, subjects=subjects, since_us=since_us, headers_only=True
-            )
-        ]
-    except (*AWAY, PermissionDenied):
-        return []
-    finally:
-        await client.close()
+    return [
+        "{2} on {1}".format(*msg.subject.split(".", 2))
+        async for msg in scan(
+            client, EVENTS, subjects=subjects, since_us=since_us, headers_only=True
+        )
+    ]
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:

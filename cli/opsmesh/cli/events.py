@@ -39,6 +39,9 @@ REMEMBERED = 10_000
 
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 
+#: Values of payloads that tell a reader of one line nothing.
+DULL = frozenset({"profile_hash"})
+
 COLOURS = {"info": "green", "warn": "yellow", "error": "red", "critical": "bold red"}
 
 
@@ -281,7 +284,7 @@ def gist(payload: dict[str, Any]) -> str:
     """The first short values of a payload, on one line."""
     parts = []
     for name, value in payload.items():
-        if isinstance(value, str | int | float) and value != "":
+        if isinstance(value, str | int | float) and value != "" and name not in DULL:
             text = " ".join(str(value).split())
             parts.append(f"{name}={text if len(text) <= 60 else text[:59] + '…'}")
         if len(parts) == 4:

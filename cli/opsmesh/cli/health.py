@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerInfo
+from nats.js.api import ConsumerInfo, StreamState
 from nats.js.errors import NotFoundError
 
-from opsmesh.cli import losses, sizes
+from opsmesh.cli import losses, session, sizes
 from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.doctor.broker import RESTORE
 from opsmesh.cli.hub import health as hub_health
@@ -37,13 +38,13 @@ from opsmesh.router import (
     state_format,
     topology,
 )
+from opsmesh.router.connection import Endpoint
 from opsmesh.router.errors import (
     BrokerMisconfigured,
     BrokerUnavailable,
     NeedsUpgrade,
     StateTooNew,
 )
-from opsmesh.router.hub import cluster, nodes
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import host_token
@@ -87,15 +88,28 @@ class Health:
         return asdict(self)
 
 
-async def check(settings: Settings) -> Health:
-    """Look at everything; a part that cannot be reached is a problem, not an error."""
+async def check(
+    settings: Settings,
+    *,
+    hub: Endpoint | None = None,
+    also: Callable[[Client], Awaitable[None]] | None = None,
+) -> Health:
+    """Look at everything; a part that cannot be reached is a problem, not an error. At a `hub` that
+    is what its broker tells a leaf: processes are for the hub itself to look at. `also` is asked
+    over the same connection."""
     health = Health()
+    if hub is not None:
+        await _broker(health, settings, _profiles(health), alive=True, hub=hub)
+        health.verdict = "degraded" if health.problems else "ok"
+        if not health.streams:
+            health.verdict = "down"
+        return health
     alive = _components(health)
     profiles = _profiles(health)
     if (hindrance := state_format.hindrance()) is not None:
         health.problem(str(hindrance), hindrance.hint)
     if alive or settings.nats.url:
-        await _broker(health, settings, profiles, alive=alive)
+        await _broker(health, settings, profiles, alive=alive, also=also)
     _spool(health)
     _agent(health)
     _unsealed(health, settings)
@@ -163,10 +177,7 @@ def _agent(health: Health) -> None:
         health.agent = spool_state.ask_agent() or {}
     except TimeoutError:
         what = "the agent hangs; who has events writes them into the spool itself"
-        state = running.mesh()
-        agents = [one for one in state.components if one.name == "agent"] if state else []
-        fix = f"{agents[0].see}; then: {state.anew}" if state and agents else "opsmesh up --detach"
-        health.problem(what, fix)
+        health.problem(what, profile_health.anew_with("agent"))
     if held := health.agent.get("paused"):
         size = sizes.text(health.agent["under_way_bytes"])
         what = f"{held} senders are held up: {size} of events are under way"
@@ -174,45 +185,46 @@ def _agent(health: Health) -> None:
 
 
 async def _broker(
-    health: Health, settings: Settings, profiles: set[str] | None, *, alive: bool
+    health: Health,
+    settings: Settings,
+    profiles: set[str] | None,
+    *,
+    alive: bool,
+    hub: Endpoint | None = None,
+    also: Callable[[Client], Awaitable[None]] | None = None,
 ) -> None:
     try:
-        where = connection.endpoint(settings, role="admin")
+        where = hub or connection.endpoint(settings, role="admin")
         health.nats_url = mask_url(where.url)
         client = await connection.connect(where, name="status", patient=False)
     except BrokerUnavailable as error:
-        health.problem(str(error), "opsmesh doctor")
+        health.problem(str(error), hub_health.FIX if hub else "opsmesh doctor")
         return
     try:
         js = client.jetstream()
         await _form(health, js)
-        await _streams(health, js, settings)
+        await (_streams if hub is None else _counted)(health, js, settings)
+        _letters(health)
         if topology.EVENTS in health.streams:
             found = await losses.recent(client, now_us=times.now_us())
             health.gaps = [msgspec.to_builtins(gap) for gap in found]
             await _consumers(health, client, settings, profiles, alive=alive)
             await _approvals(health, client)
-            health.mesh = await hub_health.look(client, settings)
+            if hub is None:
+                health.mesh = await hub_health.look(client, settings)
             if (wrong := hub_health.problem(health.mesh)) is not None:
                 health.problem(*wrong)
+            if also is not None:
+                await also(client)
     except (NatsError, TimeoutError) as error:
         what = f"JetStream does not answer: {error or type(error).__name__}"
-        health.problem(_without_leader() or what, "opsmesh hub cluster ls, or opsmesh doctor")
+        health.problem(
+            hub_health.without_leader() or what, "opsmesh hub cluster ls, or opsmesh doctor"
+        )
     finally:
         await client.close()
-    _durable(health, settings)
-
-
-def _without_leader() -> str:
-    """What is wrong with the cluster that this machine is a node of; empty when nothing is."""
-    own, broker = cluster.read(), server.known(Path(paths.state_dir()))
-    if own is None or broker is None:
-        return ""
-    standing = nodes.look(own, broker.monitor_url)
-    away = ", ".join(one.node for one in standing.nodes if one.state == "away")
-    if standing.error or standing.leader:
-        return ""
-    return f"the cluster has no leader ({away or 'none'} away): events wait in the spool"
+    if hub is None:
+        _durable(health, settings)
 
 
 async def _form(health: Health, js: JetStreamContext) -> None:
@@ -244,7 +256,7 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
         state = info.state
         if (said := losses.full(info.config, state)) is not None:
             health.full.append(msgspec.to_builtins(said))
-        health.streams[name] = {"messages": state.messages, "last_seq": state.last_seq}
+        health.streams[name] = _count(state)
         if state.last_seq < last_known:
             health.problem(
                 f"stream {name} has gone back from sequence {last_known} to {state.last_seq}",
@@ -254,16 +266,34 @@ async def _streams(health: Health, js: JetStreamContext, settings: Settings) -> 
         used, room = (await js.account_info()).storage, settings.nats.max_file_store
         if used >= losses.FULL * room:
             what = f"the broker's store is {used / room:.0%} full; then new events are only spooled"
-            health.problem(what, "raise nats.max_file_store, or lower events.max_bytes")
+            fix = "raise nats.max_file_store in config.yaml, or lower events.max_bytes; then: "
+            health.problem(what, fix + "opsmesh down && opsmesh up --detach")
     for node_name, names in sorted(behind.items()):
         what = f"node {node_name} is away or behind: {len(names)} streams have a copy less"
         health.problem(what, f"on {node_name}: opsmesh up --detach; here: opsmesh hub cluster ls")
     if missing:
         what = f"not there yet: {', '.join(missing)}"
         health.problem(what, "the agent creates streams once it runs: opsmesh doctor")
+
+
+async def _counted(health: Health, js: JetStreamContext, settings: Settings) -> None:
+    """Another machine's streams: what they should be is for that one to say."""
+    for wanted in topology.streams(settings):
+        name = wanted.name or ""
+        with contextlib.suppress(NotFoundError):
+            health.streams[name] = _count((await js.stream_info(name)).state)
+
+
+def _count(state: StreamState) -> dict[str, int]:
+    return {"messages": state.messages, "last_seq": state.last_seq}
+
+
+def _letters(health: Health) -> None:
     if letters := health.streams.get(topology.DLQ, {}).get("messages"):
-        what = f"{letters} dead letters: events that no attempt could handle"
-        health.problem(what, "opsmesh dlq ls --group, then opsmesh dlq retry or opsmesh dlq drop")
+        word = "dead letter: an event" if letters == 1 else "dead letters: events"
+        what = f"{letters} {word} that no attempt could handle"
+        call = f"opsmesh{' --hub' if session.asks_hub() else ''} dlq"
+        health.problem(what, f"{call} ls --group, then {call} retry or {call} drop")
 
 
 async def _consumers(
@@ -289,7 +319,7 @@ async def _consumers(
         pending = info.num_pending or 0
         if info.name == sink and pending > SINK_LAG:
             what = f"evidence is {pending} events behind"
-            health.problem(what, "wait, or see the log of the component sink")
+            health.problem(what, f"wait; if it stays so: {profile_health.anew_with('sink')}")
         if info.name == sink or info.name.startswith(PROFILE):
             name, stale = SINK, False
             if info.name != sink:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,6 +17,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from opsmesh.cli import output
+
+_INDENTED = re.compile(r"^[ \b]", re.MULTILINE)
+_BREAK = re.compile(r"\n(?!Example)")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Lazy:
             top.add_typer(found, name=name)
             group = typer.main.get_group(top).commands[name]
             group.name = name
-            return group
+            return _reflowed(group)
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
         if self.raw:
             app.command(
@@ -70,7 +74,20 @@ class Lazy:
         else:
             settings = {"allow_interspersed_args": False} if self.passes_on else None
             app.command(name, context_settings=settings)(found)
-        return typer.main.get_command(app)
+        return _reflowed(typer.main.get_command(app))
+
+
+def _reflowed(command: Any) -> Any:
+    """With each paragraph of its help on one line: typer folds the first one to the terminal's
+    width, and breaks the others where the source does. Examples and what is indented stay."""
+    if command.help:
+        command.help = "\n\n".join(
+            part if _INDENTED.search(part) else _BREAK.sub(" ", part)
+            for part in command.help.split("\n\n")
+        )
+    for each in getattr(command, "commands", {}).values():
+        _reflowed(each)
+    return command
 
 
 def _raw(main: Callable[..., int | None]) -> Callable[[typer.Context], None]:

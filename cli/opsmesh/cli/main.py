@@ -117,7 +117,7 @@ COMMANDS = {
 #: What can be asked of the hub as well.
 AT_HUB = (
     *("tail", "show", "trace", "why", "why-not", "profile", "run", "approvals", "approve", "deny"),
-    *("feedback", "slo", "dlq", "replay", "evidence"),
+    *("feedback", "slo", "dlq", "replay", "evidence", "top", "web"),
 )
 
 

@@ -38,7 +38,8 @@ def show(
     """Ask every component of this mesh, the broker and the kernel, and print what they say.
 
     Needs no extra and no setting. A component that does not answer is left out; a broker that is
-    away shows as opsmesh_broker_up 0. Exit code: 0, or 69 where nothing of a mesh answers.
+    away shows as opsmesh_broker_up 0. Exit code: 0; 3 where no figure is called so, 69 where
+    nothing of a mesh answers.
 
     Examples: opsmesh metrics show
               opsmesh metrics show runs_total
@@ -55,6 +56,12 @@ def show(
     for component, figure in _figures(reports, seen):
         if name in figure.name:
             rows.setdefault(figure.name, []).extend(_rows(component, figure))
+    if name and not rows:
+        output.fail(
+            f"no figure has {name!r} in its name",
+            hint="all of them: opsmesh metrics show",
+            code=output.NOT_FOUND,
+        )
     if as_json:
         output.as_json(rows)
         return

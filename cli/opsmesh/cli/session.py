@@ -31,6 +31,18 @@ def ask_hub(wanted: bool) -> None:
     _asks_hub = wanted
 
 
+def asks_hub() -> bool:
+    """Whether this is a leaf whose hub is asked."""
+    return _asks_hub and is_leaf()
+
+
+def hub_endpoint(settings: Settings) -> Endpoint | None:
+    """Where the hub is that a leaf asks with `--hub`; None where the host's own broker is meant.
+    Ends the command where there is no hub."""
+    where = _hub(settings) if _asks_hub else None
+    return where if is_leaf() else None
+
+
 def is_leaf() -> bool:
     """Whether this host has a broker of its own beside its hub's."""
     member = joined.read()
@@ -39,7 +51,7 @@ def is_leaf() -> bool:
 
 def scope() -> Scope:
     """Which profiles are decided at the broker that is asked."""
-    return "mesh" if _asks_hub and is_leaf() else at_own_broker()
+    return "mesh" if asks_hub() else at_own_broker()
 
 
 def with_client(body: Callable[[Client, Settings], Awaitable[T]], *, hub: bool = False) -> T:

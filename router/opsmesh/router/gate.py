@@ -1,8 +1,8 @@
 """The agent's gate: what other machines' users ask of JetStream, handed on after a look.
 
 A request to `ask.<user>.API.…` is one to `$JS.API.…`. The permissions let nobody but that user send
-it, the manifest says what the user may read, and the broker answers the user itself: what is read
-does not pass through here.
+it, the subject or the manifest says what the user may read, and the broker answers the user itself:
+what is read does not pass through here.
 
 The one rule: an answer goes to an inbox of the user who asks. The broker would send it anywhere.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -21,11 +21,13 @@ from nats.aio.msg import Msg
 from nats.nuid import NUID
 
 from opsmesh.router import logs, sink_consumer
+from opsmesh.router.auth import reads
 from opsmesh.router.auth.manifest import Manifest
 from opsmesh.router.auth.permissions import INBOX, covers
 from opsmesh.router.auth.reads import ASK, REFUSED, ReadsByConsumer, rights
 from opsmesh.router.auth.store import Store
 from opsmesh.router.pull import delivery
+from opsmesh.router.roles import Role
 from opsmesh.router.topology import EVENTS, TRIGGERS
 
 #: Several agents of one mesh share the work.
@@ -61,9 +63,9 @@ class Asker:
     """Who asks; of a handler, what its profiles listen to."""
 
     user: str
-    role: str
-    place: str
-    reads: ReadsByConsumer
+    role: Role
+    place: str = ""
+    reads: ReadsByConsumer = field(default_factory=dict)
 
     @property
     def rights(self) -> Mapping[str, Sequence[str]]:
@@ -234,12 +236,19 @@ class Gate:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, msg: Msg) -> None:
-        _, user, *asked = msg.subject.split(".")
+        user = ""
         try:
-            if asked[0] == "ACK":
-                await self._acknowledge(user, "$JS." + ".".join(asked), msg.data)
-            elif asked[0] == "API" and msg.reply.startswith(f"{INBOX}.{user}."):
-                await self._hand_on(user, asked[1:], msg)
+            match msg.subject.split("."):
+                case [_, reads.VIEWER, user, *asked]:
+                    asker = Asker(user=user, role="viewer")
+                case [_, reads.SINK, place, user, *asked]:
+                    asker = Asker(user=user, role="sink", place=place)
+                case [_, user, *asked]:
+                    asker = self._of_profiles(user)
+            if asked[:1] == ["ACK"]:
+                await self._acknowledge(asker, "$JS." + ".".join(asked), msg.data)
+            elif asked[:1] == ["API"] and msg.reply.startswith(f"{INBOX}.{user}."):
+                await self._hand_on(asker, asked[1:], msg)
         except Refusal as refusal:
             if not self._quiet and self._throttle.allows(f"{user} {refusal}"):
                 log.warning("gate.refused", user=user, asked=msg.subject, what=str(refusal))
@@ -248,8 +257,7 @@ class Gate:
             if self._throttle.allows("gate.failed"):
                 log.warning("gate.failed", user=user, error=f"{type(error).__name__}: {error}")
 
-    async def _hand_on(self, user: str, api: Sequence[str], msg: Msg) -> None:
-        asker = self._asker(user)
+    async def _hand_on(self, asker: Asker, api: Sequence[str], msg: Msg) -> None:
         request = checked(asker, api, msg.data)
         if request.consumer:
             await self._still(asker, request)
@@ -282,9 +290,9 @@ class Gate:
             return
         await self._broker.publish(reply, found.data, headers=headers)
 
-    async def _acknowledge(self, user: str, subject: str, body: bytes) -> None:
+    async def _acknowledge(self, asker: Asker, subject: str, body: bytes) -> None:
         where = delivery(subject)
-        mine = self._asker(user).owns(where.stream, where.consumer)
+        mine = asker.owns(where.stream, where.consumer)
         if mine and body.startswith(_SETTLES):  # and not +NXT, which asks for another one
             await self._broker.publish(subject, body)
 
@@ -297,11 +305,11 @@ class Gate:
         error = {"code": 403, "description": f"not to be read: {what}"}
         await self._broker.publish(reply, json.dumps({"error": error}).encode(), headers=headers)
 
-    def _asker(self, user: str) -> Asker:
+    def _of_profiles(self, user: str) -> Asker:
         known = self._users().users.get(user)
-        if known is None or not (known.reads or known.asks):
+        if known is None or not known.reads:
             raise Refusal("anything by way of the agent")
-        return Asker(user=user, role=known.role, place=known.host, reads=known.reads)
+        return Asker(user=user, role="handler", place=known.host, reads=known.reads)
 
     def _users(self) -> Manifest:
         """The manifest as it is now: what was issued since counts."""

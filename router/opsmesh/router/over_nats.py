@@ -81,11 +81,14 @@ class OverNats:
         credentials do not let us."""
         if client is self._client:
             return
-        self._client = client
+        before, self._client = self._client, client
         try:
             await client.subscribe(f"{INGEST}.{self._host}.>", cb=self._heard)
         except PermissionDenied as denied:
             log.info("ingest.not_over_nats", error=str(denied))
+        except (NatsError, OSError) as error:  # the connection is gone: again with the next one
+            log.warning("ingest.not_over_nats", error=str(error))
+            self._client = before
 
     async def _heard(self, msg: Msg) -> None:
         size = len(msg.data) + OVERHEAD

@@ -65,6 +65,8 @@ class _Child:
     failures: int = 0
     next_try: float = 0.0
     tries: int = 0
+    #: State and reason of before, of a start that is a try; None of any other.
+    before: tuple[str, str | None] | None = None
     said: float = -QUIET
     unsaid: int = 0
     was_ready: bool = False
@@ -170,7 +172,8 @@ class Supervisor:
         return earlier.status.state != "stopped"
 
     def _start(self, child: _Child) -> None:
-        child.started = time.monotonic()
+        child.started, status = time.monotonic(), child.status
+        child.before = (status.state, status.last_exit) if status.tried else None
         try:
             if child.component.notifies and child.listener is None:
                 child.listener = notify.Listener(child.component.file_name)
@@ -261,6 +264,11 @@ class Supervisor:
         if child.status.tried:
             child.process = None
             child.status.pid = child.status.birth = None
+        elif child.before is not None and time.monotonic() - child.started < STEADY:
+            # it looked longer than SETTLE, on a machine that is busy, and was taken for running
+            state, reason = child.before
+            self._gone(child, reason or why)
+            self._enter(child, state)
         else:
             self._give_up(child, why)
         if child.component.kind == "producer":

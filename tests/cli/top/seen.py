@@ -155,7 +155,7 @@ def filled() -> View:
 @asynccontextmanager
 async def top(view: View, doing: Doing | None = None, **more: Any) -> AsyncIterator[Pilot[None]]:
     """`opsmesh top` of that view, on a terminal of 80×24."""
-    app = Top(view, doing or Recorded(), host="desk", **more)
+    app = Top(view, doing or Recorded(), **more)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await pilot.pause()
         yield pilot

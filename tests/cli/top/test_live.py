@@ -53,7 +53,6 @@ async def top(start: str = "events") -> AsyncIterator[Pilot[None]]:
     app = Top(
         view,
         Doing(settings, lambda: follower.client),
-        host=settings.host,
         follow=follower.run,
         look=follower.look,
         start=start,
@@ -128,7 +127,7 @@ def test_a_profile_that_nobody_decides(
         async with mesh_client(), top("profiles") as pilot:
             await shows(pilot, "nobody decides")
             await pilot.press("enter")
-            await shows(pilot, "mend it      see the log of the component handlers")
+            await shows(pilot, "mend it      opsmesh up --detach")
 
     run(body())
 

@@ -8,6 +8,7 @@ from rich.terminal_theme import TerminalTheme
 
 pytest.importorskip("textual", reason="textual is not installed: make extras")
 
+from tests.cli.contrast import contrast
 from tests.cli.top.seen import event, see
 
 from opsmesh.cli.top import head, themes
@@ -123,14 +124,5 @@ def test_an_item_is_looked_at_once() -> None:
 @pytest.mark.parametrize("theme", [themes.WHITE, themes.BLACK], ids=["light", "dark"])
 def test_colours_can_be_read(theme: TerminalTheme) -> None:
     """Each colour on a screen of our own stands out from its background by 4.5 to 1."""
-
-    def luminance(colour: tuple[int, int, int]) -> float:
-        parts = [part / 255 for part in colour]
-        linear = [
-            one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts
-        ]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
     for number in range(1, 7):
-        text, behind = luminance(theme.ansi_colors[number]), luminance(theme.background_color)
-        assert (max(text, behind) + 0.05) / (min(text, behind) + 0.05) >= 4.5, number
+        assert contrast(theme.ansi_colors[number], theme.background_color) >= 4.5, number

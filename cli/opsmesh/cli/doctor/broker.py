@@ -46,7 +46,9 @@ async def check(settings: Settings) -> tuple[list[Check], list[str]]:
         checks += hub_health.check(await hub_health.look(client, settings))
     except (NatsError, TimeoutError) as error:
         detail = f"JetStream does not answer: {error or type(error).__name__}"
-        checks.append(Check(check="streams", ok=False, detail=detail, fix="see broker.log"))
+        checks.append(
+            Check(check="streams", ok=False, detail=detail, fix=profile_health.anew_with("broker"))
+        )
     finally:
         await client.close()
     if not settings.nats.url and (own := server.known(Path(paths.state_dir()))):

@@ -34,7 +34,7 @@ def desktop() -> Check:
                 check=NAME,
                 ok=False if away.retryable else None,
                 detail=str(away),
-                fix="restart the notification daemon",
+                fix="restart the notification daemon" if away.retryable else "",
             )
         finally:
             await daemon.aclose()

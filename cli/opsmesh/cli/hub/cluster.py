@@ -265,9 +265,9 @@ def leave(restart: Restart = True) -> None:
     Example: opsmesh hub cluster leave
     """
     own = _own()
+    shared.restore()  # first: until it is done the same command can be given again
     cluster.remove()
     Path(paths.state_dir(), cluster.KNOWN).unlink(missing_ok=True)
-    shared.restore()
     print(f"{own.own} is no node of {own.name} any more; its copy stays in {cluster.STORE}")
     again.restart(restart)
 

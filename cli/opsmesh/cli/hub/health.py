@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -16,16 +17,15 @@ from nats.aio.client import Client
 from opsmesh.cli import output
 from opsmesh.cli.doctor.checks import Check
 from opsmesh.cli.hub import hosts
-from opsmesh.router import joined
-from opsmesh.router.hub import plan, standing
+from opsmesh.router import joined, paths, server
+from opsmesh.router.hub import cluster, nodes, plan, standing
 from opsmesh.router.settings import Settings
 
 #: Events that may wait for a hub that is connected before that is a problem: it takes thousands in
 #: a second.
 LAG: Final = 10_000
-_FIX: Final = (
-    "nothing is lost: they are sent when it is back; what it is: opsmesh hosts, broker.log"
-)
+#: What is to be said of a hub that is away.
+FIX: Final = "nothing is lost: they are sent when it is back; what it is: opsmesh hosts, broker.log"
 _NO_CONSUMER: Final = "the agent makes what feeds it: opsmesh status, the agent's log"
 
 
@@ -54,9 +54,9 @@ def problem(found: Mapping[str, Any]) -> tuple[str, str] | None:
     if not found["fed"]:
         return f"the hub {found['hub']} gets nothing from here", _NO_CONSUMER
     if not found["connected"]:
-        return f"the hub {found['hub']} is not connected: {_waiting(found)}", _FIX
+        return f"the hub {found['hub']} is not connected: {_waiting(found)}", FIX
     if found["lag"] > LAG:
-        return f"the hub {found['hub']} is behind: {_waiting(found)}", _FIX
+        return f"the hub {found['hub']} is behind: {_waiting(found)}", FIX
     return None
 
 
@@ -74,6 +74,18 @@ def line(found: Mapping[str, Any]) -> str:
     )
     count = len(found["hosts"]) - 1
     return f"hosts  {count} beside this hub, {f'away: {said}' if said else 'none away'}"
+
+
+def without_leader() -> str:
+    """What is wrong with the cluster that this machine is a node of; empty when nothing is."""
+    own, broker = cluster.read(), server.known(Path(paths.state_dir()))
+    if own is None or broker is None:
+        return ""
+    standing = nodes.look(own, broker.monitor_url)
+    away = ", ".join(one.node for one in standing.nodes if one.state == "away")
+    if standing.error or standing.leader:
+        return ""
+    return f"the cluster has no leader ({away or 'none'} away): events wait in the spool"
 
 
 def check(found: Mapping[str, Any]) -> list[Check]:

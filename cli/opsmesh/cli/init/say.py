@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from opsmesh.cli.init.look import Look, Tool
 
 #: Makes a first event, and shows it.
 TRY: Final = "opsmesh exec -- ls /nowhere; opsmesh tail --since 1m --no-follow"
+#: The extras of what shows the mesh, each with a module of it.
+VIEWS: Final = {"tui": "textual", "web": "starlette"}
 #: Files of a tool that are shown one by one.
 SHOWN: Final = 6
 #: What every producer may tell: it says nothing of a tool.
@@ -86,6 +89,11 @@ def what_next(*, runs: bool, wired: Collection[str]) -> None:
     console.print(f"\ntry it: a command that fails is your first event\n  {TRY}")
     if "shell" in wired:
         console.print("[dim]or open a new shell, fail a command in it, and look again[/]")
+    absent = [extra for extra, module in VIEWS.items() if find_spec(module) is None]
+    console.print(
+        "watch what happens: opsmesh top, or opsmesh web --open"
+        + (f" [dim](extras {', '.join(absent)}; in a checkout: make extras)[/]" if absent else "")
+    )
     console.print(
         "[dim]then: opsmesh status · opsmesh profile ls · opsmesh profile ls --shipped · "
         "opsmesh producer ls[/]"

@@ -16,14 +16,15 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 
-from opsmesh.cli import output
-from opsmesh.router import paths, topology
+from opsmesh.cli import output, session
+from opsmesh.router import paths, running, topology
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 
 if TYPE_CHECKING:  # a broken installation is what `status` has to be able to tell
     from opsmesh.handlers.live.liveness import Alive, Hangs
     from opsmesh.handlers.live.position import Cursor
+    from opsmesh.handlers.live.scope import Scope
     from opsmesh.handlers.profiles.profile import Profile
 
 Verdict = Literal[
@@ -42,14 +43,7 @@ WRONG: Final = ("stuck", "nobody decides", "does not answer")
 STUCK_S: Final = 30.0
 #: Seconds before a second look for an owner: one may be on its way, after a start or a change.
 AGAIN_S: Final = 1.0
-LOOK: Final = "see the log of the component handlers; then: opsmesh down, opsmesh up"
-_FIXES: Final[Mapping[str, str]] = {
-    "stuck": LOOK,
-    "nobody decides": LOOK,
-    "not in force": "mend the file that is broken; check it: opsmesh profile validate",
-    "does not answer": "another process of handlers takes over; if none does: opsmesh down, "
-    "opsmesh up",
-}
+_MEND_FILE: Final = "mend the file that is broken; check it: opsmesh profile validate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +66,23 @@ class ProfileHealth:
     @property
     def fix(self) -> str:
         """What mends it; empty when nothing is wrong."""
-        return _FIXES.get(self.verdict, "")
+        if self.verdict == "not in force":
+            return _MEND_FILE
+        if self.verdict not in WRONG:
+            return ""
+        anew = anew_with("handlers:hub" if session.asks_hub() else "handlers")
+        if self.verdict == "does not answer":
+            return f"another process of handlers takes over; if none does: {anew}"
+        return anew
+
+
+def anew_with(component: str) -> str:
+    """The command that shows a component's log, then the one that starts the mesh anew."""
+    state = running.mesh()
+    if state is None:
+        return "opsmesh up --detach"
+    see = [f"{one.see}; then: " for one in state.components if one.name == component]
+    return "".join([*see, state.anew])
 
 
 async def check(
@@ -123,10 +133,10 @@ async def _check(
     from opsmesh.handlers.live import backlog, liveness
     from opsmesh.handlers.live.consumers import consumer_name, runs_here
     from opsmesh.handlers.live.position import Positions
-    from opsmesh.handlers.live.scope import at_own_broker, decides
+    from opsmesh.handlers.live.scope import decides
 
     consumer = consumer_name(profile, host, kind=kind)
-    scope = at_own_broker()
+    scope = session.scope()
     here, info = runs_here(profile, host, scope), infos.get(consumer)
     waiting = (info.num_pending or 0) + (info.num_ack_pending or 0) if info is not None else 0
     owner: Alive | Hangs | None = None
@@ -149,12 +159,13 @@ async def _check(
     if verdict == "nobody decides" and broken:
         verdict = "not in force"
     alive = owner if isinstance(owner, liveness.Alive) else None
+    other = _whose(scope, ours=ours)
     return ProfileHealth(
         profile=profile.name,
         kind=kind,
         state=profile.state,
         verdict=verdict,
-        detail=_detail(profile, verdict, alive, waiting, oldest, at_hub=not ours),
+        detail=_detail(profile, verdict, alive, waiting, oldest, elsewhere=other),
         waiting=waiting,
         oldest=oldest,
         owner=None if alive is None else {"host": alive.host, "pid": alive.pid, "seq": alive.seq},
@@ -162,6 +173,14 @@ async def _check(
         asks=() if alive is None else alive.asks,
         asking=0 if alive is None else alive.asking,
     )
+
+
+def _whose(scope: Scope, *, ours: bool) -> str:
+    """Where a leaf's profile is decided, when not at the broker that is asked."""
+    if ours:
+        return ""
+    at_hub = "decided at the hub: opsmesh --hub profile ls"
+    return at_hub if scope == "host" else "decided on each host by itself: opsmesh profile ls"
 
 
 def _verdict(profile: Profile, owner: Alive | Hangs | None, oldest_us: int | None) -> Verdict:
@@ -184,12 +203,12 @@ def _detail(
     waiting: int,
     oldest: str | None,
     *,
-    at_hub: bool,
+    elsewhere: str,
 ) -> str:
     since = f" since {output.local(oldest)}" if oldest is not None else ""
     wait = f"{waiting} {'waits' if waiting == 1 else 'wait'}{since}" if waiting else ""
-    if verdict == "elsewhere" and at_hub:
-        return "decided at the hub: opsmesh --hub profile ls"
+    if verdict == "elsewhere" and elsewhere:
+        return elsewhere
     if verdict == "elsewhere":
         there = "decided on" if owner is not None else "nobody decides now, it waits for"
         return f"{there} {profile.run_on}{f', {wait}' if wait else ''}"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from rich.text import Text
 from textual import events
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, ScreenStackError
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
@@ -89,7 +89,6 @@ class Top(App[None]):
         view: View,
         doing: Doing,
         *,
-        host: str,
         follow: Callable[[], Awaitable[None]] | None = None,
         look: Callable[[], None] = lambda: None,
         theme: str = "ansi-dark",
@@ -108,7 +107,7 @@ class Top(App[None]):
         self.listing: Listing = next(one for one in self.listings if one.name == start)
         self._wanted = {one.name: Filter() for one in self.listings}
         self._wanted[start] = Filter(wanted)
-        self._doing, self._host, self._follow, self._look = doing, host, follow, look
+        self._doing, self._follow, self._look = doing, follow, look
         self._drawn = (-1, -1)
         self._before = Filter()
         self._seen_seq = 0
@@ -161,9 +160,8 @@ class Top(App[None]):
     def look(self) -> None:
         """Draw, when there is something else to be seen."""
         now = (self.view.version, times.now_us() // 1_000_000)
-        if now != self._drawn and not isinstance(self.screen, Details):
-            # an app that ends takes its widgets down before its timers
-            with contextlib.suppress(NoMatches):
+        with contextlib.suppress(NoMatches, ScreenStackError):  # a timer ends after its screen
+            if now != self._drawn and not isinstance(self.screen, Details):
                 self.draw()
 
     def draw(self, *, anew: bool = False) -> None:
@@ -171,7 +169,7 @@ class Top(App[None]):
         view, rows, now_us = self.view, self.rows, times.now_us()
         self._drawn = (view.version, now_us // 1_000_000)
         width = self.size.width
-        self._line("state", head.state(view, host=self._host, width=width, now_us=now_us))
+        self._line("state", head.state(view, width=width, now_us=now_us))
         trouble = head.trouble(view, width=width)
         self._line("trouble", trouble)
         self._base.query_one("#trouble").display = bool(trouble)

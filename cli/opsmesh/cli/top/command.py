@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from opsmesh.cli import output
+from opsmesh.cli import output, session
 from opsmesh.handlers.errors import ExtraMissing
 from opsmesh.router.settings import Settings
 
@@ -38,6 +38,10 @@ def top(
             help="Only what matches: topics with wildcards, or text; ! before a word is without.",
         ),
     ] = "",
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),
+    ] = None,
     light: Annotated[
         bool | None,
         typer.Option(
@@ -52,11 +56,14 @@ def top(
     Keys are as in vi, k9s and lazygit; ? shows them. It answers approvals (y, n), sends dead
     letters again or gives them up (r, d), and waits for a broker that is away.
 
+    On a leaf host it shows the host's own broker: opsmesh --hub top shows the hub's.
+
     Needs the extra `tui`. For scripts: opsmesh status --json, opsmesh tail --json.
 
     Examples: opsmesh top
               opsmesh top approvals
               opsmesh top --filter 'python.> !info'
+              opsmesh --hub top --host 'web*' --host db1
     """
     try:
         from opsmesh.cli.top.app import Top
@@ -78,11 +85,11 @@ def top(
     # what is logged would be written over the screen
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     settings, shown = Settings(), View()
-    follower = Follower(shown, settings)
+    hub = session.hub_endpoint(settings)
+    follower = Follower(shown, settings, hub=hub, hosts=host or ())
     Top(
         shown,
         Doing(settings, lambda: follower.client),
-        host=settings.host,
         follow=follower.run,
         look=follower.look,
         theme=theme(os.environ, light=light),

@@ -33,7 +33,7 @@ def spark(figures: Sequence[int]) -> str:
     return "".join(BARS[-(-one * (len(BARS) - 1) // top)] for one in figures)
 
 
-def state(view: View, *, host: str, width: int, now_us: int) -> Text:
+def state(view: View, *, width: int, now_us: int) -> Text:
     """The first line: whether the mesh is well, and how much happens."""
     line = Text()
     line.append(" opsmesh ", "bold reverse")
@@ -46,7 +46,7 @@ def state(view: View, *, host: str, width: int, now_us: int) -> Text:
     else:
         mark, style = VERDICTS[view.verdict]
         line.append(f" {mark} {view.verdict}", style)
-        line.append(f"  {host}", "dim")
+        line.append(f"  {shown(view.of)}", "dim")
     seconds = WIDE_S if width >= WIDE else NARROW_S
     rates = view.rates(now_us, seconds=seconds)
     rate = sum(rates[-RATE_S:]) / RATE_S

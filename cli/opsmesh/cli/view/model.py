@@ -6,12 +6,14 @@ however long somebody looks and however much happens.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opsmesh.cli.health import Health
+from opsmesh.cli.hub import health as hub_health
+from opsmesh.cli.spool import words as spool_words
 from opsmesh.handlers.profiles.profile import Profile
 from opsmesh.handlers.runs.approvals import Open
 from opsmesh.handlers.runs.ledger import Run
@@ -61,6 +63,8 @@ class ProfileView:
     detail: str
     fix: str
     waiting: int
+    #: Questions of its runs that a person has not answered.
+    asking: int = 0
     runs: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -74,6 +78,8 @@ class View:
     """All of it. `version` grows with each change; whoever shows it compares."""
 
     keep: int = EVENTS
+    #: Whose broker is looked at, and which hosts' events, in words.
+    of: str = ""
     version: int = 0
     #: Newest last.
     events: deque[SeenEvent] = field(default_factory=deque)
@@ -100,6 +106,21 @@ class View:
     def problems(self) -> Sequence[dict[str, str]]:
         """What is wrong, each with what mends it."""
         return self.health.problems if self.health is not None else ()
+
+    @property
+    def notes(self) -> Sequence[dict[str, Any]]:
+        """What was lost, and what a stream removes, each with what can be done: facts, and not the
+        verdict."""
+        return [*self.health.gaps, *self.health.full] if self.health is not None else ()
+
+    @property
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """The spool, the agent, and how the hub or its hosts stand, in words by name."""
+        if (found := self.health) is None:
+            return ()
+        lines = [*spool_words.lines(found.spool, found.agent)] if found.spool else []
+        parts = (one.partition(" ") for one in (*lines, hub_health.line(found.mesh)))
+        return [(name, rest.strip()) for name, _, rest in parts if name]
 
     @property
     def components(self) -> Sequence[dict[str, Any]]:
@@ -145,20 +166,16 @@ class View:
         """Take a look at the whole in: how components and profiles are."""
         self.health = health
         known = {profile.name: profile for profile in profiles}
+        asking = Counter(one.run.profile for one in self.approvals)
         self.profiles = {
             one["profile"]
             if one["kind"] == "profile"
             else f"{one['profile']} · candidate": _stands(
-                one, known.get(one["profile"]), book, host_token(host), now_us
+                one, known.get(one["profile"]), asking, book, host_token(host), now_us
             )
             for one in health.profiles
         }
         self.touch()
-
-
-def _title(found: dict[str, Any]) -> str:
-    candidate = "" if found["kind"] == "profile" else " · candidate"
-    return f"{found['profile']}{candidate}"
 
 
 def _hear(names: dict[str, Heard], name: str, seen: SeenEvent) -> None:
@@ -174,7 +191,12 @@ def _hear(names: dict[str, Heard], name: str, seen: SeenEvent) -> None:
 
 
 def _stands(
-    found: dict[str, Any], profile: Profile | None, book: Book, host: str, now_us: int
+    found: dict[str, Any],
+    profile: Profile | None,
+    asking: Mapping[str, int],
+    book: Book,
+    host: str,
+    now_us: int,
 ) -> ProfileView:
     origin = profile is None or profile.run_on == "origin"
     facts = list(book.facts.of(found["profile"], host=host if origin else None))
@@ -190,6 +212,7 @@ def _stands(
         detail=found["detail"],
         fix=found.get("fix", ""),
         waiting=found["waiting"],
+        asking=asking.get(found["profile"], 0) if found["kind"] == "profile" else 0,
         runs=len(facts),
         succeeded=sum(fact.good is True for fact in facts),
         failed=sum(fact.good is False for fact in facts),

@@ -10,15 +10,21 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import structlog
 import typer
 
-from opsmesh.cli import output
+from opsmesh.cli import output, session
 from opsmesh.handlers.errors import ExtraMissing
 from opsmesh.router import files, paths, tasks
 from opsmesh.router.settings import Settings
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
+
+    from opsmesh.router.connection import Endpoint
+
+    from opsmesh.cli.view.follower import Follower
 
 #: The port, unless told otherwise; 0 takes a free one.
 PORT: Final = 9475
@@ -28,6 +34,10 @@ MOST: Final = 64
 GRACE_S: Final = 1
 #: Events that a page can look back.
 KEEP: Final = 10_000
+#: Seconds until the view is followed again after a mistake in it.
+AGAIN_S: Final = 1.0
+
+log = structlog.get_logger()
 
 
 def web(
@@ -35,16 +45,23 @@ def web(
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the desktop's browser.")] = (
         False
     ),
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),
+    ] = None,
 ) -> None:
     """Show the mesh as a page: events as they come, stories as pictures, profiles, runs, questions
     to answer.
 
     It is served to this machine alone, to whoever has the address that is printed.
 
+    On a leaf host it shows the host's own broker: opsmesh --hub web shows the hub's.
+
     From elsewhere: ssh -L 9475:127.0.0.1:9475 HOST, and the same address.
 
     Examples: opsmesh web --open
               opsmesh web --port 0
+              opsmesh --hub web --host 'web*'
     """
     try:
         import starlette
@@ -55,6 +72,7 @@ def web(
     from opsmesh.handlers import http_server
 
     settings = Settings()
+    hub = session.hub_endpoint(settings)
     try:
         listener = http_server.listen(HOST, port)
     except OSError as error:
@@ -63,17 +81,24 @@ def web(
             hint="is it open already? another port: opsmesh web --port 0",
         )
     with contextlib.closing(listener):
-        asyncio.run(_serve(settings, listener, open_it=open_it))
+        asyncio.run(_serve(settings, listener, hub, host or (), open_it=open_it))
 
 
-async def _serve(settings: Settings, listener: socket.socket, *, open_it: bool) -> None:
+async def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    hub: Endpoint | None,
+    hosts: Sequence[str],
+    *,
+    open_it: bool,
+) -> None:
     from opsmesh.cli.view.follower import Follower
     from opsmesh.cli.view.model import View
     from opsmesh.cli.web.app import Site
     from opsmesh.handlers import http_server
 
     token = secrets.token_urlsafe(32)
-    follower = Follower(View(keep=KEEP), settings)
+    follower = Follower(View(keep=KEEP), settings, hub=hub, hosts=hosts)
     site = Site(follower, settings, token=token)
     server = http_server.server(
         site.app, most=MOST, grace_s=GRACE_S, certificate=None, key=None, lifespan="off"
@@ -85,7 +110,7 @@ async def _serve(settings: Settings, listener: socket.socket, *, open_it: bool) 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    following = asyncio.create_task(follower.run())
+    following = asyncio.create_task(_followed(follower))
     following.add_done_callback(lambda _: end())
     address = f"{http_server.url(HOST, listener, tls=False)}/#token={token}"
     print(f"serving {address}", flush=True)
@@ -99,6 +124,15 @@ async def _serve(settings: Settings, listener: socket.socket, *, open_it: bool) 
         await tasks.end([following])
         if not following.cancelled():
             following.result()
+
+
+async def _followed(follower: Follower) -> None:
+    while True:
+        try:
+            await follower.run()
+        except Exception:  # the page says that it is not connected, and who started it hears why
+            log.exception("view.interrupted")
+        await asyncio.sleep(AGAIN_S)
 
 
 def hand_over(address: str) -> None:

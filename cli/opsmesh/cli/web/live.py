@@ -8,13 +8,14 @@ is told how many it has not seen.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from opsmesh.cli.view.follower import Follower
 from opsmesh.cli.view.model import SeenEvent, View
 from opsmesh.cli.web import records
+from opsmesh.handlers.runs.ledger import Run
 from opsmesh.schemas import times
 
 #: Seconds between two looks, and after which a line goes out though nothing is new.
@@ -36,7 +37,8 @@ class Live:
         self._follower = follower
         self._view: View = follower.view
         self._seq = 0
-        self._runs: dict[str, int] = {}
+        #: As they were sent. Not their ids: one that is gone leaves its id to the next but one.
+        self._runs: dict[str, Run] = {}
         self._sent: dict[str, bytes] = {}
         self._looked_us = 0
 
@@ -53,7 +55,7 @@ class Live:
 
     def _news(self) -> list[bytes]:
         frames = self._events()
-        changed = [one for one in self._view.runs.values() if self._is_new(one.run_id, one)]
+        changed = [one for one in self._view.runs.values() if self._is_new(one)]
         if changed:
             frames.append(_frame("runs", encode([records.run(one) for one in changed])))
         now_us = times.now_us()
@@ -66,12 +68,12 @@ class Live:
                     frames.append(_frame(name, data))
         return frames
 
-    def _is_new(self, run_id: str, run: Any) -> bool:
-        if self._runs.get(run_id) == id(run):
+    def _is_new(self, run: Run) -> bool:
+        if self._runs.get(run.run_id) is run:
             return False
-        self._runs[run_id] = id(run)
+        self._runs[run.run_id] = run
         if len(self._runs) > 2 * len(self._view.runs):
-            self._runs = {one: id(each) for one, each in self._view.runs.items()}
+            self._runs = {one: each for one, each in self._runs.items() if one in self._view.runs}
         return True
 
     def _events(self) -> list[bytes]:
@@ -87,7 +89,8 @@ class Live:
             return []
         new.reverse()
         frames = []
-        if self._seq and (missed := new[0].seq - self._seq - 1) and len(new) == len(kept):
+        full = len(new) == len(kept) == self._view.keep
+        if self._seq and full and (missed := new[0].seq - self._seq - 1):
             frames.append(_frame("missed", encode(missed)))
         self._seq = new[-1].seq
         for start in range(0, len(new), CHUNK):

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from opsmesh.cli import session
 from opsmesh.cli.evidence import bundle_find as find
 from opsmesh.cli.evidence import bundle_text as evidence_bundle_text
 from opsmesh.cli.web.deeds import Refusal
@@ -63,7 +64,8 @@ async def backtest(text: str, since: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="web-", dir=paths.state_dir()) as name:
         file = Path(name, "profiles.yaml")
         file.write_text(text)
-        call = ("profile", "backtest", str(file), "--since", since, "--json")
+        at = ("--hub",) if session.asks_hub() else ()
+        call = (*at, "profile", "backtest", str(file), "--since", since, "--json")
         async with _one_at_a_time:
             return await _said(*call, place=f"{name}/")
 

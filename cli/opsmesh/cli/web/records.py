@@ -98,9 +98,12 @@ def sections(view: View, now_us: int) -> Iterator[tuple[str, Any]]:
 def _health(view: View) -> dict[str, Any]:
     found = view.health
     return {
+        "of": view.of,
         "connected": view.connected,
         "verdict": view.verdict,
         "problems": list(view.problems),
+        "notes": list(view.notes),
+        "facts": list(view.facts),
         "components": list(view.components),
         "streams": found.streams if found else {},
     }
@@ -116,6 +119,7 @@ def profile(one: ProfileView) -> dict[str, Any]:
         "detail": one.detail,
         "fix": one.fix,
         "waiting": one.waiting,
+        "asking": one.asking,
         "runs": one.runs,
         "succeeded": one.succeeded,
         "failed": one.failed,

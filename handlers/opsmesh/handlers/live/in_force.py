@@ -1,7 +1,8 @@
 """The profiles in force in a handlers process: an owner for each, kept in step with the files.
 
-A file that cannot be read leaves the profiles of before in force. The one rule: what another host
-may go on with (its position, its versions) is not forgotten here.
+A file that cannot be read leaves the profiles of before in force; what was saved while the broker
+was away is taken up once it is back. The one rule: what another host may go on with (its position,
+its versions) is not forgotten here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from opsmesh.handlers.profiles.profile import Profile, ProfileSet, load_profiles
 from opsmesh.handlers.runs.guests import Guests
 from opsmesh.handlers.runs.runs import Runs
 from opsmesh.handlers.runs.services import Services
-from opsmesh.router import paths, tasks
+from opsmesh.router import logs, paths, tasks
+from opsmesh.router.connection import AWAY
 from opsmesh.router.topology import EVENTS
 
 #: The watcher is armed somewhere in its first moments: files are read again after so many seconds,
@@ -38,10 +40,13 @@ from opsmesh.router.topology import EVENTS
 SECOND_LOOK = 1.0
 #: Seconds to wait for profiles to be owned, at the start and after a change.
 SETTLE = 5.0
+#: Seconds until files are taken up again that could not be, for want of a broker.
+RETRY = 2.0
 #: Path, inode, modification time and size of each profile file.
 Versions = tuple[tuple[str, int, int, int], ...]
 
 log = structlog.get_logger()
+_quiet = logs.Throttle()
 
 
 class InForce:
@@ -65,6 +70,9 @@ class InForce:
         self._tell_rejected = rejected
         self._active: dict[str, Active] = {}
         self._candidates: dict[str, Owner] = {}
+        #: What is to be done yet: names that are not in step, consumers to be forgotten.
+        self._unfinished: set[str] = set()
+        self._leaving: dict[str, Profile] = {}
         self._rejections: list[str] = []
         self._reloading = asyncio.Lock()
         self._read: Versions = ()
@@ -98,8 +106,16 @@ class InForce:
         )
 
     async def reload(self) -> None:
-        """Bring consumers in step with the files; a broken set changes nothing."""
+        """Bring consumers in step with the files; a broken set changes nothing. What cannot be
+        done, for the broker is away, is done by the next call."""
         self._read = _versions(self._config)
+        try:
+            await self._reload()
+        except BaseException:
+            self._read = ()
+            raise
+
+    async def _reload(self) -> None:
         found = await asyncio.to_thread(load_profiles, self._config)
         for problem in found.problems:
             log.warning("plugin.skipped", problem=str(problem))
@@ -112,6 +128,7 @@ class InForce:
             name: profile.with_state(chosen[name]) if name in chosen else profile
             for name, profile in found.profiles.items()
         }
+        await self._forget_removed()
         for name in self._active.keys() - profiles.keys():
             await self._remove(name)
         for profile in profiles.values():
@@ -143,19 +160,22 @@ class InForce:
 
     async def _put(self, profile: Profile) -> None:
         known = self._active.get(profile.name)
-        if known is not None and known.profile == profile:
+        same = known is not None and known.profile == profile
+        if same and profile.name not in self._unfinished:
             return
+        self._unfinished.add(profile.name)
         consumer = consumer_name(profile, self._host)
         if known is not None and known.consumer != consumer:
             await self._remove(profile.name)
             known = None
         if known is None:
             known = Active(profile, consumer, Runs(profile, self._services))
-            self._active[profile.name] = known
-            if decides(self._scope, profile.run_on):
-                await self._appear(known)
-            else:
+            ours = decides(self._scope, profile.run_on)
+            if not ours:
                 await self._not_ours(profile, consumer)
+            self._active[profile.name] = known
+            if ours:
+                await self._appear(known)
         known.profile = profile
         known.runs.exchange(profile)
         wanted = profile.state != "disabled" and runs_here(profile, self._host, self._scope)
@@ -168,6 +188,7 @@ class InForce:
             known.owner.exchange(profile)
         if profile.state == "disabled" and runs_here(profile, self._host, self._scope):
             await self._note_disabled(profile, consumer)
+        self._unfinished.discard(profile.name)
 
     async def _appear(self, active: Active) -> None:
         name, host = active.profile.name, self._host
@@ -219,15 +240,21 @@ class InForce:
         if active.guests is not None:
             await active.guests.stop(GRACE)
         elsewhere = active.owner is not None and not active.owner.owned
-        if active.profile.run_on == "any" and not elsewhere:
-            elsewhere = await self._goes_on_elsewhere(name)
         if active.owner is not None:
             await active.owner.stop()
         await active.runs.stop(GRACE)
-        # another host's file may still have it
-        if not elsewhere and runs_here(active.profile, self._host, self._scope):
-            await self._forget(active.profile, active.consumer)
         log.info("profile.removed", profile=name)
+        if not elsewhere and runs_here(active.profile, self._host, self._scope):
+            self._leaving[active.consumer] = active.profile
+            await self._forget_removed()
+
+    async def _forget_removed(self) -> None:
+        for consumer, profile in list(self._leaving.items()):
+            # another host's file may still have it
+            shared = profile.run_on == "any" and consumer == consumer_name(profile, self._host)
+            if not (shared and await self._goes_on_elsewhere(profile.name)):
+                await self._forget(profile, consumer)
+            del self._leaving[consumer]
 
     async def _forget(self, profile: Profile, consumer: str) -> None:
         await versions.removed(self._client, profile, consumer=consumer, host=self._host)
@@ -250,7 +277,8 @@ class InForce:
             owned = owner.owned
             await owner.stop()
             if owned:
-                await self._forget(owner.profile, consumer)
+                self._leaving[consumer] = owner.profile
+                await self._forget_removed()
         for consumer, profile in wanted.items():
             known = self._candidates.get(consumer)
             if known is None:
@@ -288,8 +316,7 @@ class InForce:
 
     async def look_again(self) -> None:
         await asyncio.sleep(SECOND_LOOK)
-        async with self._reloading:
-            await self.reload()
+        await self._take_up()
 
     async def watch(self) -> None:
         states = overrides.path().parent
@@ -298,11 +325,19 @@ class InForce:
         async for _ in watchfiles.awatch(
             self._config, states, watch_filter=_is_profile_file, debounce=200
         ):
+            await self._take_up()
+
+    async def _take_up(self) -> None:
+        """Return once the files as they are then are in force."""
+        while True:
             try:
                 async with self._reloading:
-                    await self.reload()
-            except Exception:
-                log.exception("profiles.not_reloaded")
+                    return await self.reload()
+            except Exception as error:
+                if _quiet.allows("profiles.not_reloaded"):
+                    told, known = f"{type(error).__name__}: {error}", isinstance(error, AWAY)
+                    log.exception("profiles.not_reloaded", error=told, exc_info=not known)
+            await asyncio.sleep(RETRY)
 
 
 def _is_profile_file(_: watchfiles.Change, path: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import structlog
 from nats.aio.client import Client
 
+from opsmesh.handlers import http_server
 from opsmesh.handlers.errors import ExtraMissing, MetricsNotServed
 from opsmesh.handlers.metrics import outside
 from opsmesh.router import connection, tasks
@@ -53,7 +54,8 @@ class Endpoint:
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         try:
-            self._server = ThreadingHTTPServer((address, port), _handler(self._answer))
+            ours = http_server.is_loopback(address)
+            self._server = ThreadingHTTPServer((address, port), _handler(self._answer, ours=ours))
         except OSError as error:
             raise MetricsNotServed(address, port, error.strerror or str(error)) from error
         self._server.daemon_threads = True
@@ -120,7 +122,12 @@ async def gathered(
     return render(reports, [*components, *broker], accept=accept)
 
 
-def _handler(answer: Callable[[str], tuple[bytes, str]]) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    answer: Callable[[str], tuple[bytes, str]], *, ours: bool
+) -> type[BaseHTTPRequestHandler]:
+    """`ours`: only this machine reaches it, so that only its own names lead here. A page of a
+    browser under another one that was made to (DNS rebinding) would read all of it."""
+
     class Handler(BaseHTTPRequestHandler):
         timeout = IDLE
         protocol_version = "HTTP/1.1"
@@ -128,7 +135,9 @@ def _handler(answer: Callable[[str], tuple[bytes, str]]) -> type[BaseHTTPRequest
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            if path == "/metrics":
+            if ours and not http_server.is_loopback(http_server.host_name(self._host)):
+                self._send(HTTPStatus.MISDIRECTED_REQUEST, b"this endpoint has another name\n")
+            elif path == "/metrics":
                 try:
                     self._send(HTTPStatus.OK, *answer(self.headers.get("Accept", "")))
                 except Late:
@@ -145,6 +154,10 @@ def _handler(answer: Callable[[str], tuple[bytes, str]]) -> type[BaseHTTPRequest
                 self._send(HTTPStatus.NOT_FOUND, _INDEX)
 
         do_HEAD = do_GET
+
+        @property
+        def _host(self) -> str:
+            return self.headers.get("Host") or "localhost"  # HTTP/1.0 has none
 
         def _send(self, status: HTTPStatus, body: bytes, kind: str = _PLAIN) -> None:
             self.send_response(status)

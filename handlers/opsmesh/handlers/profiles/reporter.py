@@ -14,6 +14,8 @@ from opsmesh.schemas.nearest import did_you_mean
 
 _COLUMN = re.compile(r" \(column \d+\)$")
 _WORD = re.compile(r"[a-z_]+")
+#: What pydantic calls a part of the file that has keys of its own.
+_MAPPING = re.compile(r"a valid dictionary( or instance of \w+)?")
 
 
 class Reporter:
@@ -65,6 +67,7 @@ class Reporter:
             self.add(where, f"{name or base[-1]} is empty")
         else:
             text = str(fact["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+            text = _MAPPING.sub("a mapping of keys to values", text)
             given = "" if kind == "value_error" else f", not {_short(fact['input'])}"
             if not loc and len(base) == 2:
                 self._add_together(base, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,9 @@ from opsmesh.handlers.evidence import reader
 from opsmesh.handlers.slo import facts
 from opsmesh.handlers.slo.facts import Facts
 from opsmesh.handlers.slo.objectives import HOUR_US, Policy, Standing, standing
-from opsmesh.router.scan import events
+from opsmesh.router.pull import delivery
+from opsmesh.router.scan import events, scan
+from opsmesh.router.topology import EVENTS
 from opsmesh.schemas.envelope import Event, decode, host_token
 from opsmesh.schemas.errors import SchemaError
 
@@ -79,6 +82,25 @@ async def of_stream(client: Client, *, since_us: int) -> Book:
     async for event, stored_us in events(client, subjects, since_us=since_us):
         book.add(event, stored_us)
     return book
+
+
+async def followed(
+    client: Client, *, since_us: int, host: str = "*"
+) -> AsyncIterator[tuple[Book, bool]]:
+    """What the stream has since then of `host` (a token of a subject), once all of it is read: a
+    part of the past is not how a profile stands. From then on the same book after each event, and
+    whether that may change how a profile stands."""
+    book, whole = Book(), False
+    subjects = [f"evt.{host}.{topic}" for topic in SUBJECTS]
+    async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=True):
+        where, changes = delivery(msg.reply), False
+        stored_us = where.timestamp_ns // 1000
+        with contextlib.suppress(SchemaError):
+            event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
+            changes = book.add(event, stored_us)
+        if whole or where.pending == 0:
+            yield book, changes or not whole
+            whole = True
 
 
 def of_archive(folder: Path, *, since_us: int) -> Book:

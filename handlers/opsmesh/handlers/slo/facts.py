@@ -19,6 +19,8 @@ FEEDBACK: Final = "automation.feedback.recorded"
 TOPICS: Final = (f"{RUNS}>", FEEDBACK)
 #: How a run can end that was not called off.
 ENDS: Final = {"succeeded": True, "deadlettered": False}
+#: Milliseconds that nothing takes: thirty years.
+NEVER_MS: Final = 1e12
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -75,11 +77,16 @@ class Facts:
         known = self._runs.get(run)
         good = ENDS.get(event.topic.removeprefix(RUNS))
         changes: dict[str, Any] = {"at_us": max(stored_us, known.at_us if known else 0)}
-        if said.waited_ms is not None:
-            changes["waited_us"] = round(said.waited_ms * 1e3)
+        if (waited_us := _us(said.waited_ms)) is not None:
+            changes["waited_us"] = waited_us
         if good is not None:
             changes["good"] = good
-        if event.duration_ms is not None:
-            changes["took_us"] = round(event.duration_ms * 1e3)
+        if (took_us := _us(event.duration_ms)) is not None:
+            changes["took_us"] = took_us
         fact = known or Fact(run=run, profile=said.profile, host=host_token(event.host), at_us=0)
         self._runs[run] = msgspec.structs.replace(fact, **changes)
+
+
+def _us(ms: float | None) -> int | None:
+    """Microseconds; None of what is no time, however it got into an event."""
+    return round(ms * 1e3) if ms is not None and 0 <= ms < NEVER_MS else None

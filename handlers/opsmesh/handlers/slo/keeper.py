@@ -1,8 +1,9 @@
 """Holds the profiles of one handlers process to their objectives.
 
 What has been told is read from the stream, as the runs are: a handler that starts tells nothing
-again. The one rule: a profile is paused, or put into shadow, when an objective *becomes* breached;
-from then on its runs count anew, so that whoever enables it again is not overruled by old ones.
+again, and judges nobody before it has read all of it. The one rule: a profile is paused, or put
+into shadow, when an objective *becomes* breached; from then on its runs count anew, so that whoever
+enables it again is not overruled by old ones.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from nats.aio.client import Client
 from opsmesh.handlers import figures
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.profiles.profile import Profile
-from opsmesh.handlers.slo.book import CHANGED, SUBJECTS, Book, Told, described
+from opsmesh.handlers.slo.book import CHANGED, Book, Told, described, followed
 from opsmesh.handlers.slo.objectives import HOUR_US, Policy, Standing
-from opsmesh.router import tasks
+from opsmesh.router import logs, tasks
 from opsmesh.router.connection import AWAY
 from opsmesh.router.errors import BrokerUnavailable, PermissionDenied
 from opsmesh.router.rule import ProfileState
-from opsmesh.router.scan import events
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import SCHEMA_VERSION, Event, Severity, host_token
 
@@ -67,6 +67,7 @@ class Keeper:
         self._clock = clock
         self._book = Book()
         self._news = asyncio.Event()
+        self._throttle = logs.Throttle()
 
     async def run(self) -> None:
         """Look for ever; nothing is read while no profile has an objective."""
@@ -78,7 +79,10 @@ class Keeper:
                     await tasks.end([] if reading is None else [reading])
                     reading = asyncio.create_task(self._read(self._clock() - reach))
                 await self._next()
-                await self.look()
+                try:
+                    await self.look()
+                except Exception as error:  # a full disk: the next look does it
+                    self._say("slo.not_looked", error)
         finally:
             await tasks.end([] if reading is None else [reading])
 
@@ -120,16 +124,21 @@ class Keeper:
         # who may read its own host alone has only such profiles
         elsewhere = any(profile.run_on != "origin" for profile in self._kept())
         host = "*" if elsewhere else host_token(self._host)
-        subjects = [f"evt.{host}.{topic}" for topic in SUBJECTS]
         while True:
             try:
-                found = events(self._client, subjects, since_us=since_us, follow=True)
-                async for event, stored_us in found:
-                    if self._book.add(event, stored_us):
+                async for book, changes in followed(self._client, since_us=since_us, host=host):
+                    self._book = book
+                    if changes:
                         self._news.set()
             except (*AWAY, BrokerUnavailable, PermissionDenied) as error:
                 log.debug("slo.not_read", error=str(error))
+            except Exception as error:  # nobody would hear of it, nor of a profile any more
+                self._say("slo.not_read", error)
             await asyncio.sleep(AGAIN_S)
+
+    def _say(self, what: str, error: Exception) -> None:
+        if self._throttle.allows(what):
+            log.error(what, error=f"{type(error).__name__}: {error}", exc_info=True)
 
     async def _tell(
         self, profile: Profile, policy: Policy, one: Standing, verdict: str, told: Told

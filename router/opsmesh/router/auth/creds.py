@@ -48,8 +48,10 @@ class Creds:
     def gate(self) -> str | None:
         """How what it asks of JetStream begins, where that goes through the agent; None where it
         goes to the broker."""
-        prefix = f"{ASK}.{self.name}."
-        return prefix if f"{prefix}>" in self.permissions.publish else None
+        for allowed in self.permissions.publish:
+            if allowed.startswith(f"{ASK}.") and allowed.endswith(f".{self.name}.>"):
+                return allowed.removesuffix(">")
+        return None
 
 
 def text(token: str, key: jwt.Key, *, name: str) -> str:

@@ -17,6 +17,7 @@ import nats
 from nats.aio.client import Client
 
 from opsmesh.router import connection, server, topology
+from opsmesh.router.auth import creds
 from opsmesh.router.auth.permissions import INBOX
 from opsmesh.router.auth.reads import ASK, REFUSED, Reads
 from opsmesh.router.connection import Endpoint
@@ -50,8 +51,8 @@ _ADMIN: Final = frozenset({"admin"})
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that may be done, and who may. `{user}` in a subject is the one who tries; what is
-    to `ask` is asked of the agent, by its subject after `$JS.`."""
+    """One thing that may be done, and who may. `{user}` in a subject is the one who tries, `{gate}`
+    its way to the agent; what is to `ask` is asked there, by its subject after `$JS.`."""
 
     what: str
     does: Literal["publish", "subscribe", "ask"]
@@ -110,8 +111,9 @@ LINES: Final = (
     Line("the text of others", "publish", "ver.profile-other", _HANDLER),
     Line("evidence bundles", "publish", "$O.opsmesh-evidence.M.x", _HANDLER),
     Line("who decides a profile", "publish", "own.profile-other", _WRITER | {"viewer"}),
-    Line("a question to the agent", "publish", "ask.{user}.x", _ASKER | _ADMIN),
+    Line("a question to the agent", "publish", "{gate}x", _ASKER | _ADMIN),
     Line("a question in another's name", "publish", "ask.somebody.x", _ADMIN),
+    Line("a question in another viewer's", "publish", "ask.=viewer.somebody.x", _ADMIN),
     Line("the progress of any reader", "publish", "$JS.ACK.EVENTS.x.1.1.1.1.0", _HANDLER),
     Line("how a stream is", "publish", "$JS.API.STREAM.INFO.EVENTS", _HANDLER),
     Line("one stored message", "publish", "$JS.API.STREAM.MSG.GET.EVENTS", _HANDLER),
@@ -280,7 +282,7 @@ async def _kind(url: str, kind: str, user: str, file: Path) -> list[Tried]:
                 role=kind,
                 what=line.what,
                 does=line.does,
-                subject=line.subject.format(user=user),
+                subject=_subject(line, file, user),
                 expected=kind in line.who,
                 allowed=await tried(url, file, user, line),
             )
@@ -288,11 +290,17 @@ async def _kind(url: str, kind: str, user: str, file: Path) -> list[Tried]:
     return await asyncio.gather(*(one(line) for line in LINES))
 
 
+def _subject(line: Line, file: Path, user: str) -> str:
+    gate = creds.read(file).gate or f"{ASK}.{user}."
+    prefix = gate if line.does == "ask" else ""
+    return prefix + line.subject.format(user=user, gate=gate)
+
+
 async def tried(url: str, file: Path, user: str, line: Line) -> bool:
     """Whether the server, or the agent, lets it: with a plain client, which believes nothing of
     itself."""
     refused: list[str] = []
-    subject = line.subject.format(user=user)
+    subject = _subject(line, file, user)
 
     async def error(said: Exception) -> None:
         refused.append(str(said))
@@ -309,7 +317,7 @@ async def tried(url: str, file: Path, user: str, line: Line) -> bool:
         if line.does == "ask":
             inbox = client.new_inbox()
             answers = await client.subscribe(inbox)
-            await client.publish(f"{ASK}.{user}.{subject}", line.body, reply=inbox)
+            await client.publish(subject, line.body, reply=inbox)
         elif line.does == "publish":
             await client.publish(subject, line.body)
         else:

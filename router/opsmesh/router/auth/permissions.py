@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from opsmesh.router.auth import reads as of_profiles
-from opsmesh.router.auth.reads import ASK, ReadsByConsumer
+from opsmesh.router.auth.reads import ASK, SINK, VIEWER, ReadsByConsumer
 from opsmesh.router.roles import Role
 from opsmesh.router.server_config import MAX_LINE
 from opsmesh.schemas.envelope import host_token
@@ -107,10 +107,10 @@ def permissions(
     if role == "producer":
         return Permissions(publish=_produces(place, topics), subscribe=(inbox,))
     if role == "viewer":
-        api = (f"{ASK}.{user}.>",) if asks else _API
+        api = (f"{ASK}.{VIEWER}.{user}.>",) if asks else _API
         return Permissions(publish=(*api, *_QUESTIONS), subscribe=(inbox, "evt.>"))
     if role == "sink":
-        api = (f"{ASK}.{user}.>",) if asks else _ARCHIVE_API
+        api = (f"{ASK}.{SINK}.{place}.{user}.>",) if asks else _ARCHIVE_API
         return Permissions(publish=(*api, *_tells(place)), subscribe=(inbox,))
     if reads:
         return Permissions(

@@ -18,6 +18,11 @@ from opsmesh.router.topology import EVENTS, QUESTIONS, RUNS, VERSIONS, WINDOWS
 
 #: The first token of what is asked of the agent; the second is the user who asks.
 ASK: Final = "ask"
+#: In place of the user where the role says all: `ask.=viewer.<user>`, `ask.=sink.<host>.<user>`. No
+#: user is called so, and nobody else may publish there: each agent of a cluster can believe it,
+#: also one that has never heard of the user.
+VIEWER: Final = "=viewer"
+SINK: Final = "=sink"
 #: The header of an answer that is none: what may not be read.
 REFUSED: Final = "Opsmesh-Refused"
 

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,95}")
 #: Signing keys that are still trusted: a new one, and the one before until all have moved.
 SIGNING: Final = 2
+#: Until when the tokens of a revoked key are void, in seconds since the epoch: no key is issued
+#: twice. The server compares with the time in the token, which a clock that was ahead may have
+#: written.
+NEVER: Final = 2**53
 #: Roles whose credentials, given to somebody else, lead to JetStream by way of the agent alone.
 ASKING: Final = ("viewer", "sink")
 #: What the mesh's account takes from the accounts of producers.
@@ -314,10 +318,7 @@ class Store:
         """What the server's file says of who may connect."""
         keys = self.keys()
         operator, system = jwt.key_of(keys.operator), jwt.key_of(keys.system)
-        revoked = {
-            key: times.parse_us(void.at) // 1_000_000 + 1
-            for key, void in self.manifest().revoked.items()
-        }
+        revoked = dict.fromkeys(self.manifest().revoked, NEVER)
         ours, signing = self.account, tuple(jwt.key_of(seed).public for seed in keys.signing)
         account = jwt.account(
             operator, ours, name="MESH", signing_keys=signing, revoked=revoked, offers=OFFERED

@@ -6,6 +6,7 @@ and leaves a machine in a node's file alone.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Final
@@ -34,11 +35,11 @@ def collect() -> dict[str, bytes]:
 
 
 def place(contents: dict[str, bytes], *, first: bool) -> None:
-    """Put it on this machine; the `first` time what it had before is kept aside."""
+    """Put it on this machine; the `first` time what it had before is kept aside. A first time that
+    was broken off is begun again, and what lies aside is what was here before it."""
     state = Path(paths.state_dir())
     paths.private_dir(str(state))
-    if first and (state / KEYS).exists():
-        shutil.rmtree(state / BEFORE, ignore_errors=True)
+    if first and (state / KEYS).exists() and not (state / BEFORE).exists():
         (state / KEYS).rename(state / BEFORE)
     for name, data in contents.items():
         paths.private_dir(str((state / name).parent))
@@ -49,5 +50,9 @@ def restore() -> None:
     """The machine is on its own again: with the keys that it had, where it had some."""
     state = Path(paths.state_dir())
     if (state / BEFORE).exists():
-        shutil.rmtree(state / KEYS, ignore_errors=True)
+        left = state / f".{KEYS}.left"
+        shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            (state / KEYS).rename(left)
         (state / BEFORE).rename(state / KEYS)
+        shutil.rmtree(left, ignore_errors=True)

@@ -49,13 +49,13 @@ async def sources(js: JetStreamContext, hub: Plan) -> list[str]:
 
 async def silent(client: Client, hub: Plan, connected: set[str]) -> set[tuple[str, str]]:
     """Each stream and leaf of which nothing comes, though its server is connected (`connected`:
-    the hosts by their names in subjects)."""
+    the hosts by their names in subjects); also where `again` was broken off in its middle."""
     found = set()
     for name in leaf.SOURCED:
         heard = await standing.heard(client, name)
         for host in hub.leaves:
             one = heard.get(leaf.domain(host))
-            if host_token(host) in connected and one is not None and not one.connected:
+            if host_token(host) in connected and (one is None or not one.connected):
                 found.add((name, host))
     return found
 

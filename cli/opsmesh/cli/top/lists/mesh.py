@@ -1,4 +1,4 @@
-"""The mesh itself: what is wrong with what mends it, then its processes, then its hosts."""
+"""The mesh itself: what is wrong or was lost, with what mends it; its processes; its hosts."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ class Mesh:
             for one in view.problems
         ]
         parts += [
+            Part(kind="loss", name=one["what"], state="!", style="yellow", said=one["fix"])
+            for one in view.notes
+        ]
+        processes = [
             Part(
                 kind="process",
                 name=one["name"],
@@ -63,6 +67,10 @@ class Mesh:
                 more={name: str(value) for name, value in one.items() if value},
             )
             for one in view.components
+        ]
+        parts += [one for one in processes if one.state != "waiting"]
+        parts += [
+            Part(kind=name, name="", state="", style=PLAIN, said=said) for name, said in view.facts
         ]
         parts += [
             Part(
@@ -75,7 +83,7 @@ class Mesh:
             )
             for name, heard in sorted(view.hosts.items())
         ]
-        return parts
+        return parts + [one for one in processes if one.state == "waiting"]
 
     def key(self, item: Part) -> str:
         return f"{item.kind} {item.name}"
@@ -93,7 +101,7 @@ class Mesh:
         last = f"{ago(item.last_us, now_us):>4}  " if item.last_us else ""
         return (
             (item.kind, DIM),
-            (item.name, "red" if item.kind == "problem" else "bold"),
+            (item.name, {"problem": "red", "loss": "yellow"}.get(item.kind, "bold")),
             (item.state, item.style),
             (f"{last}{item.said}", PLAIN),
         )
@@ -103,9 +111,11 @@ class Mesh:
 
     def tell(self, console: Console, item: Part, view: View) -> None:
         console.print(f"[bold]{escape(item.name)}[/]")
-        if item.kind == "problem":
+        if item.kind in ("problem", "loss"):
             console.print(f"  [dim]{'mend it':<12}[/]{escape(item.said)}")
             return
+        if not item.name:
+            console.print(f"  [dim]{item.kind:<12}[/]{escape(item.said)}")
         for name, value in item.more.items():
             console.print(f"  [dim]{name.replace('_', ' '):<12}[/]{escape(value)}")
         if item.kind == "host":
@@ -113,6 +123,8 @@ class Mesh:
 
 
 def _process(component: Mapping[str, Any]) -> str:
+    if component["state"] == "waiting":
+        return component["last_exit"] or "for its tool"
     parts = [f"pid {component['pid']}" if component["pid"] else ""]
     parts.append(f"begun again {n} times" if (n := component["restarts"]) else "")
     parts.append(f"last: {last}" if (last := component["last_exit"]) else "")

@@ -17,8 +17,6 @@ from opsmesh.schemas import times
 #: What a producer's process is called among the components.
 PREFIX: Final = "producer:"
 STATES: Final = {"running": "green", "waiting": "yellow"}
-#: Why there is no last event.
-SILENT: Final = {"waiting": "its tool is not here: opsmesh producer ls"}
 #: The newest events that are told of.
 EVENTS: Final = 12
 
@@ -77,7 +75,7 @@ class Producers:
             (state, STATES.get(state, "red" if item.component else DIM)),
             (f"{heard.count:,}" if heard else "-", PLAIN if heard else DIM),
             (ago(heard.last_us, now_us) if heard else "-", DIM),
-            (heard.topic, PLAIN) if heard else (SILENT.get(state, "nothing yet"), DIM),
+            (heard.topic, PLAIN) if heard else (_silent(item), DIM),
         )
 
     def leads(self, item: Source) -> tuple[str, str]:
@@ -102,3 +100,10 @@ class Producers:
 
 def _state(item: Source) -> str:
     return str(item.component["state"]) if item.component is not None else "-"
+
+
+def _silent(item: Source) -> str:
+    """Why there is no last event."""
+    if _state(item) != "waiting":
+        return "nothing yet"
+    return (item.component or {}).get("last_exit") or "its tool is not here: opsmesh producer ls"

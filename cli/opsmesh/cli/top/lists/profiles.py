@@ -81,6 +81,7 @@ class Profiles:
             ("", item.detail),
             ("mend it", item.fix),
             ("waiting", f"{item.waiting} events"),
+            ("asks", f"{item.asking} runs wait for an answer" if item.asking else ""),
             ("7 days", f"{item.runs} runs"),
             ("succeeded", f"{item.succeeded} of {judged} ({_share(item.succeeded, judged)})"),
             ("false alarms", f"{item.false_positives}"),
@@ -109,7 +110,9 @@ def _verdict(item: ProfileView) -> tuple[str, str]:
         return item.verdict, "bold red"
     missed = [one for one in item.objectives if one.verdict in ("breached", "burning")]
     if missed:
-        return f"{missed[0].objective.name} {missed[0].verdict}", "red"
+        return f"{missed[0].verdict} {missed[0].objective.name}", "red"
+    if item.verdict == "ok" and item.asking:
+        return f"asks: {item.asking}", "magenta"
     return item.verdict, {"ok": "green", "behind": "yellow"}.get(item.verdict, DIM)
 
 

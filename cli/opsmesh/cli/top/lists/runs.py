@@ -90,7 +90,5 @@ def took(ms: float | None) -> str:
 def _steps(run: Run) -> str:
     """The marks of all steps, and the name of the one that is on, or that failed."""
     marks = "".join(MARKS[step.state] for step in run.steps)
-    told = [
-        step.id for step in run.steps if step.state in ("started", "failed", "unknown", "asked")
-    ]
+    told = [step.id for step in run.steps if step.state in NAMED]
     return f"{marks} {told[-1]}" if told else marks

@@ -22,7 +22,7 @@ function card(one) {
     });
   };
   return el("article", { class: "card", "data-id": one.id }, el("h2", {}, one.prompt),
-    facts([["profile", `${one.profile}, step ${one.step}`], ["run", runLink(one.run, one.run)],
+    facts([["profile", `${one.profile}, step ${one.step}`], ["host", one.host], ["run", runLink(one.run)],
       ["because of", storyLink(one.event, one.topic)], ["asked", ago(Date.parse(one.since))],
       ["expires", one.expires && `${clock(Date.parse(one.expires))}, then: ${one.otherwise}`],
       ["may answer", one.may_answer.join(", ")]]),
@@ -34,16 +34,17 @@ function card(one) {
 
 export function approvals() {
   const cards = new Map();
-  const node = el("div", { class: "cards" });
+  const list = el("div", { class: "cards" });
+  const node = el("div", {}, el("h2", {}, "Questions that wait for you"), list);
   function draw(changed) {
     if (!changed.has("all") && !changed.has("approvals")) return;
     const ids = new Set(store.approvals.map((one) => one.id));
     for (const [id, old] of cards) if (!ids.has(id)) { old.remove(); cards.delete(id); }
-    node.querySelector(".empty")?.remove();
+    list.querySelector(".empty")?.remove();
     // a card stays as it is while somebody types into it
     for (const one of store.approvals)
-      if (!cards.has(one.id)) { cards.set(one.id, card(one)); node.append(cards.get(one.id)); }
-    if (!cards.size) node.append(el("p", { class: "empty" }, "Nothing waits for an answer."));
+      if (!cards.has(one.id)) { cards.set(one.id, card(one)); list.append(cards.get(one.id)); }
+    if (!cards.size) list.append(el("p", { class: "empty" }, "Nothing waits for an answer."));
   }
   return { node, draw };
 }

@@ -13,6 +13,7 @@ profiles:
 `;
 let text = EXAMPLE;
 
+const OTHER = { none: "did not look", fire: "fires" };
 const words = (name, told) => `${name}: ${told.clause}${told.reason ? `, ${told.reason}` : ""}`;
 
 function firing(one) {
@@ -20,7 +21,7 @@ function firing(one) {
   return el("div", { class: `firing ${one.kind}` }, el("strong", {}, one.topic), " ",
     el("span", { class: "quiet" }, clock(Date.parse(one.time))), " ", storyLink(one.event_id, "story"),
     el("div", {}, words(`${fires} fires`, one.fired)),
-    el("div", { class: "quiet" }, words(`${other} ${one.other.outcome ?? "nothing"}`, one.other)));
+    el("div", { class: "quiet" }, words(`${other} ${OTHER[one.other.outcome] ?? one.other.outcome ?? "nothing"}`, one.other)));
 }
 
 function change(one) {
@@ -33,8 +34,8 @@ function change(one) {
     one.gained + one.lost ? badge("differs") : badge("the same firings")),
     el("p", { class: "quiet" }, one.before === null ? "It is not in force under this name."
       : `${one.firings_before.toLocaleString()} firings as it is in force, ${one.firings_after.toLocaleString()} as it is written here`),
-    el("div", { class: "pair" }, side("lost", "Only as it is in force", one.lost),
-      side("gained", "Only as it is written here", one.gained)));
+    el("div", { class: "pair" }, side("lost", "Fires only as it is in force", one.lost),
+      side("gained", "Fires only as it is written here", one.gained)));
 }
 
 export function backtest() {

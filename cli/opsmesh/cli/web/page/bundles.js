@@ -22,7 +22,7 @@ export function bundle(id) {
   get(`/api/bundles/${encodeURIComponent(id)}`).then((found) => show(node, 
     el("h2", {}, `Bundle ${found.bundle.slice(0, 12)}`),
     facts([["profile", found.profile], ["topic", found.topic], ["run", found.run_id && runLink(found.run_id, found.run_id)],
-      ["host", found.host], ["made", found.created_utc], ["folder", found.folder && el("code", {}, found.folder)]]),
+      ["host", found.host], ["made", clock(Date.parse(found.created_utc))], ["folder", found.folder && el("code", {}, found.folder)]]),
     el("h3", {}, "Report"), found.report ? el("pre", { tabindex: 0 }, found.report) : el("p", { class: "empty" }, "It has none."),
     el("h3", {}, "Files"), table([
       ["file", (one) => one.name, "nowrap"], ["size", (one) => size(one.size), "number"],

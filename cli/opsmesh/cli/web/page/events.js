@@ -25,6 +25,8 @@ export function row(one) {
 export function events() {
   let held = null;
   const list = new List({ label: "Events, the newest first", draw: row, id: (one) => one.seq,
+    empty: () => (store.events.length ? "No event is like this; Esc, and another filter."
+      : "No event yet. A first one: opsmesh exec -- ls /nowhere"),
     open: (one) => { if (one.id) location.hash = `#/story/${encodeURIComponent(one.id)}`; } });
   const told = el("span", { class: "quiet", role: "status" });
   const search = el("input", { type: "search", class: "grow", value: text, "aria-label": "Filter",

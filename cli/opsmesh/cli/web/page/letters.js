@@ -34,9 +34,9 @@ export function letter(seq) {
     el("pre", { class: "error" }, found.reason),
     facts([["topic", found.topic], ["event", found.event_id && storyLink(found.event_id, found.event_id)],
       ["run", found.run_id && runLink(found.run_id, found.run_id)], ["host", found.host],
-      ["stored", found.stored_time], ["group", found.group_key]]),
+      ["stored", clock(Date.parse(found.stored_time))], ["group", found.group_key]]),
     ...(found.errors ?? []).map((one) => el("pre", {}, `attempt ${one.attempt ?? "?"} ${one.step ?? ""}: ${one.error ?? JSON.stringify(one)}`)),
-    el("div", { class: "bar" }, comment,
+    el("div", { class: "bar acts" }, comment,
       el("button", { type: "button", class: "main", onclick: act("retry", "Sent again, as its profile is today.") }, "Send again"),
       el("button", { type: "button", onclick: act("drop", "Given up; its event stays in the stream and in the evidence.") }, "Give up")),
     el("h3", {}, "Event"), json(found.event ?? found.base64)))

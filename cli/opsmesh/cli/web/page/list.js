@@ -4,8 +4,9 @@ import { el } from "./dom.js";
 
 export class List {
   // draw(item) gives a row's contents, open(item) is Enter or a click, id(item) tells items apart
-  constructor({ label, draw, open, id }) {
-    Object.assign(this, { draw, open, id, items: [], chosen: null });
+  // empty() says why there is none
+  constructor({ label, draw, open, id, empty }) {
+    Object.assign(this, { draw, open, id, empty, items: [], chosen: null });
     this.room = el("div", { class: "room" });
     this.node = el("div", { class: "rows", tabindex: 0, role: "listbox", "aria-label": label,
       onscroll: () => this.show(), onkeydown: (event) => this.key(event) }, this.room);
@@ -43,6 +44,7 @@ export class List {
       row.style.top = `${n * height}px`;
       rows.push(row);
     }
+    if (!this.items.length) rows.push(el("p", { class: "empty" }, this.empty()));
     this.room.replaceChildren(...rows);
   }
 

@@ -1,5 +1,5 @@
 // The page: which view is shown, the keys, and the line at the top.
-import { badge, bars, el } from "./dom.js";
+import { badge, bars, el, shown } from "./dom.js";
 import { enter, follow, onChange, store } from "./store.js";
 import { notice } from "./notice.js";
 import { approvals } from "./approvals.js";
@@ -85,17 +85,25 @@ function top(changed) {
     verdict.className = `badge ${badge(word === "no broker" ? "down" : word).className.split(" ")[1]}`;
     verdict.textContent = word;
     verdict.title = health.problems.map((one) => one.what).join("\n") || "nothing is wrong";
+    document.getElementById("of").textContent = shown(health.of);
   }
   if (changed.has("rates")) {
+    const speed = store.rates.slice(-5).reduce((sum, one) => sum + one, 0) / 5;
     document.getElementById("rate").replaceChildren(
-      bars(store.rates, `events a second, ${store.rates.at(-1) ?? 0} in the last one`));
+      bars(store.rates, `events in each of the last ${store.rates.length} seconds`));
+    document.getElementById("speed").textContent = `${speed < 10 ? speed.toFixed(1) : Math.round(speed).toLocaleString()}/s`;
   }
-  if (changed.has("line")) document.getElementById("line").textContent = store.line;
+  if (changed.has("line")) document.getElementById("line").textContent = store.line === "live" ? "" : store.line;
   if (["health", "approvals", "letters_total"].some((one) => changed.has(one))) counts();
 }
 
+function turn(by) {
+  const at = [...views.children].findIndex((one) => one.hasAttribute("aria-current"));
+  location.hash = views.children[(at + by + VIEWS.length) % VIEWS.length].hash;
+}
+
 const KEYS = [
-  ["1 … 9", "the views, from the left"], ["/", "to the filter"], ["j k ↑ ↓", "along a list"],
+  ["1 … 9", "the first nine views"], ["[ ]", "the view before, the next one"], ["/", "to the filter"], ["j k ↑ ↓", "along a list"],
   ["Enter", "open what is chosen"], ["p", "events: hold still, go on"], ["Esc", "back, or close"],
   ["?", "this"],
 ];
@@ -124,6 +132,7 @@ function key(event) {
   if (event.key === "?") help();
   else if (event.key === "/") content.querySelector("input[type=search]")?.focus();
   else if (/^[1-9]$/.test(event.key)) location.hash = `#/${VIEWS[event.key - 1][0]}`;
+  else if (event.key === "[" || event.key === "]") turn(event.key === "]" ? 1 : -1);
   else if (!current?.key?.(event)) return;
   event.preventDefault();
 }
@@ -133,6 +142,11 @@ async function start() {
   // a pasted address changes the fragment alone
   addEventListener("hashchange", () => { if (location.hash.startsWith("#token=")) location.reload(); });
   document.getElementById("help-button").addEventListener("click", help);
+  // the fragment is the view's: this link moves the focus alone
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    content.focus();
+  });
   try {
     await enter();
     addEventListener("hashchange", route);

@@ -2,7 +2,8 @@
 import { ago, badge, el, link, show, svg, table, took } from "./dom.js";
 import { store } from "./store.js";
 
-const percent = (share) => (share === null ? "-" : `${Math.round(share * 10000) / 100}%`);
+const percent = (share) => (share === null ? "-"
+  : `${(Math.round(share * 10000) / 100).toLocaleString(undefined, { maximumFractionDigits: Math.abs(share) > 2 ? 0 : 2 })}%`);
 
 // What is left of an error budget.
 function budget(left) {
@@ -24,7 +25,9 @@ export function profiles() {
       table([
         ["profile", (one) => [link(`#/runs/${encodeURIComponent(one.name)}`, one.name), one.kind !== "profile" && [" ", badge(one.kind)]], "nowrap"],
         ["state", (one) => badge(one.state)],
-        ["is", (one) => [one.verdict === one.state ? "" : badge(one.verdict), " ", one.detail,
+        ["health", (one) => [one.objectives.filter((each) => ["breached", "burning"].includes(each.verdict))
+          .map((each) => [el("span", { class: "badge error" }, `${each.verdict} ${each.objective}`), " "]),
+          one.asking > 0 && [link("#/approvals", `${one.asking} wait for an answer`), " "], one.verdict === one.state ? "" : badge(one.verdict), " ", one.detail,
           one.fix && [el("br"), el("code", {}, one.fix)]], "long"],
         ["lag", (one) => one.waiting.toLocaleString(), "number"],
         ["runs, 7 d", (one) => one.runs.toLocaleString(), "number"],
@@ -37,7 +40,7 @@ export function profiles() {
       table([
         ["profile", (one) => one.profile, "nowrap"], ["objective", (one) => one.objective],
         ["wanted", (one) => (one.within_ms === null ? percent(one.target) : `≤ ${took(one.within_ms)}`), "number"],
-        ["is", (one) => (one.within_ms === null ? percent(one.good) : took(one.value_ms)), "number"],
+        ["measured", (one) => (one.within_ms === null ? percent(one.good) : took(one.value_ms)), "number"],
         ["runs", (one) => one.runs, "number"], ["bad", (one) => one.bad || "-", "number"],
         ["budget left", (one) => budget(one.budget_left), "nowrap"],
         ["burn, 1 h", (one) => (one.burn_rate_1h === null ? "-" : `${one.burn_rate_1h.toFixed(1)}×`), "number"],

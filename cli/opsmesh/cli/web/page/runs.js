@@ -13,15 +13,14 @@ export function runs(profile) {
     const found = [...store.runs.values()].reverse().filter((one) =>
       words.every((word) => `${one.profile} ${one.topic} ${one.state} ${one.host}`.toLowerCase().includes(word)));
     show(list, table([
-      ["time", (one) => clock(one.updated), "time"],
+      ["time", (one) => runLink(one.id, clock(one.updated)), "time"],
       ["state", (one) => badge(one.state)],
       ["profile", (one) => one.profile, "nowrap"],
-      ["event", (one) => storyLink(one.event, one.topic)],
+      ["event", (one) => storyLink(one.event, one.topic), "nowrap"],
       ["steps", (one) => one.steps.map((step) => el("span", { class: kind(step.state),
         title: `${step.id}: ${step.state}` }, step.state === "done" ? "✓" : step.state === "failed" ? "✗" : "·")), "nowrap"],
       ["attempt", (one) => one.attempt || "-", "number"],
       ["took", (one) => took(one.took_ms), "number"],
-      ["run", (one) => runLink(one.id), "nowrap"],
       ["reason", (one) => one.reason.slice(0, 160), "long"],
     ], found.slice(0, 200), "No run of the last day is like this."));
   }
@@ -29,15 +28,13 @@ export function runs(profile) {
 }
 
 const FACTS = [["run_id", "run"], ["profile_hash", "definition"], ["host", "host"], ["trigger", "trigger"],
-  ["created", "began"], ["updated", "last change"], ["reason", "reason"], ["evidence_path", "evidence"],
-  ["dlq_seq", "dead letter"]];
+  ["reason", "reason"], ["evidence_path", "evidence"]];
 
 function step(one) {
   const asked = (one.asked ?? []).at(-1);
   return el("div", { class: "card" }, el("h2", {}, one.id, badge(one.state)),
     facts([["action", one.action], ["began", one.started && clock(Date.parse(one.started))],
       ["took", one.duration_ms == null ? "" : took(one.duration_ms)], ["exit code", one.exit_code],
-      ["evidence", one.evidence_path],
       ["bundle", typeof one.output?.bundle === "string" && link(`#/bundles/${encodeURIComponent(one.output.bundle)}`, one.output.bundle.slice(0, 12))],
       ["asks", asked?.prompt],
       ["answered", asked?.reply && `${asked.reply.verdict} by ${asked.reply.by} via ${asked.reply.via} ${asked.reply.comment ?? ""}`]]),
@@ -51,8 +48,11 @@ export function run(id) {
   const read = () => get(`/api/runs/${encodeURIComponent(id)}`).then((found) => {
     show(node, 
       el("div", { class: "bar" }, el("h2", {}, found.profile), badge(found.state ?? "queued"),
-        storyLink(found.event_id, "its story"), found.state === "waiting" && link("#/approvals", "answer it")),
-      facts([["event", `${found.topic} ${found.event_id}`], ...FACTS.map(([name, title]) => [title, found[name]])]),
+        found.state === "waiting" && link("#/approvals", "answer it")),
+      facts([["event", storyLink(found.event_id, `${found.topic} ${found.event_id}`)],
+        ["began", found.created && clock(Date.parse(found.created))], ["last change", found.updated && clock(Date.parse(found.updated))],
+        ...FACTS.map(([name, title]) => [title, found[name]]),
+        ["dead letter", found.dlq_seq && link(`#/letters/${found.dlq_seq}`, found.dlq_seq)]]),
       ...(found.errors ?? []).map((one) => el("pre", {}, `attempt ${one.attempt}, ${one.step}: ${one.error}`)),
       el("h3", {}, "Steps"), el("div", { class: "cards" }, (found.steps ?? []).map(step)));
   }).catch((error) => show(node, el("p", { class: "error" }, error.message),

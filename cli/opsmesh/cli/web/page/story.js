@@ -1,9 +1,9 @@
 // The picture of a story: what led to what, from left to right. Arrow keys go along its lines.
-import { badge, clock, el, facts, json, kind, link, runLink, show, shown, storyLink, svg, took }
+import { badge, clock, el, facts, json, kind, link, runLink, show, shown, storyLink, svg, table, took }
   from "./dom.js";
 import { get, store } from "./store.js";
 
-const WIDE = 230, HIGH = 46, GAP_X = 40, GAP_Y = 12, STEP = 16;
+const WIDE = 216, HIGH = 46, GAP_X = 30, GAP_Y = 12, STEP = 16;
 
 const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
@@ -61,12 +61,12 @@ function node(one, choose) {
     onfocus: () => choose(one, false) },
     svg("rect", { class: "box", width: WIDE, height: one.high, rx: one.kind === "run" ? 10 : 4 }),
     svg("rect", { class: `stripe ${kind(state)}`, width: 5, height: one.high, rx: 2 }),
-    svg("text", { x: 14, y: 18 }, `${one.kind === "run" ? "▸ " : ""}${cut(title(one), 32)}`),
-    svg("text", { x: 14, y: 36, class: "small" }, cut(second, 38)),
+    svg("text", { x: 14, y: 18 }, `${one.kind === "run" ? "▸ " : ""}${cut(title(one), 30)}`),
+    svg("text", { x: 14, y: 36, class: "small" }, cut(second, 35)),
     steps.map((step, n) => [
       svg("rect", { class: `stripe ${kind(step.state)}`, x: 16, y: HIGH + n * STEP - 2, width: 8, height: 8 }),
       svg("text", { x: 30, y: HIGH + 6 + n * STEP, class: "small" },
-        cut(`${step.id} ${step.state} ${step.took_ms === null ? "" : took(step.took_ms)}`, 34))]));
+        cut(`${step.id} ${step.state} ${step.took_ms === null ? "" : took(step.took_ms)}`, 31))]));
 }
 
 function edge(from, to) {
@@ -128,16 +128,20 @@ export function story(id) {
       return to !== undefined;
     };
     const runs = found.nodes.filter((one) => one.kind === "run").length;
-    show(view, 
+    const body = el("div", { class: "side" }, picture, side);
+    show(view,
       el("div", { class: "bar" }, el("h2", {}, `Story of ${found.nodes.length - runs} events, ${runs} runs`),
         el("code", { class: "quiet" }, found.correlation),
         found.more > 0 && el("span", { class: "warn" }, `and ${found.more} more: opsmesh trace`)),
-      el("div", { class: "side" }, picture, side));
+      body);
+    // what is wide and low stands above what is told of it
+    const shape = () => body.classList.toggle("over", wide > view.clientWidth * 0.64 && high < view.clientHeight * 0.55);
+    new ResizeObserver(shape).observe(view);
     const start = found.nodes.find((one) => one.id === id || one.id.startsWith(id)) ?? found.nodes[0];
     choose(start, false);
     picture.scrollTo(start.x - 20, start.y - 100);
   }).catch((error) => show(view, el("p", { class: "error" }, error.message),
-    el("p", { class: "quiet" }, error.hint)));
+    el("p", { class: "quiet" }, error.hint), el("p", {}, link("#/story", "stories of the last day"))));
   return { node: view, key: (event) => keys(event) };
 }
 
@@ -160,8 +164,9 @@ export function stories() {
       seen.add(one.correlation);
       return true;
     }).slice(0, 50);
-    show(list, ...(found.length ? found.map((one) => el("p", {}, clock(one.updated), " ",
-      link(`#/story/${encodeURIComponent(one.event)}`, one.topic), " → ", one.profile, " ",
-      badge(one.state))) : [el("p", { class: "empty" }, "No run yet.")]));
+    show(list, table([["time", (one) => clock(one.updated), "time"],
+      ["began with", (one) => storyLink(one.event, one.topic), "nowrap"],
+      ["ran", (one) => one.profile, "nowrap"], ["state", (one) => badge(one.state)],
+      ["host", (one) => one.host]], found, "No run yet: a story is shown for any event, too; open one in Events."));
   } };
 }
