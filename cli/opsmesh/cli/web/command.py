@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from opsmesh.router.connection import Endpoint
-
     from opsmesh.cli.view.follower import Follower
+    from opsmesh.router.connection import Endpoint
 
 #: The port, unless told otherwise; 0 takes a free one.
 PORT: Final = 9475
