@@ -286,6 +286,7 @@ def test_what_root_has_wired_is_known(
     cli: Cli, tool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user who did not write it sees that it is there, and is told how it goes."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     cli("install", "hook", "--yes")
     monkeypatch.setenv("XDG_STATE_HOME", str(tool.parent / "another"))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -337,8 +338,11 @@ def test_tool_whose_package_is_gone(cli: Cli, tool: Path, monkeypatch: pytest.Mo
     assert files(tool) == {}
 
 
-def test_unreadable_record_is_an_error(cli: Cli, tool: Path) -> None:
+def test_unreadable_record_is_an_error(
+    cli: Cli, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a record that cannot be read would undo is not guessed; the other tools are checked."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     cli("install", "strange", "--yes")
     cli("install", "hook", "--yes")
     (records.folder() / "strange.json").write_text("{")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import run
 
+from opsmesh.router.client import with_address
 from opsmesh.router.metrics import telling
 from opsmesh.router.metrics.book import MAX_SERIES, OTHER, Book, Counter, Gauge, Histogram, Series
 
@@ -101,7 +102,7 @@ def test_what_a_killed_component_left_is_passed_over(home: Path) -> None:
     """A socket that nobody listens at is no component, and its place can be taken."""
     telling.folder().mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(telling.folder() / "agent.sock"))
+        with_address(str(telling.folder() / "agent.sock"), left.bind)
 
     async def body() -> None:
         assert await telling.reports() == []
