@@ -50,6 +50,10 @@ class Host:
         """A property of a unit of ada's."""
         return self.ada("systemctl", "--user", "show", "--value", f"--property={key}", name)
 
+    def kill(self, signal: str, pid: str) -> None:
+        """A signal to a process of ada's; by the shell's own `kill`: a minimal Debian has no other."""
+        self.ada("sh", "-c", f"kill -{signal} {pid}")
+
     def events(self, topic: str) -> list[dict[str, Any]]:
         """The events on a topic that the broker has stored."""
         told = self.opsmesh("tail", "--since", "1h", "--no-follow", "--json", "--topic", topic)

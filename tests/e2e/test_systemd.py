@@ -97,7 +97,7 @@ def test_boot_crash_of_each_and_reboot(disk: Disk) -> None:
         for unit in UNITS:
             wait(grows(disk), timeout=SOON)
             before = host.unit(unit, "MainPID")
-            host.ada("kill", "-9", before)
+            host.kill("9", before)
             wait(partial(another_process, host, unit, before), timeout=SOON)
         wait(grows(disk), timeout=SOON)
         wait(machines.settled(host), timeout=SOON)
@@ -134,7 +134,7 @@ def test_what_hangs_is_ended_by_the_watchdog(disk: Disk) -> None:
         installed(host)
         for unit in UNITS:
             before = host.unit(unit, "MainPID")
-            host.ada("kill", "-STOP", before)
+            host.kill("STOP", before)
             wait(partial(another_process, host, unit, before), timeout=SOON)
         wait(machines.settled(host), timeout=SOON)
         reasons = {
@@ -199,7 +199,8 @@ def test_a_shared_mesh_is_an_account_s_own(disk: Disk) -> None:
         root = host.machine.does
         root(OPSMESH, "install", "systemd-system", "--yes")
         wait(lambda: '"verdict": "ok"' in root(shared, "status", "--json", may_fail=True))
-        assert root("ps", "-o", "user=", "-C", "nats-server").split() == ["opsmesh"]
+        show = ("systemctl", "show", "--value", "--property=MainPID", "opsmesh-broker.service")
+        assert root("stat", "--format=%U", f"/proc/{root(*show)}") == "opsmesh"
         refused = host.ada(shared, "emit", TOPIC, "from=ada", "--json")
         assert json.loads(refused)["spooled"]  # in ada's own folder, for her own mesh
         assert host.ada("cat", "/var/lib/opsmesh/credentials.json", may_fail=True) == ""

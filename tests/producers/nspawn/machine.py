@@ -6,8 +6,10 @@ changes lies in memory. Its journal lies in a folder of the test's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,8 +112,8 @@ def booted(folder: Path, *, binds: Sequence[str] = ()) -> Iterator[Machine]:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
 
         def machine_is_up() -> bool:
             assert process.poll() is None, console.read_text(errors="replace")
@@ -128,5 +130,10 @@ def booted(folder: Path, *, binds: Sequence[str] = ()) -> Iterator[Machine]:
         process.wait(20)
     finally:
         if process.poll() is None:
+            # the machine would outlive nspawn: what ends all of it is the end of its first process
+            for leader in children.read_text().split():
+                os.kill(int(leader), signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
             process.kill()
             process.wait()
