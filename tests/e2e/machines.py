@@ -51,7 +51,7 @@ class Host:
         return self.ada("systemctl", "--user", "show", "--value", f"--property={key}", name)
 
     def kill(self, signal: str, pid: str) -> None:
-        """A signal to a process of ada's; by the shell's own `kill`: a minimal Debian has no other."""
+        """A signal to a process of ada's, by the shell: a minimal Debian has no `kill`."""
         self.ada("sh", "-c", f"kill -{signal} {pid}")
 
     def events(self, topic: str) -> list[dict[str, Any]]:
