@@ -119,12 +119,15 @@ def test_a_node_is_cut_off_under_load(nodes: Machines, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nodes", [("thin", "leaf")], indirect=True)
-def test_hosts_go_on_at_another_node(nodes: Machines) -> None:
+def test_hosts_go_on_at_another_node(nodes: Machines, tmp_path: Path) -> None:
     """A thin host and a leaf that have joined the cluster are heard while each of its nodes is away
     in turn: every event is there once, in its host's order."""
     hosts = (nodes["thin"], nodes["leaf"])
     for host in hosts:
         made = nodes["a"].opsmesh("hub", "token", "--host", host.name, "--kind", host.name)
+        nodes["a"].opsmesh("hub", "cluster", "files", "-o", str(tmp_path))
+        for other in ("b", "c"):  # they know of the thin host's producer from then on
+            nodes[other].opsmesh("hub", "cluster", "join", str(tmp_path / f"{other}.node"))
         host.opsmesh("join", "-", given=made)
         host.up()
     for n, name in enumerate(NODES):
