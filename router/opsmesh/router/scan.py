@@ -88,7 +88,8 @@ async def scan(
                 continue
             received += 1
             if isinstance(msg, str):
-                raise BrokerUnavailable(str(client.connected_url or ""), msg)
+                where = client.connected_url
+                raise BrokerUnavailable(where.geturl() if where else "", msg)
             pull.done(1)
             yield msg
             remaining -= 1
