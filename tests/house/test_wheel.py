@@ -220,8 +220,9 @@ def test_emit_costs_no_site(strange: Strange, brought: set[str], tmp_path: Path)
     link.parent.mkdir()
     link.symlink_to(strange.python.with_name("opsmesh"))
     marker = tmp_path / "site ran"
-    custom = strange.site / "sitecustomize.py"
-    custom.write_text(f"open({str(marker)!r}, 'w').close()\n")
+    # not a sitecustomize: Debian's Python has one of its own, which comes before
+    custom = strange.site / "marker.pth"
+    custom.write_text(f"import os; open({str(marker)!r}, 'w').close()\n")
     folders = {
         "HOME": str(tmp_path),
         "XDG_STATE_HOME": f"{tmp_path}/state",
