@@ -124,7 +124,10 @@ def test_an_interrupt_is_130_and_a_syntax_error_is_silent(home: Path, shell: str
             return "\nagain" in pane.screen()
 
         until(listens)
-        # of a line that was typed too early a part may have been run, and have failed
+        # of a line that was typed too early a part may have been run, and have failed; a line that
+        # was typed once more may still be to come
+        pane.type("echo se''ttled")
+        pane.shows("\nsettled")
         before = len(written(folder))
         pane.type("sh -c 'echo sta\"\"rted; sleep 30'")
         pane.shows("\nstarted")
