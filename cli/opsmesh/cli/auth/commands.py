@@ -11,6 +11,7 @@ import typer
 from opsmesh.cli import output
 from opsmesh.cli.hub import cluster as hub_cluster
 from opsmesh.router import files, paths, server, topic_patterns
+from opsmesh.router.auth.manifest import User
 from opsmesh.router.auth.reads import Reads
 from opsmesh.router.auth.store import Store, own_name
 from opsmesh.router.roles import ROLES
@@ -148,10 +149,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     """
     from opsmesh.cli.auth import users as auth_users
 
-    user = _store().manifest().users.get(name)
-    if user is None:
-        output.fail(f"no user {name!r}", hint="opsmesh auth ls", code=output.NOT_FOUND)
-    auth_users.show(name, user, as_json=as_json)
+    auth_users.show(name, _known(_store(), name), as_json=as_json)
 
 
 @app.command()
@@ -166,6 +164,7 @@ def revoke(name: Name) -> None:
             f"{name} is this machine's own",
             hint="new credentials for all of its processes: opsmesh auth rotate --own",
         )
+    _known(store, name)
     store.revoke(name)
     print(f"revoked {name}")
     _tell()
@@ -189,6 +188,8 @@ def rotate(
 ) -> None:
     """New credentials without an outage: the old ones are valid until --finish.
 
+    What was issued with --expires is valid for as long again.
+
     The machine's own processes need nothing: they are given new ones and connect again.
 
     Examples: opsmesh auth rotate desk-producer -o desk.creds; then, once it is in use there,
@@ -210,13 +211,12 @@ def rotate(
         print("this machine's processes have new credentials")
         _tell()
     elif name is not None and finish:
+        _known(store, name)
         count = store.finish(name)
         print(f"{name}: {count} older {'key is' if count == 1 else 'keys are'} void")
         _tell()
     elif name is not None:
-        user = store.manifest().users.get(name)
-        if user is None:
-            output.fail(f"no user {name!r}", hint="opsmesh auth ls", code=output.NOT_FOUND)
+        user = _known(store, name)
         if profiles is not None and user.role != "handler":
             output.fail(f"{name} is a {user.role}: --profiles is for a handler", code=output.USAGE)
         reads = _reads(profiles, user.host)
@@ -347,6 +347,14 @@ def _reads(profiles: Path | None, host: str) -> dict[str, Reads] | None:
 
 def _store() -> Store:
     return Store(Path(paths.state_dir(), "auth"))
+
+
+def _known(store: Store, name: str) -> User:
+    user = store.manifest().users.get(name)
+    if user is None:
+        hint = "opsmesh auth ls" if store.exists else "opsmesh auth init makes this machine's keys"
+        output.fail(f"no user {name!r}", hint=hint, code=output.NOT_FOUND)
+    return user
 
 
 def _tell(*, quiet: bool = False) -> bool:

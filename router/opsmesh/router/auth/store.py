@@ -14,6 +14,7 @@ from __future__ import annotations
 import bisect
 import fcntl
 import json
+import math
 import os
 import re
 import time
@@ -135,10 +136,7 @@ class Store:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Keys)
         except FileNotFoundError:
-            raise AuthError(
-                f"no keys in {self.folder}: this machine runs no broker of its own",
-                hint="opsmesh auth init; or use the machine whose broker it is",
-            ) from None
+            raise self._keyless() from None
         except msgspec.DecodeError as error:
             raise BadFile(str(path), str(error)) from error
 
@@ -176,16 +174,17 @@ class Store:
             return self._issue(name, role, host, topics, allowed, expires_s, reads)
 
     def reissue(self, name: str, *, reads: ReadsByConsumer | None = None) -> str:
-        """New credentials for a user, as it was issued, or with other `reads`; what it had stays
-        valid (`finish`)."""
+        """New credentials for a user, as it was issued (for as long, too), or with other `reads`;
+        what it had stays valid (`finish`)."""
         with self.locked():
             user = _named(self.manifest(), name)
             allowed = None
             if user.publish or user.subscribe:
                 allowed = Permissions(publish=tuple(user.publish), subscribe=tuple(user.subscribe))
             topics = tuple(user.topics)
+            lasts = _lasts(user)
             return self._issue(
-                name, user.role, user.host, topics, allowed, None, reads or user.reads
+                name, user.role, user.host, topics, allowed, lasts, reads or user.reads
             )
 
     def signed_before(self) -> list[str]:
@@ -265,8 +264,8 @@ class Store:
     def own(self, host: str, *, anew: bool = False) -> None:
         """The credentials of this machine's own processes, one file for each role; those that are
         there, and are this host's, are left as they are unless all are wanted `anew`."""
-        (self.folder / "own").mkdir(mode=0o700, exist_ok=True)
         with self.locked():
+            (self.folder / "own").mkdir(mode=0o700, exist_ok=True)
             known = self.manifest().users
             for role in ROLES:
                 name, file = own_name(role, host), self.own_file(role)
@@ -345,13 +344,22 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time changes keys and manifest."""
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """One process at a time changes keys and manifest. AuthError where `create` never was."""
+        try:
+            lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise self._keyless() from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
+
+    def _keyless(self) -> AuthError:
+        return AuthError(
+            f"no keys in {self.folder}: this machine runs no broker of its own",
+            hint="opsmesh auth init; or use the machine whose broker it is",
+        )
 
     def _write_keys(self, keys: Keys) -> None:
         files.write_private(
@@ -367,6 +375,14 @@ def _named(manifest: Manifest, name: str) -> User:
     if name not in manifest.users:
         raise AuthError(f"no user {name!r}", hint="opsmesh auth ls")
     return manifest.users[name]
+
+
+def _lasts(user: User) -> int | None:
+    """For how many seconds its newest credentials were issued; None: until they are revoked."""
+    if user.expires is None:
+        return None
+    # a token's end is cut to the second: without rounding up each rotation would take one away
+    return math.ceil((times.parse_us(user.expires) - times.parse_us(user.issued)) / 1_000_000)
 
 
 def _void(manifest: Manifest, name: str, *keys: str) -> None:
