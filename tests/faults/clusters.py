@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Broker:
             with urllib.request.urlopen(address, timeout=1) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
+        except urllib.error.HTTPError as error:  # it says what is not well
+            return {"status": error.code, "told": error.read().decode(errors="replace")}
         except (OSError, ValueError):
             return {}
 
@@ -113,10 +116,16 @@ class Cluster:
     def together(self) -> None:
         """Return once every node runs, and says that all it holds is current."""
 
-        def well() -> bool:
-            return all(node.get("/healthz").get("status") == "ok" for node in self.nodes)
+        told: dict[str, dict[str, Any]] = {}
 
-        until(well, timeout=PATIENCE)
+        def well() -> bool:
+            told.update((node.name, node.get("/healthz")) for node in self.nodes)
+            return all(one.get("status") == "ok" for one in told.values())
+
+        try:
+            until(well, timeout=PATIENCE)
+        except AssertionError as error:
+            raise AssertionError(f"not together within {PATIENCE} s: {told}") from error
 
     def leader(self, stream: str) -> Broker:
         """The node that leads a stream."""

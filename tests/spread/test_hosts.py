@@ -133,6 +133,7 @@ def test_a_host_that_was_removed_is_not_let_in(tmp_path: Path) -> None:
         arrived(hub, "evt.l1.load.test", 5)
         hub.opsmesh("hub", "remove", "l1")
         until(is_away(one, "hub"), timeout=GIVEN_UP)
+        assert "does not let this host in" in one.opsmesh("status", codes=(1,))
         one.emit(5, 9).wait(60)
         one.opsmesh("leave")
         assert one.json("status", codes=(0, 1))["mesh"] == {}

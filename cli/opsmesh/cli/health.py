@@ -42,6 +42,7 @@ from opsmesh.router.connection import Endpoint
 from opsmesh.router.errors import (
     BrokerMisconfigured,
     BrokerUnavailable,
+    CredentialsRefused,
     NeedsUpgrade,
     StateTooNew,
 )
@@ -198,7 +199,8 @@ async def _broker(
         health.nats_url = mask_url(where.url)
         client = await connection.connect(where, name="status", patient=False)
     except BrokerUnavailable as error:
-        health.problem(str(error), hub_health.FIX if hub else "opsmesh doctor")
+        refused = error.hint if isinstance(error, CredentialsRefused) else ""
+        health.problem(str(error), refused or (hub_health.FIX if hub else "opsmesh doctor"))
         return
     try:
         js = client.jetstream()

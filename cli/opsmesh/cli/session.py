@@ -16,7 +16,7 @@ from opsmesh.cli import output
 from opsmesh.handlers.live.scope import Scope, at_own_broker
 from opsmesh.router import connection, joined, topology
 from opsmesh.router.connection import Endpoint
-from opsmesh.router.errors import BrokerUnavailable
+from opsmesh.router.errors import BrokerUnavailable, CredentialsRefused
 from opsmesh.router.hub import plan
 from opsmesh.router.settings import Settings
 
@@ -78,6 +78,8 @@ async def _connect(hub: Endpoint | None, settings: Settings) -> Client:
         )
     try:
         return await connection.connect(hub, name="cli", patient=False)
+    except CredentialsRefused:
+        raise
     except BrokerUnavailable as error:
         error.hint = "the hub is away, or the way to it; what this host knows: without --hub"
         raise

@@ -12,7 +12,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from opsmesh.router.errors import (
     AuthError,
     BadFile,
     BrokerUnavailable,
+    CredentialsRefused,
     NotAcknowledged,
     PermissionDenied,
     Unreadable,
@@ -129,6 +130,11 @@ def hub_endpoint(settings: Settings, *, role: Role) -> Endpoint | None:
     return None if found is None else _at_hub(found, role)
 
 
+def leaf_endpoint(found: Joined) -> Endpoint:
+    """The hub, as whom this leaf's own server connects."""
+    return replace(_at_hub(found, "viewer"), credentials=found.file(joined.LEAF_CREDS))
+
+
 def _at_hub(found: Joined, role: Role) -> Endpoint:
     """As that role, or the next stronger one that this host was given; the strongest it has, where
     that is less: the broker then says what it may not."""
@@ -151,7 +157,8 @@ async def connect(
     changed: Callable[[], None] = lambda: None,
 ) -> Client:
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
-    an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line). `changed` is
+    an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line), and
+    CredentialsRefused when the broker answers and does not let it in. `changed` is
     called when the broker goes or comes back, and when the connection has ended for good."""
     logging.getLogger("asyncio").addFilter(logs.without_tls_ends)  # once, however often
     identity = where.identity()
@@ -182,6 +189,9 @@ async def connect(
         reason = str(error) or type(error).__name__
         if where.tls is not None and (fault := where.tls.fault()):
             reason = f"{reason}; {fault}"
+        if _UNAUTHORISED.search(reason):
+            user = identity.name if identity is not None else where.user or ""
+            raise CredentialsRefused(where.url, reason, user=user) from error
         raise BrokerUnavailable(where.url, reason) from error
     return client
 

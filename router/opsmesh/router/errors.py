@@ -2,6 +2,7 @@
 
 RouterError
 ├── BrokerUnavailable    no broker answers, or none is known
+│   └── CredentialsRefused  it answers, and does not let these credentials in
 ├── BrokerMisconfigured  it answers, but does not keep our promises
 ├── StreamVanished       a stream that held messages is not there
 ├── NotAcknowledged      the broker did not confirm a publish
@@ -35,6 +36,20 @@ class BrokerUnavailable(RouterError):
         super().__init__(f"{where}: {reason}" if reason else where, hint="start it: opsmesh up")
         self.url = url
         self.reason = reason
+
+
+class CredentialsRefused(BrokerUnavailable):
+    """A broker answers at `url`, and lets nobody in with these credentials."""
+
+    def __init__(self, url: str, reason: str, *, user: str = "") -> None:
+        super().__init__(url, reason)
+        who = f"the credentials of {user}" if user else "these credentials"
+        self.args = (f"the NATS server at {url} does not take {who}: {reason}",)
+        self.hint = (
+            "revoked, expired, or another server's: opsmesh auth ls there. For a host that has "
+            "joined: opsmesh hub token there, and opsmesh join here"
+        )
+        self.user = user
 
 
 class BrokerMisconfigured(RouterError):

@@ -26,6 +26,11 @@ from opsmesh.router.settings import Settings
 LAG: Final = 10_000
 #: What is to be said of a hub that is away.
 FIX: Final = "nothing is lost: they are sent when it is back; what it is: opsmesh hosts, broker.log"
+#: What is to be said of a hub that answers, and does not let this host in.
+LET_IN: Final = (
+    "removed or revoked there. To be let in: opsmesh hub token there, opsmesh join here; to be on "
+    "its own: opsmesh leave"
+)
 _NO_CONSUMER: Final = "the agent makes what feeds it: opsmesh status, the agent's log"
 
 
@@ -42,6 +47,7 @@ async def look(client: Client, settings: Settings) -> dict[str, Any]:
         "hub": member.hub.hub_host,
         "connected": fed is not None and fed.connected,
         "fed": fed is not None,
+        "refused": fed is not None and not fed.connected and await standing.refused(member),
         "lag": fed.lag if fed else None,
         "oldest": fed.oldest if fed else None,
     }
@@ -53,6 +59,8 @@ def problem(found: Mapping[str, Any]) -> tuple[str, str] | None:
         return None
     if not found["fed"]:
         return f"the hub {found['hub']} gets nothing from here", _NO_CONSUMER
+    if found["refused"]:
+        return f"the hub {found['hub']} does not let this host in: {_waiting(found)}", LET_IN
     if not found["connected"]:
         return f"the hub {found['hub']} is not connected: {_waiting(found)}", FIX
     if found["lag"] > LAG:

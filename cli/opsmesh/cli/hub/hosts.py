@@ -152,7 +152,12 @@ async def _from_leaf(client: Client, settings: Settings, member: Joined) -> list
     if not beyond:
         since = fed.oldest if fed and not there else None
         state = "connected" if there else "away"
-        beyond = [Standing(host=hub.hub_host, kind="hub", state=state, since=since)]
+        error = (
+            ""
+            if there or not await standing.refused(member)
+            else "does not let this host in: opsmesh status"
+        )
+        beyond = [Standing(host=hub.hub_host, kind="hub", state=state, since=since, error=error)]
     return [one for one in beyond if host_token(one.host) != host_token(own.host)] + [own]
 
 

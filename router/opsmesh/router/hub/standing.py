@@ -6,6 +6,7 @@ leaf (a heartbeat a second), a leaf's consumer what the hub has taken. Nobody is
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +14,10 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from opsmesh.router import connection
+from opsmesh.router.errors import BrokerUnavailable, CredentialsRefused
 from opsmesh.router.hub import leaf
+from opsmesh.router.joined import Joined
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import decode
@@ -25,6 +29,8 @@ SILENT: Final = 10.0
 CLOCK_SLACK: Final = 2_000_000
 #: Seconds to wait for the broker's answer.
 TIMEOUT: Final = 5.0
+#: Seconds for a hub to refuse: one that is silent refuses nobody, and `status` does not wait.
+REFUSAL: Final = 1.0
 STARTED: Final = "mesh.component.started"
 
 
@@ -85,6 +91,21 @@ async def fed(js: JetStreamContext, host: str) -> Fed | None:
     floor = info.ack_floor.stream_seq if info.ack_floor else 0
     oldest = await _stored_after(js, floor) if lag else None
     return Fed(connected=bool(info.push_bound), lag=lag, oldest=oldest)
+
+
+async def refused(member: Joined) -> bool:
+    """Whether the hub answers, and does not let this leaf's server in: the broker here writes that
+    into its log alone, so it is asked as that server asks."""
+    try:
+        async with asyncio.timeout(REFUSAL):
+            where = connection.leaf_endpoint(member)
+            client = await connection.connect(where, name="leaf", patient=False)
+    except CredentialsRefused:
+        return True
+    except (BrokerUnavailable, TimeoutError):
+        return False
+    await client.close()
+    return False
 
 
 async def heard(client: Client, stream: str = EVENTS) -> dict[str, Heard]:
