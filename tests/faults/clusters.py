@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from opsmesh.router import server
+from opsmesh.router import files, server
 from opsmesh.router.hub import cluster, node_certificates
 from opsmesh.router.hub.cluster import Node
 from opsmesh.router.server_config import ServerConfig
@@ -89,8 +89,9 @@ class Cluster:
         ca, own = node_certificates.make("hub", dict.fromkeys(NODES, LOOPBACK))
         for node in self.nodes:
             node.folder.mkdir(parents=True)
-            (node.folder / cluster.CA).write_bytes(ca)
-            (node.folder / cluster.OWN).write_bytes(own[node.name])
+            # synced, as opsmesh writes them: a power cut is to find what a user's machine has
+            files.write_private(node.folder / cluster.CA, ca)
+            files.write_private(node.folder / cluster.OWN, own[node.name])
             config = ServerConfig(
                 name=node.name,
                 listen=f"{LOOPBACK}:{node.port}",
@@ -100,7 +101,7 @@ class Cluster:
                 access={"authorization": {"users": [{"user": USER, "password": PASSWORD}]}},
                 cluster=cluster.block(plan.of(node.name), at=node.folder),
             )
-            (node.folder / "nats.conf").write_text(config.text())
+            files.write_private(node.folder / "nats.conf", config.text().encode())
 
     @property
     def urls(self) -> str:
