@@ -75,13 +75,13 @@ def main(argv: Sequence[str]) -> int:
         if call.help or by_hand:
             from opsmesh.cli.agent_hook.help import HELP
 
-            _write(1, HELP)
+            light.say(1, HELP)
             return 0 if call.help else USAGE
         answer = _tell(call)
         if answer:
-            _write(1, answer)
+            light.say(1, answer)
     except Wrong as wrong:
-        _write(2, f"error: {wrong}\nopsmesh agent-hook --help\n")
+        light.say(2, f"error: {wrong}\nopsmesh agent-hook --help\n")
         if by_hand:
             return USAGE
         failures.note(f"{call.agent}: the call is wrong: {wrong}")
@@ -275,13 +275,3 @@ def _limit(seconds: float) -> None:
 
 def _late(signum: int, frame: object) -> None:
     raise _Late
-
-
-def _write(file: int, text: str) -> None:
-    """Unbuffered; nobody has to listen."""
-    data = text.encode(errors="replace")
-    try:
-        while data:
-            data = data[os.write(file, data) :]
-    except OSError:
-        return
