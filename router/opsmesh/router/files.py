@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+
+from opsmesh.router import paths
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -15,3 +20,17 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace the folder (0700) by one that holds these files and nothing else."""
+    new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    paths.private_dir(str(new))
+    for name, data in contents.items():
+        write_private(new / name, data)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -12,7 +12,6 @@ there. Everything in it is its owner's alone (0700): it holds this host's creden
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,16 +73,8 @@ def read() -> Joined | None:
 
 def write(hub: Hub, contents: Mapping[str, bytes]) -> None:
     """Join: the folder with `hub.json` and these files, in the place of one that was there."""
-    new, old = (folder().with_name(f".joined.{end}") for end in ("new", "old"))
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    paths.private_dir(str(new))
-    for name, data in {**contents, HUB: msgspec.json.format(msgspec.json.encode(hub))}.items():
-        files.write_private(new / name, data)
-    with contextlib.suppress(FileNotFoundError):
-        folder().rename(old)
-    new.rename(folder())
-    shutil.rmtree(old, ignore_errors=True)
+    own = msgspec.json.format(msgspec.json.encode(hub))
+    files.write_folder(folder(), {**contents, HUB: own})
 
 
 def remove() -> None:

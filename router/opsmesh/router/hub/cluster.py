@@ -12,7 +12,6 @@ joined the mesh, or stolen from it, cannot become one (`node_certificates`).
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,16 +105,8 @@ def read() -> Cluster | None:
 
 def write(cluster: Cluster, contents: Mapping[str, bytes]) -> None:
     """Become a node: the folder with `cluster.yaml` and these files, in place of what was there."""
-    new, old = (folder().with_name(f".cluster.{end}") for end in ("new", "old"))
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    paths.private_dir(str(new))
-    for name, data in {**contents, FILE: _HEAD + msgspec.yaml.encode(cluster)}.items():
-        files.write_private(new / name, data)
-    with contextlib.suppress(FileNotFoundError):
-        folder().rename(old)
-    new.rename(folder())
-    shutil.rmtree(old, ignore_errors=True)
+    own = _HEAD + msgspec.yaml.encode(cluster)
+    files.write_folder(folder(), {**contents, FILE: own})
 
 
 def remove() -> None:
