@@ -5,26 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from opsmesh.cli import output
+from opsmesh.router.auth import grants
 from opsmesh.router.auth.manifest import User
-from opsmesh.router.auth.permissions import permissions
 from opsmesh.router.auth.reads import rights
-from opsmesh.router.roles import ROLES
 
 
 def show(name: str, user: User, *, as_json: bool) -> None:
     """One user, and every subject it may publish, subscribe to and read."""
-    publish, subscribe = tuple(user.publish), tuple(user.subscribe)
-    for role in ROLES:
-        if user.role == role:
-            given = permissions(
-                role,
-                user=name,
-                host=user.host,
-                topics=user.topics,
-                reads=user.reads,
-                asks=user.asks,
-            )
-            publish, subscribe = given.publish, given.subscribe
+    given = grants.to(name, user)
+    publish, subscribe = given.publish, given.subscribe
     reads = sorted({one for some in rights(user.host, user.reads).values() for one in some})
     reads = reads if user.reads else []
     if as_json:

@@ -11,14 +11,13 @@ reload (`access`) of a producer that was issued, and of whoever was revoked; of 
 
 from __future__ import annotations
 
-import bisect
 import fcntl
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,9 +26,9 @@ import msgspec
 import yaml
 
 from opsmesh.router import files
-from opsmesh.router.auth import creds, jwt
+from opsmesh.router.auth import creds, grants, jwt
 from opsmesh.router.auth.manifest import Manifest, User, Void
-from opsmesh.router.auth.permissions import MAX_TOKEN, Permissions, permissions
+from opsmesh.router.auth.permissions import MAX_TOKEN, Permissions
 from opsmesh.router.auth.reads import ReadsByConsumer
 from opsmesh.router.auth.tls import Tls
 from opsmesh.router.errors import AuthError, BadFile
@@ -225,18 +224,18 @@ class Store:
                 key.public,
                 name=name,
                 account=account,
-                publish=_lists(given.publish, given.not_publish),
-                subscribe=_lists(given.subscribe, given.not_subscribe),
+                publish=grants.lists(given.publish, given.not_publish),
+                subscribe=grants.lists(given.subscribe, given.not_subscribe),
                 expires=expires,
             )
 
         def with_reads(some: ReadsByConsumer | None) -> Permissions:
-            return _of(role, user=name, host=host, topics=topics, reads=some, asks=asks)
+            return grants.of(role, user=name, host=host, topics=topics, reads=some, asks=asks)
 
         given = allowed or with_reads(reads)
         token = token_of(given)
         if len(token) > MAX_TOKEN and reads:
-            raise _too_many(name, reads, lambda some: len(token_of(with_reads(some))))
+            raise grants.too_many(name, reads, lambda some: len(token_of(with_reads(some))))
         if len(token) > MAX_TOKEN:
             raise AuthError(
                 f"the credentials of {name} would hold {len(topics)} topics, more than fit "
@@ -330,7 +329,7 @@ class Store:
                 signing_keys=signing,
                 revoked=revoked,
                 jetstream=False,
-                uses=dict.fromkeys(_published(name, user), ours),
+                uses=dict.fromkeys(grants.to(name, user).publish, ours),
             )
             for name, user in self.manifest().users.items()
             if user.account
@@ -398,45 +397,6 @@ def _key_in(file: Path) -> str:
         return ""
 
 
-def _published(name: str, user: User) -> tuple[str, ...]:
-    return _of(user.role, user=name, host=user.host, topics=tuple(user.topics), reads=None).publish
-
-
 def own_name(role: Role, host: str) -> str:
     """The user as which this machine's own processes of that role connect."""
     return f"{host_token(host)}-{role}"
-
-
-def _too_many(
-    name: str, reads: ReadsByConsumer, size: Callable[[ReadsByConsumer], int]
-) -> AuthError:
-    consumers = list(reads)
-    fit = bisect.bisect(
-        range(1, len(consumers)),
-        MAX_TOKEN,
-        key=lambda count: size({one: reads[one] for one in consumers[:count]}),
-    )
-    return AuthError(
-        f"the credentials of {name} would hold {len(reads)} profiles, and {fit} fit "
-        f"({MAX_TOKEN} bytes)",
-        hint="give the host two handlers with their own files, or one without --profiles",
-    )
-
-
-def _of(
-    role: str,
-    *,
-    user: str,
-    host: str,
-    topics: tuple[str, ...],
-    reads: ReadsByConsumer | None = None,
-    asks: bool = False,
-) -> Permissions:
-    for known in ROLES:
-        if role == known:
-            return permissions(known, user=user, host=host, topics=topics, reads=reads, asks=asks)
-    raise AuthError(f"{role!r} is no role", hint=f"one of {', '.join(ROLES)}")
-
-
-def _lists(allow: tuple[str, ...], deny: tuple[str, ...]) -> dict[str, list[str]]:
-    return {"allow": list(allow), **({"deny": list(deny)} if deny else {})}
