@@ -53,6 +53,7 @@ from opsmesh.router import (
     paths,
     redaction,
     release,
+    starting,
     state_format,
     tasks,
     traces,
@@ -392,9 +393,7 @@ def main(arguments: list[str]) -> int:
     """Entry of `opsmesh handlers`."""
     scope: Scope = _arguments(arguments).scope or at_own_broker()
     settings = Settings()
-    if (error := state_format.hindrance()) is not None:
-        logs.configure("handlers", level=settings.log_level, style=settings.log)
-        log.critical("state.refused", error=str(error), hint=error.hint)
+    if starting.refused("handlers", settings):
         return 1
     known = Known()
     rules = redaction.of_logs(settings, known=known)

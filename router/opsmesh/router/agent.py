@@ -33,6 +33,7 @@ from opsmesh.router import (
     paths,
     redaction,
     server,
+    starting,
     state_format,
     tasks,
     topology,
@@ -367,9 +368,7 @@ async def _serve(settings: Settings) -> None:
 def main() -> int:
     """Run the agent in the foreground until SIGTERM or Ctrl-C; the exit code."""
     settings = Settings()
-    if (error := state_format.hindrance()) is not None:
-        logs.configure("agent", level=settings.log_level, style=settings.log)
-        log.critical("state.refused", error=str(error), hint=error.hint)
+    if starting.refused("agent", settings):
         return 1
     logs.configure(
         "agent", level=settings.log_level, style=settings.log, redactor=redaction.of_logs(settings)

@@ -37,6 +37,7 @@ from opsmesh.router import (
     paths,
     redaction,
     sink_consumer,
+    starting,
     state_format,
     tasks,
     topology,
@@ -412,9 +413,7 @@ async def _serve(settings: Settings, archive: Archive) -> None:
 def main() -> int:
     """Run the sink in the foreground until SIGTERM or Ctrl-C; the exit code."""
     settings = Settings()
-    if (hindrance := state_format.hindrance()) is not None:
-        logs.configure("sink", level=settings.log_level, style=settings.log)
-        log.critical("state.refused", error=str(hindrance), hint=hindrance.hint)
+    if starting.refused("sink", settings):
         return 1
     logs.configure(
         "sink", level=settings.log_level, style=settings.log, redactor=redaction.of_logs(settings)
