@@ -19,13 +19,12 @@ from opsmesh.cli import output
 from opsmesh.cli.hub.hosts_option import Hosts
 from opsmesh.cli.session import with_client
 from opsmesh.router import paths, topic_patterns
-from opsmesh.router.pull import delivery
-from opsmesh.router.scan import scan
+from opsmesh.router.scan import opened, scan
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import durations, ids, times
 from opsmesh.schemas.cloudevents import to_cloudevent
-from opsmesh.schemas.envelope import SEVERITIES, Event, Severity, decode, raw_fields
+from opsmesh.schemas.envelope import SEVERITIES, Event, Severity, raw_fields
 from opsmesh.schemas.errors import SchemaError
 from opsmesh.schemas.registry import load_registry
 from opsmesh.schemas.upcast import version_of
@@ -81,28 +80,22 @@ async def stored(
     async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=follow):
         if not wanted.subject(msg.subject):
             continue
-        where = delivery(msg.reply)
-        stored_us = where.timestamp_ns // 1000
-        if until_us is not None and stored_us >= until_us:
+        one = opened(msg)
+        if until_us is not None and one.stored_us >= until_us:
             return
-        event, error = None, ""
-        try:
-            event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
-        except SchemaError as problem:
-            error = str(problem)
-        if event is not None:
-            if seen.get(event.id) == hash(msg.data):
+        if one.event is not None:
+            if seen.get(one.event.id) == hash(msg.data):
                 continue
-            seen[event.id] = hash(msg.data)
+            seen[one.event.id] = hash(msg.data)
             if len(seen) > REMEMBERED:
                 del seen[next(iter(seen))]
         yield Stored(
-            seq=where.stream_seq,
-            stored_us=stored_us,
+            seq=one.seq,
+            stored_us=one.stored_us,
             subject=msg.subject,
             data=msg.data,
-            event=event,
-            error=error,
+            event=one.event,
+            error=one.error,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -139,16 +140,35 @@ async def _next(queue: asyncio.Queue[Received | str], *, follow: bool) -> Receiv
         return await queue.get()
 
 
+class Opened(NamedTuple):
+    """A message of EVENTS; `event` is None, with the reason, for bytes that are none."""
+
+    seq: int
+    #: Microseconds since the epoch.
+    stored_us: int
+    #: How many its reader has yet to be sent.
+    pending: int
+    event: Event | None
+    error: str = ""
+
+
+def opened(msg: Received) -> Opened:
+    """What was read of EVENTS, decoded."""
+    where = delivery(msg.reply)
+    stored_us = where.timestamp_ns // 1000
+    at = (where.stream_seq, stored_us, where.pending)
+    try:
+        return Opened(*at, decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us)))
+    except SchemaError as error:
+        return Opened(*at, None, str(error))
+
+
 async def events(
     client: Client, subjects: list[str], *, since_us: int | None = None, follow: bool = False
 ) -> AsyncIterator[tuple[Event, int]]:
     """The events on these subjects, each with the microseconds since the epoch at which it was
     stored; what is no event is left out. Otherwise as `scan`."""
     async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=follow):
-        where = delivery(msg.reply)
-        stored_us = where.timestamp_ns // 1000
-        try:
-            event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
-        except SchemaError:
-            continue
-        yield event, stored_us
+        one = opened(msg)
+        if one.event is not None:
+            yield one.event, one.stored_us

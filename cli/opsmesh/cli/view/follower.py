@@ -28,13 +28,10 @@ from opsmesh.handlers.slo.book import Book
 from opsmesh.router import connection, deadletter, joined, paths, tasks, topology
 from opsmesh.router.connection import AWAY
 from opsmesh.router.errors import BrokerUnavailable, PermissionDenied
-from opsmesh.router.pull import delivery
-from opsmesh.router.scan import scan
+from opsmesh.router.scan import opened, scan
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas import times
-from opsmesh.schemas.envelope import decode
-from opsmesh.schemas.errors import SchemaError
 
 #: Seconds between looks at what has no event; between attempts to reach a broker.
 LOOK_S: Final = 5.0
@@ -137,23 +134,18 @@ class Follower:
         async for msg in scan(client, EVENTS, subjects=subjects, start_seq=start, follow=True):
             if not self._hosts.subject(msg.subject):
                 continue
-            where = delivery(msg.reply)
-            stored_us, event, error = where.timestamp_ns // 1000, None, ""
-            try:
-                event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
-            except SchemaError as wrong:
-                error = str(wrong)
+            one = opened(msg)
             seen = SeenEvent(
-                seq=where.stream_seq,
-                stored_us=stored_us,
+                seq=one.seq,
+                stored_us=one.stored_us,
                 subject=msg.subject,
-                event=event,
-                error=error,
+                event=one.event,
+                error=one.error,
             )
             self.view.see(seen)
-            if event is not None:
-                self._book.add(event, stored_us)
-                if event.topic.startswith((ASKED, *LETTERS)):
+            if one.event is not None:
+                self._book.add(one.event, one.stored_us)
+                if one.event.topic.startswith((ASKED, *LETTERS)):
                     self._look.set()
 
     async def _runs(self, client: Client) -> None:

@@ -11,12 +11,9 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 
-from opsmesh.router.pull import delivery
-from opsmesh.router.scan import scan
-from opsmesh.router.topology import EVENTS
+from opsmesh.router.scan import events
 from opsmesh.schemas import ids, times
-from opsmesh.schemas.envelope import Event, decode, host_token
-from opsmesh.schemas.errors import SchemaError
+from opsmesh.schemas.envelope import Event, host_token
 
 #: What is told of a run, in the order of the last word about it.
 TOPICS: Final = ("automation.run.>", "automation.approval.>", "automation.step.>")
@@ -76,13 +73,7 @@ async def _told(
     client: Client, host: str, since_us: int | None, wanted: Callable[[Event], bool]
 ) -> AsyncIterator[Event]:
     subjects = [f"evt.{host}.{topic}" for topic in TOPICS]
-    async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us):
-        where = delivery(msg.reply)
-        try:
-            stored = (EVENTS, where.stream_seq, where.timestamp_ns // 1000)
-            event = decode(msg.data, stored=stored)
-        except SchemaError:
-            continue
+    async for event, _ in events(client, subjects, since_us=since_us):
         if event.run_id and wanted(event):
             yield event
 

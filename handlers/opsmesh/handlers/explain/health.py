@@ -72,30 +72,26 @@ async def health(client: Client, book: Book, files: Files, name: str) -> Health:
 
 async def _deciding(client: Client, book: Book, reader: Reader) -> Deciding:
     newest, waiting = reader.newest, 0
-    if reader.leaf:
-        return Deciding(
-            consumer=reader.consumer,
-            host=reader.host,
-            candidate=reader.candidate,
-            hash=newest.hash,
-            state=newest.state,
-            since_us=newest.at_us,
-            owner=Owner(state="elsewhere", host=reader.host),
-            leaf=True,
-        )
-    cursor, owner = await asyncio.gather(
-        standing.cursor(client, reader.consumer), standing.owner(client, reader.consumer)
-    )
-    profile = book.text(newest)
-    if cursor is not None and not isinstance(profile, Unreadable):
-        waiting = await standing.waiting(client, profile, reader.host, after=cursor.seq)
-    return Deciding(
+    found = Deciding(
         consumer=reader.consumer,
         host=reader.host,
         candidate=reader.candidate,
         hash=newest.hash,
         state=newest.state,
         since_us=newest.at_us,
+        owner=Owner(state="elsewhere", host=reader.host),
+        leaf=bool(reader.leaf),
+    )
+    if reader.leaf:
+        return found
+    cursor, owner = await asyncio.gather(
+        standing.cursor(client, reader.consumer), standing.owner(client, reader.consumer)
+    )
+    profile = book.text(newest)
+    if cursor is not None and not isinstance(profile, Unreadable):
+        waiting = await standing.waiting(client, profile, reader.host, after=cursor.seq)
+    return msgspec.structs.replace(
+        found,
         owner=owner,
         seq=cursor.seq if cursor else None,
         noted_us=cursor.at_us if cursor else None,

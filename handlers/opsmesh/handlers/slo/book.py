@@ -14,8 +14,7 @@ from opsmesh.handlers.evidence import reader
 from opsmesh.handlers.slo import facts
 from opsmesh.handlers.slo.facts import Facts
 from opsmesh.handlers.slo.objectives import HOUR_US, Policy, Standing, standing
-from opsmesh.router.pull import delivery
-from opsmesh.router.scan import events, scan
+from opsmesh.router.scan import events, opened, scan
 from opsmesh.router.topology import EVENTS
 from opsmesh.schemas.envelope import Event, decode, host_token
 from opsmesh.schemas.errors import SchemaError
@@ -93,12 +92,9 @@ async def followed(
     book, whole = Book(), False
     subjects = [f"evt.{host}.{topic}" for topic in SUBJECTS]
     async for msg in scan(client, EVENTS, subjects=subjects, since_us=since_us, follow=True):
-        where, changes = delivery(msg.reply), False
-        stored_us = where.timestamp_ns // 1000
-        with contextlib.suppress(SchemaError):
-            event = decode(msg.data, stored=(EVENTS, where.stream_seq, stored_us))
-            changes = book.add(event, stored_us)
-        if whole or where.pending == 0:
+        one = opened(msg)
+        changes = one.event is not None and book.add(one.event, one.stored_us)
+        if whole or one.pending == 0:
             yield book, changes or not whole
             whole = True
 
