@@ -15,8 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from figure import Figure, FigureError, Target
-from lab import Lab, broker, check_runs, connected, environment, process, until
-from opsmesh.router import paths
+from lab import Lab, agent, environment, until
 from samples import TOPIC
 
 #: Seconds that one call may take.
@@ -58,31 +57,22 @@ async def _calls(
     alone = lab.folder / "alone"
     alone.mkdir()
     without = {**os.environ, **environment(alone)}
-    with broker():
-        async with connected():
-            pass  # the streams are there
-        with process("agent") as agent:
-
-            def listening() -> bool:
-                check_runs(agent)
-                return os.path.exists(paths.ingest_socket())  # noqa: PTH110
-
-            await until(listening, "the agent's socket")
-            # 75 would say that the event waits in the spool: the agent is not through yet
-            stored = [script, *EMIT, "--wait", "1"]
-            await until(lambda: _run(stored, os.environ, allow=75) == 0, "the agent's broker")
-            rounds: list[tuple[float, float, float]] = []
-            for n in range(lab.rounds + 1):
-                with_agent: list[float] = []
-                to_spool: list[float] = []
-                plain: list[float] = []
-                for _ in range(amount if n else 2):
-                    with_agent.append(_timed(call, os.environ, given))
-                    plain.append(_timed(bare, os.environ))
-                    to_spool.append(_timed(call, without, given))
-                    await asyncio.sleep(0)  # an interrupt is heard between calls
-                if n:  # the first calls warm the caches of the disk
-                    rounds.append((median(with_agent), median(to_spool), median(plain)))
+    async with agent():
+        # 75 would say that the event waits in the spool: the agent is not through yet
+        stored = [script, *EMIT, "--wait", "1"]
+        await until(lambda: _run(stored, os.environ, allow=75) == 0, "the agent's broker")
+        rounds: list[tuple[float, float, float]] = []
+        for n in range(lab.rounds + 1):
+            with_agent: list[float] = []
+            to_spool: list[float] = []
+            plain: list[float] = []
+            for _ in range(amount if n else 2):
+                with_agent.append(_timed(call, os.environ, given))
+                plain.append(_timed(bare, os.environ))
+                to_spool.append(_timed(call, without, given))
+                await asyncio.sleep(0)  # an interrupt is heard between calls
+            if n:  # the first calls warm the caches of the disk
+                rounds.append((median(with_agent), median(to_spool), median(plain)))
     return [
         Figure(
             name=figure,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from figure import Figure, FigureError, Target
-from lab import Lab, broker, check_runs, connected, process, until
+from lab import Lab, agent
 from opsmesh.router import paths
 
 #: Cells between the two that look at the clock; a smaller scale is for a first look only.
@@ -42,23 +42,14 @@ async def exports(lab: Lab) -> list[Figure]:
     book, took = _notebook(lab.folder, cells), lab.folder / "took"
     runs: dict[str, list[float]] = {"ours": [], "plain": []}
     wholes: dict[str, list[float]] = {"ours": [], "plain": []}
-    with broker():
-        async with connected():
-            pass  # the streams are there
-        with process("agent") as agent:
-
-            def listening() -> bool:
-                check_runs(agent)
-                return os.path.exists(paths.ingest_socket())  # noqa: PTH110
-
-            await until(listening, "the agent's socket")
-            for n in range(lab.rounds + 1):
-                for side, more in (("ours", {}), ("plain", WITHOUT)):
-                    whole = _timed(book, more)
-                    await asyncio.sleep(0)  # an interrupt is heard between exports
-                    if n:  # the first ones compile, and warm the caches of the disk
-                        wholes[side].append(whole)
-                        runs[side].append(float(took.read_text()) * 1e3)
+    async with agent():
+        for n in range(lab.rounds + 1):
+            for side, more in (("ours", {}), ("plain", WITHOUT)):
+                whole = _timed(book, more)
+                await asyncio.sleep(0)  # an interrupt is heard between exports
+                if n:  # the first ones compile, and warm the caches of the disk
+                    wholes[side].append(whole)
+                    runs[side].append(float(took.read_text()) * 1e3)
     if not Path(paths.state_dir(), "marimo/kernel.json").is_file():
         raise FigureError("the plug-in was not loaded")
     return [

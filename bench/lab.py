@@ -134,6 +134,22 @@ def process(command: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
             end(running)
 
 
+@contextlib.asynccontextmanager
+async def agent() -> AsyncIterator[None]:
+    """A broker with its streams, and an agent that listens, until the body ends."""
+    with broker():
+        async with connected():
+            pass  # the streams are there
+        with process("agent") as running:
+
+            def listening() -> bool:
+                check_runs(running)
+                return Path(paths.ingest_socket()).exists()
+
+            await until(listening, "the agent's socket")
+            yield
+
+
 def end(running: subprocess.Popen[bytes]) -> None:
     """End a process that was started here: kindly, and if need be with force."""
     running.terminate()

@@ -14,9 +14,8 @@ from statistics import median
 from sys import executable
 
 from figure import Figure, FigureError, Target
-from lab import Lab, broker, check_runs, connected, environment, process, until
+from lab import Lab, agent, environment
 from opsmesh.producers.exec import bridge
-from opsmesh.router import paths
 
 #: Tests of a run, and how many of them fail where some do.
 TESTS, FAILING = 200, 20
@@ -47,28 +46,19 @@ async def runs(lab: Lab) -> list[Figure]:
     alone.mkdir()
     pairs = _pairs(environment(alone))
     rounds: dict[str, list[tuple[float, float]]] = {pair.name: [] for pair in pairs}
-    with broker():
-        async with connected():
-            pass  # the streams are there
-        with process("agent") as agent:
-
-            def listening() -> bool:
-                check_runs(agent)
-                return os.path.exists(paths.ingest_socket())  # noqa: PTH110
-
-            await until(listening, "the agent's socket")
-            project = _project(lab.folder)
-            for n in range(lab.rounds + 1):
-                for pair in pairs:
-                    times: list[tuple[float, float]] = []
-                    for _ in range(amount if n else 1):
-                        ours = _timed(pair.command, pair.ours, project, pair.code)
-                        plain = _timed([*pair.command, *pair.off], pair.plain, project, pair.code)
-                        times.append((ours, plain))
-                        await asyncio.sleep(0)  # an interrupt is heard between runs
-                    if n:  # the first ones write byte code
-                        ours, plain = (median(side) for side in zip(*times, strict=True))
-                        rounds[pair.name].append((ours, plain))
+    async with agent():
+        project = _project(lab.folder)
+        for n in range(lab.rounds + 1):
+            for pair in pairs:
+                times: list[tuple[float, float]] = []
+                for _ in range(amount if n else 1):
+                    ours = _timed(pair.command, pair.ours, project, pair.code)
+                    plain = _timed([*pair.command, *pair.off], pair.plain, project, pair.code)
+                    times.append((ours, plain))
+                    await asyncio.sleep(0)  # an interrupt is heard between runs
+                if n:  # the first ones write byte code
+                    ours, plain = (median(side) for side in zip(*times, strict=True))
+                    rounds[pair.name].append((ours, plain))
     if not any((alone / "state/opsmesh/spool").glob("*.spool")):
         raise FigureError("the plug-in did not do what it is for")
     return [
