@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from opsmesh.handlers.evidence import reader
+from tests import conftest
 from tests.compose.images import docker
 from tests.house.checkout import TOP
 
@@ -20,6 +21,8 @@ from tests.house.checkout import TOP
 UID = 12345
 #: Seconds that something may take before it counts as never.
 PATIENCE = 60.0
+
+until = partial(conftest.until, timeout=PATIENCE)
 
 
 class Contained:
@@ -107,12 +110,3 @@ class Contained:
             *("--filter", f"label=com.docker.compose.project={self.project}"),
         ).split():
             docker("volume", "rm", volume)
-
-
-def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"never true within {timeout} s"
-        time.sleep(0.05)
-    return value

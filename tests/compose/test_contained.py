@@ -87,7 +87,7 @@ def test_hardened(contained: Contained) -> None:
         until(partial(_healthy, contained, service))
     docker("pause", contained.container("nats"))
     try:
-        until(lambda: not _healthy(contained, "sink"), 90)
+        until(lambda: not _healthy(contained, "sink"), timeout=90)
     finally:
         docker("unpause", contained.container("nats"))
 

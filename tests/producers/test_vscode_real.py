@@ -12,13 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import conftest
 from tests.conftest import private_folders
 from tests.producers import code_servers
 from tests.producers.code_servers import Browser
@@ -26,6 +27,9 @@ from tests.producers.code_servers import Browser
 from opsmesh.producers.vscode import places, vsix
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("code-server")]
+#: A real editor takes its time.
+until = partial(conftest.until, timeout=60)
+
 OPSMESH = Path(sys.executable).with_name("opsmesh")
 TASKS = {
     "version": "2.0.0",
@@ -110,15 +114,6 @@ def events(topic: str) -> list[dict[str, Any]]:
     done = opsmesh("tail", "--no-follow", "--since", "1h", "--json", "--topic", topic)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def until(condition: Callable[[], Any], *, timeout: float = 60) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"never true: {condition}"
-        time.sleep(0.2)
-    return value
 
 
 def stranger(folder: Path, name: str, code: str) -> Path:
