@@ -63,7 +63,7 @@ def test_a_reader_that_has_ended_is_noticed(nats_server: EmbeddedServer) -> None
 
 
 def test_a_close_waits_for_no_broker_that_hangs(nats_server: EmbeddedServer) -> None:
-    """A connection with megabytes that a broker which hangs has not taken is closed all the same."""
+    """A connection with megabytes that a broker which hangs has not taken is closed at once."""
     assert nats_server.process is not None
     process = nats_server.process
 

@@ -296,7 +296,10 @@ class _Client(Client):
 
     async def _read_loop(self) -> None:
         await super()._read_loop()
-        if self.is_connected:  # ended by a mistake in what it called: nats-py tells nobody
+        current = asyncio.current_task()
+        cancelled = current is not None and current.cancelling()  # the end of the process
+        # otherwise ended by a mistake in what it called: nats-py tells nobody
+        if self.is_connected and not cancelled:
             log.error("broker.reader_ended")
             await self._process_op_err(StaleConnectionError())
 
