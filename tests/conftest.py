@@ -44,6 +44,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 #: Seconds between two looks at a condition.
 LOOK = 0.01
+#: Seconds that what is waited for may take. Nothing is measured by it: a busy machine takes long
+#: for what an idle one does at once, and only a test that fails waits to the end.
+PATIENCE = 60
+#: Of a whole test: several such waits.
+WHOLE = 180
 #: Bytes that must be free in memory, or the folders of tests lie on disk.
 MEMORY_ROOM = 4 * 2**30
 
@@ -143,12 +148,12 @@ async def restart(
     await eventually(lambda: client.is_connected and client.stats["reconnects"] > before)
 
 
-def run(coroutine: Coroutine[Any, Any, Any], *, timeout: float = 60) -> Any:
+def run(coroutine: Coroutine[Any, Any, Any], *, timeout: float = WHOLE) -> Any:
     """Run a coroutine to its end; a test that hangs fails instead."""
     return asyncio.run(asyncio.wait_for(coroutine, timeout))
 
 
-def until(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
+def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
     """The condition's first true value; AssertionError when it stays false for `timeout` s."""
     began = time.monotonic()
     deadline = began + timeout
@@ -178,7 +183,7 @@ def freeze(process: subprocess.Popen[bytes]) -> None:
 async def eventually(
     condition: Callable[[], Any] | Callable[[], Awaitable[Any]],
     *,
-    timeout: float = 20,  # noqa: ASYNC109
+    timeout: float = PATIENCE,  # noqa: ASYNC109
 ) -> Any:
     """The condition's first true value; AssertionError when it stays false for `timeout` s."""
     deadline = time.monotonic() + timeout
