@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
@@ -41,6 +41,8 @@ gc.set_threshold(50_000, 20, 100)
 # the tests of Ctrl-C need the ordinary state of affairs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+T = TypeVar("T")
 
 #: Seconds between two looks at a condition.
 LOOK = 0.01
@@ -163,6 +165,19 @@ def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
         time.sleep(max(LOOK, 2 * (now - began)))
         began = time.monotonic()
     return value
+
+
+def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:
+    """What comes of the shortest time limit that lets a program begin before it is over.
+
+    What a limit does is seen in a program that runs; how soon one does is the machine's affair. So
+    each attempt has twice the seconds of the one before.
+    """
+    seconds = 0.25
+    while not begun(result := attempt(seconds)):
+        assert seconds < PATIENCE, f"not begun within {seconds} s: {result}"
+        seconds *= 2
+    return result
 
 
 def freeze(process: subprocess.Popen[bytes]) -> None:

@@ -213,20 +213,16 @@ def test_schemas_of_strangers(
     monkeypatch.setattr(jsonschemas, "PATIENCE_S", 1.5 if why == "more than" else 30.0)
 
     async def body() -> None:
-        beat, began = 0, time.monotonic()
-        working = asyncio.create_task(jsonschemas.fault(schema, value))
-        while not working.done():
-            await asyncio.sleep(0.02)
-            beat += 1
-        said = await working
-        assert why in said
-        assert beat >= (time.monotonic() - began) / 0.02 / 8  # the loop went on meanwhile
+        before = time.process_time()
+        assert why in await jsonschemas.fault(schema, value)
+        assert time.process_time() - before < 1
 
     run(body())
 
 
-def test_costly_schemas_that_are_honest() -> None:
+def test_costly_schemas_that_are_honest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pattern is checked, in its own process, like anything else."""
+    monkeypatch.setattr(jsonschemas, "PATIENCE_S", 30.0)
 
     async def body() -> None:
         schema = {"type": "string", "pattern": "^v[0-9]+$"}
