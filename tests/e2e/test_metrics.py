@@ -52,7 +52,7 @@ def endpoint(home: Path) -> Iterator[str]:
 
 def get(url: str) -> str:
     """What the address answers."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -83,7 +83,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         yield f"http://{address}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def ask(server: str, query: str) -> list[dict[str, Any]]:
@@ -100,10 +100,10 @@ def test_prometheus_has_every_component(endpoint: str, tmp_path: Path) -> None:
     """A real Prometheus that scrapes one port knows of an event that was emitted, of the run that
     it began, of every component, and evaluates every alert without an error; none fires."""
     with prometheus(tmp_path, endpoint) as server:
-        until(lambda: ask(server, 'up{job="opsmesh"} == 1'), timeout=60)
+        until(lambda: ask(server, 'up{job="opsmesh"} == 1'))
         types("emit", "build.finished", "target=it")
         ran = 'opsmesh_runs_total{profile="counted",state="succeeded"} == 1'
-        until(lambda: ask(server, ran), timeout=60)
+        until(lambda: ask(server, ran))
         up = {one["metric"]["component"] for one in ask(server, "opsmesh_component_up == 1")}
         assert up == {"broker", "agent", "handlers", "sink", "metrics"}
         assert ask(server, 'opsmesh_source_events_total{source="emit",topic="build.finished"} == 1')
@@ -116,7 +116,7 @@ def test_prometheus_has_every_component(endpoint: str, tmp_path: Path) -> None:
             rules: list[dict[str, Any]] = group["rules"]
             return rules if all(rule["health"] == "ok" for rule in rules) else []
 
-        rules = until(evaluated, timeout=60)
+        rules = until(evaluated)
         assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
 
 

@@ -44,8 +44,9 @@ from opsmesh.router.settings import Settings
 
 #: Seconds between attempts to reach a broker that is away.
 RECONNECT_WAIT = 0.5
-#: Seconds that a command line waits for its first connection.
-CLI_TIMEOUT = 3.0
+#: Seconds that a command line waits for its first connection. A broker that is not there refuses at
+#: once; one that is there may have to wait for its turn on a busy machine, and so may we.
+CLI_TIMEOUT = 10.0
 
 #: What the server says of a publication that its permissions do not allow, and of credentials that
 #: are not valid any more (nats-server 2.15, client.go); nats-py hands it on in lower case.
