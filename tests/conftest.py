@@ -169,7 +169,6 @@ def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
     return value
 
 
-<<<<<<< HEAD
 def free_ports(count: int) -> list[int]:
     """So many ports that nothing listens on just now, for servers that have to be told one."""
     with contextlib.ExitStack() as stack:
@@ -177,7 +176,8 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
-=======
+
+
 def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:
     """What comes of the shortest time limit that lets a program begin before it is over.
 
@@ -189,7 +189,6 @@ def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:
         assert seconds < PATIENCE, f"not begun within {seconds} s: {result}"
         seconds *= 2
     return result
->>>>>>> w-flakes
 
 
 def freeze(process: subprocess.Popen[bytes]) -> None:
