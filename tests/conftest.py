@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
@@ -42,8 +44,15 @@ gc.set_threshold(50_000, 20, 100)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+T = TypeVar("T")
+
 #: Seconds between two looks at a condition.
 LOOK = 0.01
+#: Seconds that what is waited for may take. Nothing is measured by it: a busy machine takes long
+#: for what an idle one does at once, and only a test that fails waits to the end.
+PATIENCE = 60
+#: Of a whole test: several such waits.
+WHOLE = 180
 #: Bytes that must be free in memory, or the folders of tests lie on disk.
 MEMORY_ROOM = 4 * 2**30
 
@@ -143,12 +152,12 @@ async def restart(
     await eventually(lambda: client.is_connected and client.stats["reconnects"] > before)
 
 
-def run(coroutine: Coroutine[Any, Any, Any], *, timeout: float = 60) -> Any:
+def run(coroutine: Coroutine[Any, Any, Any], *, timeout: float = WHOLE) -> Any:
     """Run a coroutine to its end; a test that hangs fails instead."""
     return asyncio.run(asyncio.wait_for(coroutine, timeout))
 
 
-def until(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
+def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
     """The condition's first true value; AssertionError when it stays false for `timeout` s."""
     began = time.monotonic()
     deadline = began + timeout
@@ -158,6 +167,28 @@ def until(condition: Callable[[], Any], *, timeout: float = 20) -> Any:
         time.sleep(max(LOOK, 2 * (now - began)))
         began = time.monotonic()
     return value
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports that nothing listens on just now, for servers that have to be told one."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:
+    """What comes of the shortest time limit that lets a program begin before it is over.
+
+    What a limit does is seen in a program that runs; how soon one does is the machine's affair. So
+    each attempt has twice the seconds of the one before.
+    """
+    seconds = 0.25
+    while not begun(result := attempt(seconds)):
+        assert seconds < PATIENCE, f"not begun within {seconds} s: {result}"
+        seconds *= 2
+    return result
 
 
 def freeze(process: subprocess.Popen[bytes]) -> None:
@@ -178,7 +209,7 @@ def freeze(process: subprocess.Popen[bytes]) -> None:
 async def eventually(
     condition: Callable[[], Any] | Callable[[], Awaitable[Any]],
     *,
-    timeout: float = 20,  # noqa: ASYNC109
+    timeout: float = PATIENCE,  # noqa: ASYNC109
 ) -> Any:
     """The condition's first true value; AssertionError when it stays false for `timeout` s."""
     deadline = time.monotonic() + timeout

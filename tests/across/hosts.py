@@ -92,7 +92,7 @@ class Host:
         """SIGTERM."""
         process = self._running.pop(module + "".join(arguments))
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
     def kill(self, module: str = "opsmesh.handlers.serve", *arguments: str) -> None:
         """kill -9."""
@@ -106,7 +106,7 @@ class Host:
             process.terminate()
         for process in self._running.values():
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

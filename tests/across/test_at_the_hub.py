@@ -35,8 +35,8 @@ def test_why_and_run_show_of_a_leaf(tmp_path: Path) -> None:
         hub, l1 = mesh["hub"], mesh["l1"]
         l1.profiles(PROFILES)
         joined(hub, l1)
-        until(lambda: "profile.owned" in l1.log("handlers"), timeout=60)
-        until(lambda: "profile.owned" in l1.log("handlers-hub"), timeout=60)
+        until(lambda: "profile.owned" in l1.log("handlers"))
+        until(lambda: "profile.owned" in l1.log("handlers-hub"))
         assert l1.emit(0, 2).wait(60) == 0
         arrived(hub, "evt.l1.load.test", 2)
         arrived(hub, "evt.l1.automation.run.succeeded", 2)
@@ -71,7 +71,7 @@ def test_why_and_run_show_of_a_leaf(tmp_path: Path) -> None:
             )
             return found
 
-        until(lambda: bool(bundles()), timeout=60)
+        until(lambda: bool(bundles()))
         seen = json.loads(hub.opsmesh("evidence", "bundle", "show", anywhere["run_id"], "--json"))
         assert seen["host"] == "l1"
         status = json.loads(l1.opsmesh("status", "--json", codes=(0, 1)))

@@ -131,7 +131,7 @@ def test_a_leaf_looks_at_its_hub(
                 await eventually(lambda: view.verdict == "down" and not view.connected)
                 assert "when it is back" in view.problems[0]["fix"]
                 await asyncio.to_thread(nats_server.start)
-                await eventually(lambda: view.connected and view.verdict == "ok", timeout=60)
+                await eventually(lambda: view.connected and view.verdict == "ok")
                 await tasks.end([following])
 
     run(body(), timeout=180)
@@ -186,14 +186,14 @@ def test_bundles_of_a_leaf_reach_other_hosts(home: Path, nats_server: EmbeddedSe
                 assert made.state == "succeeded"
                 await asyncio.to_thread(nats_server.start)
                 await eventually(lambda: hub.is_connected and hub.stats["reconnects"] > 0)
-                await eventually(Store(hub).list, timeout=40)
+                await eventually(Store(hub).list)
                 assert await Store(own).list() == []
                 shown = await asyncio.to_thread(
                     thin.cli_json, "evidence", "bundle", "show", made.run_id
                 )
                 assert shown["host"] == "leaf1"
 
-    run(body(), timeout=90)
+    run(body())
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_an_input_without_end_is_given_up(alone: Path) -> None:
     assert process.stdin is not None
     process.stdin.write(RAN.encode())
     process.stdin.flush()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert "not done within" in said()[0]
 
 

@@ -130,7 +130,7 @@ def following() -> Iterator[IO[str]]:
         yield process.stdout
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_without_a_mesh_it_is_down(cli: Cli) -> None:

@@ -369,7 +369,7 @@ def test_installations_wait_for_each_other(cli: Cli, tool: Path) -> None:
         said = iter(second.stderr.readline, b"")  # "skipped unlucky" comes first
         assert any(b"another opsmesh install is at work" in line for line in said)
         assert files(tool) == {}
-    assert second.wait(20) == 0
+    assert second.wait(60) == 0
     second.communicate()
     assert state(cli) == "wired"
 

@@ -27,7 +27,7 @@ def component(name: str, book: Book) -> Iterator[None]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(body(),))
     thread.start()
-    ready.wait(10)
+    ready.wait(60)
     try:
         yield
     finally:

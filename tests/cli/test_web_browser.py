@@ -414,7 +414,7 @@ def test_the_command(nats_server: EmbeddedServer) -> None:
             page.until("document.querySelector('.badge').textContent === 'down'")
             page.until("document.getElementById('line').textContent.endsWith('up --detach')")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
             page.until("document.getElementById('line').textContent.includes('server is away')")
         assert process.stderr.read() == ""
     finally:

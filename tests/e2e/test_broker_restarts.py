@@ -57,17 +57,17 @@ def test_every_event_is_stored_once_while_the_broker_is_killed(home: Path, each:
                 return lambda: count() > wanted
 
             for kill in range(1, KILLS + 1):
-                until(reached(kill * CLIENTS * each / (KILLS + 1)), timeout=60)
+                until(reached(kill * CLIENTS * each / (KILLS + 1)))
                 broker.kill()
-                until(reached(count() + 200), timeout=60)  # the spool takes them
+                until(reached(count() + 200))  # the spool takes them
                 broker.start()
             assert [client.wait(60) for client in clients] == [0] * CLIENTS
             wait_drained()
             stored = Counter(run(ids()))
-            until(lambda: len(archived(folder)) >= len(stored), timeout=60)
+            until(lambda: len(archived(folder)) >= len(stored))
     finally:
         sink.terminate()
-        sink.wait(20)
+        sink.wait(60)
         for client in clients:
             if client.poll() is None:
                 client.kill()

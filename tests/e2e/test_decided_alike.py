@@ -79,7 +79,7 @@ async def _ran_once(client: Client) -> None:
         return not left
 
     try:
-        await eventually(there, timeout=60)
+        await eventually(there)
     except AssertionError as error:
         raise AssertionError(f"{len(left)} runs are left: {left[:3]}") from error
     fired = [r.decision async for r in records(client, firings=True)]
@@ -136,10 +136,10 @@ def test_live_and_backtest(
     try:
         live, until_us = run(body(), timeout=240)
         folder = Path(paths.evidence_dir())
-        run(eventually(lambda: _archived(folder) == count), timeout=60)
+        run(eventually(lambda: _archived(folder) == count))
     finally:
         sink.terminate()
-        sink.wait(20)
+        sink.wait(60)
     wanted: dict[str, list[Decision]] = {profile.name: [] for profile in chosen}
     backtest(
         chosen,

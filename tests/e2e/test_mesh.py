@@ -87,7 +87,7 @@ class Person:
 
     def waits(self, condition: Callable[[], Any]) -> Any:
         """The condition's first true value."""
-        return until(condition, timeout=30)
+        return until(condition)
 
     def event(self, topic: str, **facts: Any) -> dict[str, Any]:
         """The first event of a topic whose envelope has these values."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import until
+from tests.conftest import free_ports, until
 from tests.house.checkout import TOP
 
 pytestmark = pytest.mark.slow
@@ -27,13 +26,6 @@ version: 1
 profiles:
   counted: {on: build.finished, actions: [command: ["true"]]}
 """
-
-
-def free_port() -> int:
-    """A port that nobody has just now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def types(*argv: str) -> str:
@@ -47,7 +39,7 @@ def types(*argv: str) -> str:
 @pytest.fixture
 def endpoint(home: Path) -> Iterator[str]:
     """A mesh with the endpoint as a component; host and port of it."""
-    port = free_port()
+    (port,) = free_ports(1)
     folder = home / "config" / "opsmesh"
     folder.mkdir()
     config = {"metrics": {"port": port}, "producers": {"enabled": []}}
@@ -60,7 +52,7 @@ def endpoint(home: Path) -> Iterator[str]:
 
 def get(url: str) -> str:
     """What the address answers."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -76,7 +68,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     config["rule_files"] = [str(rules / "opsmesh.rules.yaml")]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     (folder / "prometheus.yaml").write_text(json.dumps(config))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     process = subprocess.Popen(
         [
             tool,
@@ -91,7 +83,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         yield f"http://{address}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def ask(server: str, query: str) -> list[dict[str, Any]]:
@@ -108,10 +100,10 @@ def test_prometheus_has_every_component(endpoint: str, tmp_path: Path) -> None:
     """A real Prometheus that scrapes one port knows of an event that was emitted, of the run that
     it began, of every component, and evaluates every alert without an error; none fires."""
     with prometheus(tmp_path, endpoint) as server:
-        until(lambda: ask(server, 'up{job="opsmesh"} == 1'), timeout=60)
+        until(lambda: ask(server, 'up{job="opsmesh"} == 1'))
         types("emit", "build.finished", "target=it")
         ran = 'opsmesh_runs_total{profile="counted",state="succeeded"} == 1'
-        until(lambda: ask(server, ran), timeout=60)
+        until(lambda: ask(server, ran))
         up = {one["metric"]["component"] for one in ask(server, "opsmesh_component_up == 1")}
         assert up == {"broker", "agent", "handlers", "sink", "metrics"}
         assert ask(server, 'opsmesh_source_events_total{source="emit",topic="build.finished"} == 1')
@@ -124,7 +116,7 @@ def test_prometheus_has_every_component(endpoint: str, tmp_path: Path) -> None:
             rules: list[dict[str, Any]] = group["rules"]
             return rules if all(rule["health"] == "ok" for rule in rules) else []
 
-        rules = until(evaluated, timeout=60)
+        rules = until(evaluated)
         assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
 
 

@@ -138,4 +138,4 @@ def test_seven_tools_are_one_session_and_one_project(mesh: Path, repository: Pat
         ended = [e for e in stored() if e["topic"] == "automation.run.succeeded"]
         return {e["payload"]["profile"] for e in ended} == {"saved_then_broken", "in_one_terminal"}
 
-    until(both, timeout=30)
+    until(both)

@@ -46,7 +46,7 @@ def sink(*arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(30)
+        process.wait(60)
 
 
 async def ended(process: subprocess.Popen[bytes], how: signal.Signals) -> int:

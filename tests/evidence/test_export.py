@@ -170,7 +170,7 @@ def test_interrupted_export_leaves_no_file(home: Path, tmp_path: Path) -> None:
         while not list(out.parent.iterdir()):
             assert running.poll() is None
         os.kill(running.pid, signal.SIGINT)
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in said
     assert list(out.parent.iterdir()) == []

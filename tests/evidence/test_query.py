@@ -255,6 +255,6 @@ def test_ctrl_c_ends_a_question(made: Path) -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == "range\n"
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in said

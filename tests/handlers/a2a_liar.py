@@ -230,4 +230,4 @@ def liar() -> Iterator[Liar]:
         yield lies
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)

@@ -56,7 +56,7 @@ def peer(folder: Path, *, token: str = "", port: int = 0) -> Iterator[Peer]:
             stderr=log,
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (folder / "address").exists():
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, "the agent does not start"

@@ -124,7 +124,7 @@ class Served:
             self.process.kill()
         else:
             self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ class Processes:
         """SIGTERM, as at the end of a session."""
         process = self._running.pop(pid)
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
     def ended(self, pid: int) -> bool:
         """Whether it has ended by itself, or by somebody else's hand."""
@@ -82,7 +82,7 @@ class Processes:
             process.terminate()
         for process in self._running.values():
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -106,15 +106,16 @@ def served(home: Path, *, settings: dict[str, Any] | None = None) -> Iterator[Se
         finally:
             for process in mesh.running:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
 
 def _spooled() -> list[bytes]:
     lines: list[bytes] = []
     for path in sorted(Path(paths.spool_dir()).rglob("*")):
         if path.is_file():
-            # each line begins with its checksum
-            lines += [one.partition(b" ")[2] for one in path.read_bytes().splitlines()]
+            # each line begins with its checksum; one that is being written has no end yet
+            whole = path.read_bytes().rpartition(b"\n")[0]
+            lines += [one.partition(b" ")[2] for one in whole.splitlines()]
     return lines
 
 

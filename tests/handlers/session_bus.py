@@ -144,7 +144,7 @@ class Desktop:
             where = DBusAddress(PATH, interface=SERVICE)
             connection.send(new_signal(where, "ActionInvoked", "us", (id, key)))
             # the bus has it when it has answered what came after it
-            unwrap_msg(connection.send_and_get_reply(_call(*BUS, "GetId", to=BUS[1]), timeout=10))
+            unwrap_msg(connection.send_and_get_reply(_call(*BUS, "GetId", to=BUS[1]), timeout=60))
 
     def call(
         self,
@@ -158,7 +158,7 @@ class Desktop:
         """One call; its only answer, or None."""
         with open_dbus_connection(self.address) as connection:
             message = _call(path, interface, method, signature, *body, to=to)
-            answer = unwrap_msg(connection.send_and_get_reply(message, timeout=10))
+            answer = unwrap_msg(connection.send_and_get_reply(message, timeout=60))
         return answer[0] if answer else None
 
     def _emit(self, name: str, signature: str, *arguments: tuple[str, Any]) -> None:
@@ -182,7 +182,7 @@ def _call(
 def _end(process: subprocess.Popen[bytes] | None) -> None:
     if process is not None:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 @contextmanager

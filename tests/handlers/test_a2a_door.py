@@ -148,7 +148,7 @@ def hook() -> Iterator[Hook]:
         yield found
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ async def _ended(client: Client) -> Run:
         found = await _run_of(client)
         return found if found.finished else None
 
-    found = await eventually(over, timeout=40)
+    found = await eventually(over)
     assert isinstance(found, Run)
     return found
 

@@ -432,7 +432,7 @@ def test_a_refusal_is_told_by_whoever_takes_the_answer(
             await m.publish()
             [one] = await asked(m)
             given = {"run": one.asked.id, "choice": "approve", "by": "me", "host": "elsewhere"}
-            said = await m.client.request(ANSWER, json.dumps(given).encode(), timeout=5)
+            said = await m.client.request(ANSWER, json.dumps(given).encode(), timeout=60)
             assert json.loads(said.data)["ok"] is False
             [refused] = await m.wait("automation.approval.refused")
             assert refused.host == m.settings.host

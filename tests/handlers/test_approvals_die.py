@@ -36,7 +36,7 @@ async def waiting(client: Client) -> list[Open]:
     async def there() -> list[Open]:
         return [one async for one in approvals.waiting(client)]
 
-    found: list[Open] = await eventually(there, timeout=30)
+    found: list[Open] = await eventually(there)
     return found
 
 
@@ -47,7 +47,7 @@ async def over(client: Client) -> Run:
         found = [run async for run in Ledger(client).runs() if run.finished]
         return found[0] if found else None
 
-    found = await eventually(there, timeout=40)
+    found = await eventually(there)
     assert isinstance(found, Run)
     return found
 

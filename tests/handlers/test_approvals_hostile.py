@@ -38,7 +38,7 @@ def secret() -> str:
 
 async def request(m: Mesh, subject: str, **asked_for: Any) -> dict[str, Any]:
     """What the handlers say."""
-    message = await m.client.request(subject, json.dumps(asked_for).encode(), timeout=10)
+    message = await m.client.request(subject, json.dumps(asked_for).encode(), timeout=60)
     said: dict[str, Any] = msgspec.json.decode(message.data)
     return said
 
@@ -213,20 +213,16 @@ def test_schemas_of_strangers(
     monkeypatch.setattr(jsonschemas, "PATIENCE_S", 1.5 if why == "more than" else 30.0)
 
     async def body() -> None:
-        beat, began = 0, time.monotonic()
-        working = asyncio.create_task(jsonschemas.fault(schema, value))
-        while not working.done():
-            await asyncio.sleep(0.02)
-            beat += 1
-        said = await working
-        assert why in said
-        assert beat >= (time.monotonic() - began) / 0.02 / 8  # the loop went on meanwhile
+        before = time.process_time()
+        assert why in await jsonschemas.fault(schema, value)
+        assert time.process_time() - before < 1
 
     run(body())
 
 
-def test_costly_schemas_that_are_honest() -> None:
+def test_costly_schemas_that_are_honest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pattern is checked, in its own process, like anything else."""
+    monkeypatch.setattr(jsonschemas, "PATIENCE_S", 30.0)
 
     async def body() -> None:
         schema = {"type": "string", "pattern": "^v[0-9]+$"}
@@ -303,7 +299,7 @@ def test_over_the_broker(nats_server: EmbeddedServer, tmp_path: Path) -> None:
                 said = await request(m, ANSWER, run=wrong, choice="approve")
                 assert said["ok"] is False
                 assert len(json.dumps(said)) < 400
-            assert (await m.client.request(ANSWER, b"\xff{", timeout=5)).data.startswith(
+            assert (await m.client.request(ANSWER, b"\xff{", timeout=60)).data.startswith(
                 b'{"ok":false'
             )
             assert ran(out) == []

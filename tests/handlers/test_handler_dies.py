@@ -55,7 +55,7 @@ async def runs(client: Client, count: int) -> dict[str, Run]:
         over = [run for run in found.values() if run.finished or run.state == "waiting"]
         return found if len(over) == count else {}
 
-    found = await eventually(there, timeout=40)
+    found = await eventually(there)
     assert isinstance(found, dict)
     return found
 

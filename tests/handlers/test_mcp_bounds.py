@@ -56,9 +56,9 @@ def test_unusable(document: dict[str, Any]) -> None:
 def test_square_of_many() -> None:
     """A long list is not compared item with item."""
     value = {"a": [{"n": n} for n in range(20_000)]}
-    began = time.monotonic()
+    began = time.process_time()
     schema.wrong({"properties": {"a": {"uniqueItems": True}}}, value, what="result")
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def request(key: str, message: str, form: dict[str, Any], mode: str = "form") -> dict[str, Any]:

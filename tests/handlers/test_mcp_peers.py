@@ -42,10 +42,10 @@ def test_time() -> None:
             "time": "12:00",
             "target_timezone": "Asia/Kolkata",
         }
-        answer = await found.call("convert_time", arguments, timeout=10)
+        answer = await found.call("convert_time", arguments, timeout=60)
         assert answer.structured["target"]["datetime"].endswith("17:30:00+05:30")
         with pytest.raises(CallFailed, match="Invalid timezone") as caught:
-            await found.call("get_current_time", {"timezone": "No/Where"}, timeout=10)
+            await found.call("get_current_time", {"timezone": "No/Where"}, timeout=60)
         assert caught.value.kind == "tool_error"
         await found.aclose()
 
@@ -61,10 +61,10 @@ def test_git(tmp_path: Path) -> None:
         found = await Session.open(
             "git", module("mcp_server_git", "--repository", str(tmp_path)), fill=str
         )
-        answer = await found.call("git_status", {"repo_path": str(tmp_path)}, timeout=10)
+        answer = await found.call("git_status", {"repo_path": str(tmp_path)}, timeout=60)
         assert "new.txt" in answer.text
         with pytest.raises(CallFailed) as caught:
-            await found.call("git_status", {"repo_path": "/"}, timeout=10)
+            await found.call("git_status", {"repo_path": "/"}, timeout=60)
         assert caught.value.kind == "tool_error"
         await found.aclose()
 
@@ -125,9 +125,9 @@ def everything_http(everything: Path) -> Iterator[str]:
 async def _all(spec: McpServer) -> None:
     found = await Session.open("everything", spec, fill=str)
     assert found.protocol >= "2025-06-18"
-    answer = await found.call("get-structured-content", {"location": "Chicago"}, timeout=10)
+    answer = await found.call("get-structured-content", {"location": "Chicago"}, timeout=60)
     assert set(answer.structured) == {"temperature", "conditions", "humidity"}
-    image = await found.call("get-tiny-image", {}, timeout=10)
+    image = await found.call("get-tiny-image", {}, timeout=60)
     assert image.parts[0].startswith("image image/png, ")
     seen: list[tuple[float, float | None]] = []
 
@@ -135,7 +135,7 @@ async def _all(spec: McpServer) -> None:
         seen.append((done, total))
 
     slow = {"duration": 1, "steps": 4}
-    answer = await found.call("trigger-long-running-operation", slow, timeout=10, progress=progress)
+    answer = await found.call("trigger-long-running-operation", slow, timeout=60, progress=progress)
     assert answer.text.startswith("Long running operation completed")
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     with pytest.raises(CallFailed) as caught:
@@ -155,9 +155,9 @@ async def _all(spec: McpServer) -> None:
     await asyncio.wait([waiting])
     assert waiting.cancelled()
     with pytest.raises(CallFailed) as caught:
-        await found.call("get-sum", {"a": "one", "b": 2}, timeout=10)
+        await found.call("get-sum", {"a": "one", "b": 2}, timeout=60)
     assert str(caught.value) == "tool 'get-sum': argument 'a': 'one' is not of type 'number'"
-    assert (await found.call("get-sum", {"a": 1, "b": 2}, timeout=10)).text.endswith("is 3.")
+    assert (await found.call("get-sum", {"a": 1, "b": 2}, timeout=60)).text.endswith("is 3.")
     await found.aclose()
 
 

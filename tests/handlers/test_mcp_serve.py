@@ -16,7 +16,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
-from tests.conftest import eventually, mesh_client, run, start_server
+from tests.conftest import eventually, mesh_client, run, start_server, until
 from tests.handlers.mcp_served import (
     Served,
     ask,
@@ -439,9 +439,12 @@ def test_recorded(mesh: Served) -> None:
             await refused(client, "trigger_profile", profile="triage")
             await client.read_resource("mesh://dlq")
 
-    before = len(mesh.records())
+    def told() -> list[dict[str, Any]]:
+        return [one for one in mesh.records() if one["payload"]["client"] == "probe"]
+
     run(body())
-    records = mesh.records()[before:]
+    until(lambda: len(told()) >= 5)
+    records = told()
     payloads = [one["payload"] for one in records]
     assert [(one["tool"], one["outcome"]) for one in payloads] == [
         ("get_event", "ok"),
@@ -450,7 +453,7 @@ def test_recorded(mesh: Served) -> None:
         ("trigger_profile", "refused"),
         ("mesh://dlq", "ok"),
     ]
-    assert {(one["client"], one["transport"]) for one in payloads} == {("probe", "stdio")}
+    assert {one["transport"] for one in payloads} == {"stdio"}
     assert records[3]["causation_id"] == records[2]["id"]
     assert "precious" not in json.dumps(records)
     assert secret not in json.dumps(records)
@@ -570,7 +573,7 @@ def test_stdout(home: Path) -> None:
     answered: set[int] = set()
     while not answered >= {1, 2, 3}:
         answered.add(json.loads(process.stdout.readline())["id"])
-    rest, _ = process.communicate(timeout=20)
+    rest, _ = process.communicate(timeout=60)
     assert [line for line in rest.splitlines() if not line.startswith("{")] == []
     assert process.returncode == 0
 

@@ -56,7 +56,7 @@ async def get(url: str, *, accept: str = "") -> str:
     wanted = urllib.request.Request(url, headers={"Accept": accept})
 
     def ask() -> str:
-        with urllib.request.urlopen(wanted, timeout=10) as got:
+        with urllib.request.urlopen(wanted, timeout=60) as got:
             return str(got.read().decode())
 
     return await asyncio.to_thread(ask)

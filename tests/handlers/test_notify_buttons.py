@@ -14,6 +14,7 @@ from tests.handlers.mesh import Mesh, mesh
 from tests.handlers.session_bus import Desktop, Seen
 
 from opsmesh.handlers.desktop import notify_send
+from opsmesh.handlers.desktop.board import Board
 from opsmesh.handlers.runs import approvals
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.user import name as user
@@ -61,10 +62,16 @@ async def seen(desktop: Desktop, count: int = 1) -> list[Seen]:
     return found
 
 
-async def press(desktop: Desktop, m: Mesh, key: str) -> None:
-    """A person presses a button of the newest notice, once it is on the board."""
+async def noted(m: Mesh) -> Board:
+    """The board of these handlers, once they know what the daemon shows: it knows first."""
     board = await m.server._services.shared.get("desktop", m.server._board)
     await eventually(lambda: board._shown)
+    return board
+
+
+async def press(desktop: Desktop, m: Mesh, key: str) -> None:
+    """A person presses a button of the newest notice, once it is on the board."""
+    board = await noted(m)
     await asyncio.to_thread(desktop.press, max(board._shown), key)
 
 
@@ -156,6 +163,7 @@ def test_asked_before_we_came(desktop: Desktop) -> None:
         async with mesh(text) as m:
             await m.publish()
             await seen(desktop)
+            await noted(m)
         async with mesh(text) as m:
             await press(desktop, m, "approve")
             await m.wait("automation.approval.granted")

@@ -63,7 +63,7 @@ def dunst(folder: Path, desktop: Desktop, script: Path) -> Iterator[None]:
     finally:
         for process in (shown, screen):
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def test_dunst(nats_server: EmbeddedServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,7 @@ def test_decides_and_runs(place: Place) -> None:
                 )
                 assert (await wait_for(client, "my.one", asked)).payload == {"unit": "by hand"}
                 process.send_signal(signal.SIGKILL)
-                process.wait(10)
+                process.wait(60)
                 away = await publish(client, "service.start.failed", unit="b.service")
                 process = place.start()
                 await wait_for(client, "my.one", away)
@@ -225,7 +225,7 @@ def test_decides_and_runs(place: Place) -> None:
                 assert "Traceback" not in place.said()
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
     run(body())
 
@@ -242,7 +242,7 @@ def test_waits_for_the_agent(place: Place) -> None:
             process = place.start()
             try:
                 heard = await client.subscribe(f"ask.{USER}.>")  # it asks, and nobody answers
-                await heard.next_msg(timeout=20)
+                await heard.next_msg(timeout=60)
                 await heard.unsubscribe()
                 place.restart_agent()
                 await ready(client, ALL)
@@ -255,7 +255,7 @@ def test_waits_for_the_agent(place: Place) -> None:
                 assert len(await results(client, "my.one")) == before + 2
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
     run(body())
 
@@ -274,7 +274,7 @@ def test_step_that_reads_more_fails_alone(place: Place) -> None:
                 await wait_for(client, "my.nosy", event)
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
     run(body())
     manifests = list((place.desk / "state").rglob("manifest.json"))
@@ -366,7 +366,7 @@ class Thief:
     async def ask(self, subject: str, body: Any = b"") -> bytes:
         """The agent's answer, after its headers."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        msg = await self.client.request(subject, data, timeout=5)
+        msg = await self.client.request(subject, data, timeout=60)
         return json.dumps(msg.headers or {}).encode() + msg.data
 
     async def send(self, subject: str, body: Any = b"", *, reply: str = "") -> str:
@@ -614,7 +614,7 @@ def test_revoked_and_unrestricted_users_have_no_gate(place: Place) -> None:
                 inbox = f"_INBOX.{user}.x"
                 heard = await admin.subscribe(inbox)
                 await admin.publish(f"ask.{user}.API.STREAM.INFO.EVENTS", b"", reply=inbox)
-                assert b"not to be read" in (await heard.next_msg(timeout=5)).data
+                assert b"not to be read" in (await heard.next_msg(timeout=60)).data
 
     run(body())
 

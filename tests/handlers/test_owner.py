@@ -95,7 +95,7 @@ async def decided_as_by_one(client: Client, settings: Settings) -> None:
         cursor, _ = await Positions(client).cursor(consumer(settings))
         return cursor is not None and cursor.seq >= (last.seq or 0)
 
-    await eventually(decided, timeout=60)
+    await eventually(decided)
     wanted = await by_one(client, settings, "bursts")
     live = [record async for record in records(client, profile="bursts")]
     assert sorted(r.data for r in live) == sorted(d.encode() for d in wanted)
@@ -105,7 +105,7 @@ async def decided_as_by_one(client: Client, settings: Settings) -> None:
         done = [run async for run in Ledger(client).runs("bursts") if run.finished]
         return len(done) == len(firings)
 
-    await eventually(all_done, timeout=60)
+    await eventually(all_done)
     emitted = [decode(m.data) async for m in scan(client, EVENTS, subjects=["evt.*.my.burst"])]
     assert sorted(event.causation_id or "" for event in emitted) == firings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import eventually, run
+from tests.conftest import eventually, limited, run
 
 from opsmesh.handlers import process
 from opsmesh.handlers.errors import Unstartable
@@ -55,10 +55,19 @@ def test_time_limit() -> None:
     assert result.signal == "SIGTERM"
 
 
-@pytest.mark.parametrize("deaf", ["trap '' TERM; sleep 60 & wait", "kill -STOP $$"])
+@pytest.mark.parametrize(
+    "deaf",
+    [
+        "trap '' TERM; echo begun; sleep 60 & wait",
+        "(until grep -q '^State:.T' /proc/$$/status; do :; done; echo begun) & kill -STOP $$",
+    ],
+    ids=["ignores it", "stopped"],
+)
 def test_time_limit_of_the_deaf(deaf: str) -> None:
     """A program that ignores TERM, or is stopped and cannot hear it, is killed."""
-    result = sh(f"echo begun; {deaf}", timeout=0.3, grace=0.05)
+    result = limited(
+        lambda seconds: sh(deaf, timeout=seconds, grace=0.05), lambda one: one.stdout_tail
+    )
     assert (result.timed_out, result.signal) == (True, "SIGKILL")
     assert result.stdout_tail == "begun\n"
 

@@ -26,7 +26,7 @@ profiles:
 
 async def ask(client: Client, subject: str, data: bytes = b"{}") -> dict[str, Any]:
     """One request and what is said."""
-    answer = await client.request(subject, data, timeout=10)
+    answer = await client.request(subject, data, timeout=60)
     found: dict[str, Any] = json.loads(answer.data)
     return found
 

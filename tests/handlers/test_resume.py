@@ -240,4 +240,4 @@ def test_who_may_not_renew_its_lease_ends_its_step(nats_server: EmbeddedServer) 
                 async with Lease(held, 0.5):
                     await asyncio.Event().wait()
 
-    run(body(), timeout=10)
+    run(body())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import eventually, run
+from tests.conftest import eventually, limited, run
 from tests.handlers.user_manager import CannotStart, user_manager
 
 from opsmesh.handlers import leash, process
@@ -211,7 +211,10 @@ def test_exit_code_and_output(context: Context) -> None:
 def test_nothing_outlives_its_step(context: Context) -> None:
     """At the time limit the whole service ends, whatever session its processes are in."""
     mark = f"5{os.getpid()}1"
-    result = do(boxed(f"setsid sleep {mark} & sleep {mark}"), context(timeout=0.5))
+    program = boxed(f"setsid sleep {mark} & echo begun; sleep {mark}")
+    result = limited(
+        lambda seconds: do(program, context(timeout=seconds)), lambda one: one.output["stdout"]
+    )
     assert result.timed_out
 
     async def gone() -> bool:

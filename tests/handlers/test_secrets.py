@@ -195,7 +195,7 @@ def test_keyring_that_waits_for_its_user(known: Known, monkeypatch: pytest.Monke
 
     class Locked(Ring):
         def get_password(self, service: str, name: str) -> str | None:
-            ended.wait(30)
+            ended.wait(60)
             return None
 
     began = time.monotonic()

@@ -117,7 +117,7 @@ def test_elf_of_this_machine() -> None:
     assert found is not None
     assert any(name.startswith(("libc.", "libpython")) for name in found.needed)
     result = libraries.look(
-        Path("/"), [], [Path(sys.executable).resolve().parent], until=time.monotonic() + 10
+        Path("/"), [], [Path(sys.executable).resolve().parent], until=time.monotonic() + 60
     )
     assert result.looked >= 1
     assert result.missing == []
@@ -172,7 +172,7 @@ def test_a_library_that_went(tmp_path: Path) -> None:
     (tmp_path / "usr/bin/hello").write_bytes(program.read_bytes())
     needed = elf.read(program)
     assert needed is not None
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     found = libraries.look(tmp_path, ["hello"], [], until=until)
     assert {one["library"] for one in found.missing} == set(needed.needed)
     (tmp_path / "usr/lib").mkdir()

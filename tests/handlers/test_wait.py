@@ -296,12 +296,12 @@ def test_killed_meanwhile(nats_server: EmbeddedServer, tmp_path: Path) -> None:
                     [found] = [one async for one in Ledger(client).runs()]
                     return found if found.finished else None
 
-                done = await eventually(ended, timeout=50)
+                done = await eventually(ended)
                 assert (done.state, done.attempt) == ("succeeded", 1)
                 assert done.steps[0].saved == begun.steps[0].saved
                 assert done.steps[1].output["stdout"] == "a.service\n"
 
-    run(body(), timeout=90)
+    run(body())
 
 
 def test_in_the_test_kit(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     finally:
         running.terminate()  # kindly: killed at once, it would leave its broker behind
         try:
-            running.wait(30)
+            running.wait(60)
         finally:
             running.kill()
     assert running.returncode == 130, said
@@ -204,7 +204,7 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
 
 def _broker(stores: Path, running: subprocess.Popen[str]) -> tuple[str, int]:
     """Where the benchmark's broker listens, once it has a stream."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not list(stores.glob("*/state/opsmesh/jetstream/jetstream/*/streams/EVENTS")):
         assert running.poll() is None
         assert time.monotonic() < deadline

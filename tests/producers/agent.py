@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.conftest import PATIENCE
 from tests.conftest import until as until
 
 from opsmesh.router import spool
@@ -34,9 +35,9 @@ class StandInAgent:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def wait_for(self, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-        """The events, once they are `enough`; fails after 20 seconds."""
+        """The events, once they are `enough`; fails when it stays away."""
         with self._changed:
-            arrived = self._changed.wait_for(lambda: enough(self.events), 20)
+            arrived = self._changed.wait_for(lambda: enough(self.events), PATIENCE)
             assert arrived, [event["topic"] for event in self.events]
             return list(self.events)
 

@@ -109,11 +109,11 @@ def serving(program: Path, folder: Path, log: Path) -> Iterator[str]:
         )
     try:
         listening = re.compile(r"HTTP server listening on (http://\S+?)/?\s")
-        found: list[str] = until(lambda: listening.findall(log.read_text()), timeout=60)
+        found: list[str] = until(lambda: listening.findall(log.read_text()))
         yield f"{found[0]}/?folder={folder}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
 
 
 class Browser:
@@ -144,4 +144,4 @@ class Browser:
         """The page and the browser."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(60)

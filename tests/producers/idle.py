@@ -35,7 +35,7 @@ def idle(name: str, options: Mapping[str, str], home: Path) -> tuple[float, floa
         return _rss_mb(process.pid), _cpu_s(process.pid) - begun
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _rss_mb(pid: int) -> float:

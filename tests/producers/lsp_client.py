@@ -121,7 +121,7 @@ class Editor:
         """Close the server's input; its exit code."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import free_ports
 from tests.producers.agent import until
 
 #: Where PyPI's marimo puts its command.
@@ -93,9 +93,7 @@ class Server:
         self, mode: str, path: Path, *flags: str, env: Mapping[str, str], token: str = ""
     ) -> None:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.path = path
         self.log = path.with_suffix(".log")
         command = [str(MARIMO), mode, str(path), "--headless", "-p", str(self.port)]
@@ -145,7 +143,7 @@ class Server:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -170,7 +168,7 @@ class Server:
             self.process.wait(10)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         for pid in kernels:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -188,7 +186,7 @@ class Page:
 
     def wait_for(self, operation: str) -> dict[str, Any]:
         """The next message of this kind."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             message = json.loads(self._socket.recv(timeout=30))
             if message["op"] == operation:

@@ -81,8 +81,8 @@ class Nvim:
         self._call("nvim_input", text)
 
     def until(self, code: str, *args: Any) -> Any:
-        """The first value of this code that is true; fails after 20 seconds."""
-        deadline = time.monotonic() + 20
+        """The first value of this code that is true; fails when it stays away."""
+        deadline = time.monotonic() + 60
         while not (value := self.lua(code, *args)):
             assert time.monotonic() < deadline, f"never true: {code}"
             time.sleep(0.01)
@@ -100,7 +100,7 @@ class Nvim:
     def quit(self, how: str = "qall!") -> int:
         """Leave, as a person does; the exit code."""
         self._send("nvim_command", how)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def _call(self, method: str, *args: Any) -> Any:
         number = self._send(method, *args)
@@ -160,7 +160,7 @@ def neovim(
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(20)
+        process.wait(60)
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()

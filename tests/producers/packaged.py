@@ -27,7 +27,7 @@ def producer(
         yield process
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def off(home: Path, **logs: Path) -> list[str]:

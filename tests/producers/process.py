@@ -27,5 +27,5 @@ def producing(name: str, *options: str, log: Path) -> Iterator[subprocess.Popen[
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     assert process.returncode == 0, log.read_text()

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
@@ -90,6 +91,11 @@ QtObject {
     }
 }
 """
+
+
+def _queued() -> float:
+    """Seconds that this thread was ready to run, and had to wait for a processor."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 class Singleton(QObject):
@@ -216,7 +222,7 @@ class Driver(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self._last, self._longest, self._buffer = time.monotonic(), 0.0, b""
+        self._last, self._longest, self._buffer = time.monotonic() - _queued(), 0.0, b""
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._ticks.start(5)
@@ -225,7 +231,8 @@ class Driver(QObject):
         self.engine: QQmlEngine | None = None
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        # without the time that the engine could have run in, and others had the processor
+        now = time.monotonic() - _queued()
         self._longest, self._last = max(self._longest, now - self._last), now
 
     def _read(self) -> None:

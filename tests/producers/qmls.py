@@ -57,7 +57,7 @@ class Qml:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         self._process.stdin.flush()
-        readable, _, _ = select.select([self._process.stdout], [], [], 20)
+        readable, _, _ = select.select([self._process.stdout], [], [], 60)
         assert readable, "the engine does not answer"
         found: dict[str, Any] = json.loads(self._process.stdout.readline())
         return found
@@ -68,7 +68,7 @@ class Qml:
 
     def until(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """What OpsMesh shows, once that is so."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition(state := self.say()):
             assert time.monotonic() < deadline, state
             time.sleep(0.01)
@@ -126,7 +126,7 @@ def quickshell(folder: Path) -> Iterator[Qml]:
     try:
         yield Qml(process)
     finally:
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert process.returncode == 0, (folder / "qml.log").read_text()
 
 

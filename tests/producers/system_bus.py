@@ -159,7 +159,7 @@ class SystemBus:
         address = DBusAddress(path, bus_name=to, interface=interface)
         with open_dbus_connection(self.address) as connection:
             message = new_method_call(address, method, signature, body)
-            answer = unwrap_msg(connection.send_and_get_reply(message, timeout=10))
+            answer = unwrap_msg(connection.send_and_get_reply(message, timeout=60))
         return answer[0] if answer else None
 
     def _answers(self) -> bool:
@@ -173,7 +173,7 @@ class SystemBus:
 def _end(process: subprocess.Popen[bytes] | None) -> None:
     if process is not None:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 @contextmanager

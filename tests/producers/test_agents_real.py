@@ -105,7 +105,7 @@ def test_codex_is_answered_through_the_mesh(nats_server: EmbeddedServer, at_home
             environment = [f"{name}={value}" for name, value in place.environment().items()]
             directory = ("env", "-C", str(place.project), "-i", *environment)
             terminal.run("codex", *directory, str(program), "do it")
-            await eventually(lambda: "Hooks need review" in terminal.screen("codex"), timeout=60)
+            await eventually(lambda: "Hooks need review" in terminal.screen("codex"))
             await eventually(lambda: chosen(terminal))
             terminal.type("codex", "Enter")
             [one] = await asked(m)

@@ -333,7 +333,7 @@ def test_a_restart_tells_nothing_twice_and_nothing_less(codex: Path, agent: Stan
     path = place(codex, OK, count=12)
     agent.wait_for(lambda events: len(events) == 2)
     process.kill()
-    process.wait(20)
+    process.wait(60)
     append(path, OK, 12)
     other = place(codex, ASKED)
     with producing("codex", "since=all", log=log(codex)):

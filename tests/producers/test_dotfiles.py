@@ -73,7 +73,7 @@ def producing(source: Path | str, *options: str) -> Iterator[subprocess.Popen[by
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     assert process.returncode == 0, log.read_text()
 
 

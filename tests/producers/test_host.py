@@ -128,7 +128,7 @@ def test_a_producer_is_run_numbered_and_stopped(agent: StandInAgent, strangers: 
     assert process.stderr.readline() == "ticker: watching, topics clock.ticked\n"
     assert process.stderr.readline() == "ticked\n"
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, "")
     assert [event["seq"] for event in agent.events] == [1, 2, 3, 4]
     assert [event["topic"] for event in agent.events][-1] == "clock.stopped"
@@ -140,7 +140,7 @@ def test_a_producer_is_run_numbered_and_stopped(agent: StandInAgent, strangers: 
 def test_a_producer_that_cannot_run_says_why(home: Path, strangers: Path) -> None:
     """`run` of an unavailable producer ends with 78 and its reason in one line."""
     process = start("run", "ticker", "-o", "word=none")
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (78, "error: producer ticker cannot run here: no clock\n")
 
 
@@ -149,7 +149,7 @@ def test_status_tells_what_was_last_sent(agent: StandInAgent, home: Path, strang
     process = start("run", "ticker")
     agent.wait_for(lambda events: len(events) == 3)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     supervisor_state.write(
         State(
             pid=os.getpid(),
@@ -259,5 +259,5 @@ def test_a_patient_host_waits_until_an_event_can_be_kept(home: Path, strangers: 
     while (line := process.stderr.readline()) != "ticked\n":
         assert "cannot keep an event" in line
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert [event["seq"] for event in spooled(home)] == [1, 2, 3, 4]

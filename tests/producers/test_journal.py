@@ -46,7 +46,7 @@ def producing(journal: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said.decode()
 
 

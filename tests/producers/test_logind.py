@@ -249,7 +249,7 @@ def test_a_crash_between_writing_down_and_telling_tells_it_once(home: Path, bus:
         bus.hint("c1", locked=True)
         until(lambda: '"pending"' in memory.read_text())
         process.kill()
-        process.wait(10)
+        process.wait(60)
     pending = json.loads(memory.read_text())["pending"]
     (home / "run/opsmesh/ingest.sock").unlink()
     with standing_in(home) as answering, watching(home):

@@ -76,7 +76,7 @@ def passed(command: list[str], stream: bytes, seed: int = 1) -> tuple[bytes, int
         out = process.stdout.read()
         parts.append(out)
     sending.join()
-    return b"".join(parts), process.wait(20)
+    return b"".join(parts), process.wait(60)
 
 
 def frame(body: bytes) -> bytes:
@@ -128,7 +128,7 @@ def test_streams_that_do_not_wait(home: Path) -> None:
         writer.start()
         assert source.read() == stream
         writer.join()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_exit_code_and_standard_error_are_the_servers() -> None:
@@ -152,7 +152,7 @@ def test_signals_are_the_servers(home: Path, number: signal.Signals) -> None:
         name = Path(f"/proc/{pid}/cmdline").read_bytes()
         assert lsp_peer.__file__.encode() in name
         editor.process.send_signal(number)
-        assert editor.process.wait(20) in (-number, 1)  # 1: Python's KeyboardInterrupt
+        assert editor.process.wait(60) in (-number, 1)  # 1: Python's KeyboardInterrupt
 
 
 def test_a_server_that_dies_within_a_message() -> None:
@@ -174,14 +174,14 @@ def test_an_editor_that_reads_no_more() -> None:
     assert process.stdout is not None
     process.stdout.read(10)
     process.stdout.close()
-    assert process.wait(20) == -signal.SIGPIPE
+    assert process.wait(60) == -signal.SIGPIPE
 
 
 def test_a_server_that_reads_no_more(home: Path) -> None:
     """The editor's next write fails when the server has gone: nothing of ours keeps the pipe."""
     process = subprocess.Popen([*LSP, "--", "true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     descriptor = process.stdin.fileno()
 
     def refused() -> bool:
@@ -389,7 +389,7 @@ def test_a_relay_that_is_killed_ends_the_server(project: Path, home: Path) -> No
         observer = Path(f"/proc/{observer_pid()}")
         relay_pid = int((observer / "stat").read_text().rpartition(")")[2].split()[1])
         os.kill(relay_pid, signal.SIGKILL)
-        assert editor.process.wait(20) == 0
+        assert editor.process.wait(60) == 0
         until(lambda: not observer.exists())
 
 

@@ -73,7 +73,7 @@ def browsing(address: str, folder: Path) -> Iterator[Browser]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_page_that_is_opened_and_loaded_again(agent: StandInAgent, tmp_path: Path) -> None:

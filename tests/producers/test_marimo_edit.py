@@ -166,7 +166,7 @@ def test_a_session_that_is_closed_is_no_death(editing: Editing) -> None:
         page.run_all()
         editing.told(COMPLETED, 2)
         editing.server.process.send_signal(signal.SIGTERM)
-        editing.server.process.wait(20)
+        editing.server.process.wait(60)
     assert [e["topic"] for e in editing.agent.events if e["topic"] == RESTARTED] == []
 
 

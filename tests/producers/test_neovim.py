@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests.conftest import private_folders
+from tests.conftest import private_folders, until
 from tests.producers.agent import StandInAgent, standing_in
 from tests.producers.nvims import Nvim, neovim, topics, wire
 from tests.router.test_session import TABLE, make
@@ -340,11 +340,34 @@ def test_tests_that_fail(desk: Desk) -> None:
     assert desk.new() == []
 
 
-def test_tests_that_are_stopped(desk: Desk) -> None:
-    """`:OpsMeshTest!` ends them, and that is no failure."""
-    desk.nvim.command("OpsMeshTest sleep 60", "OpsMeshTest!")
-    desk.nvim.until("return vim.fn.execute('messages'):find('stopped: sleep 60') ~= nil")
+def endless(nvim: Nvim, told: Path, before: str = "true") -> Path:
+    """Tests that run: their shell, in /proc. It has a child, because something comes after it."""
+    nvim.command(f"OpsMeshTest {before}; echo $$ > {told}; sleep 60; true")
+    until(lambda: told.exists() and told.read_text().endswith("\n"))
+    return Path("/proc", told.read_text().strip())
+
+
+def test_tests_that_are_stopped(desk: Desk, tmp_path: Path) -> None:
+    """`:OpsMeshTest!` ends them and what they started, and that is no failure."""
+    endless(desk.nvim, tmp_path / "pid")
+    desk.nvim.command("OpsMeshTest!")
+    desk.nvim.until("return vim.fn.execute('messages'):find('stopped: true') ~= nil")
     assert desk.new() == []
+
+
+def test_tests_that_will_not_stop(desk: Desk, tmp_path: Path) -> None:
+    """A second `:OpsMeshTest!` kills those that the first did not end."""
+    endless(desk.nvim, tmp_path / "pid", "trap '' TERM")
+    desk.nvim.command("OpsMeshTest!", "OpsMeshTest!")
+    desk.nvim.until("return vim.fn.execute('messages'):find('stopped: trap') ~= nil")
+
+
+def test_tests_left_behind(desk: Desk, tmp_path: Path) -> None:
+    """Tests end with the Neovim that ran them."""
+    with neovim(desk.root.parent, cwd=desk.root) as nvim:
+        shell = endless(nvim, tmp_path / "pid")
+        assert nvim.quit() == 0
+    until(lambda: not shell.exists())
 
 
 def test_terminals(desk: Desk) -> None:

@@ -242,7 +242,7 @@ def test_a_pacman_that_is_killed(home: Path, agent: StandInAgent) -> None:
         with gate.open("w"):  # open once the scriptlet reads
             until(lambda: "installed aaa" in pacman.log.read_text())
             killed.send_signal(signal.SIGKILL)
-            killed.wait(10)
+            killed.wait(60)
         (home / "arch/root/var/lib/pacman/db.lck").unlink()
         pacman("-S", "aaa")
         events = agent.wait_for(lambda events: len(events) == 2)

@@ -233,7 +233,7 @@ def test_a_producer_that_is_killed_while_it_tells(
     with producer(home, *off(home), "vuln_every=1h") as process:
         agent.wait_for(lambda events: len(events) > 10)
         process.kill()
-        process.wait(10)
+        process.wait(60)
     with producer(home, *off(home), "vuln_every=1h"):
         events = agent.wait_for(
             lambda events: len({event["payload"]["vuln_id"] for event in events}) == 300

@@ -293,7 +293,7 @@ def test_a_command_that_is_ended_leaves_nothing(
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     until(lambda: (home / "pid").exists() and bool((home / "pid").read_text()))
     process.terminate()
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert process.wait(60) == 128 + signal.SIGTERM
     assert not Path("/proc", (home / "pid").read_text().strip()).exists()
 
 

@@ -46,7 +46,7 @@ def producing(*options: str, end: int = signal.SIGTERM) -> Iterator[subprocess.P
         yield process
     finally:
         process.send_signal(end)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == (0 if end == signal.SIGTERM else -end), said.decode()
 
 
@@ -273,7 +273,7 @@ def test_kills_lose_nothing_and_tell_nothing_twice(
                 agent.wait_for(partial(several, enough))
         (tmp_path / "stop").touch()
         with producing():
-            out, _ = writer.communicate(timeout=30)
+            out, _ = writer.communicate(timeout=60)
             until(emptied)
     finally:
         writer.kill()

@@ -53,7 +53,7 @@ def test_tells_what_arrives(module: types.ModuleType, home: Path, tmp_path: Path
     (folder / "new.part").rename(folder / "new")
     until(lambda: len(told) == 2)
     (folder / "last").touch()
-    thread.join(20)
+    thread.join(60)
     assert told[0][:2] == ("download.finished", {"path": str(folder / "old"), "bytes": 5})
     assert told[1][1]["path"] == str(folder / "new")
     assert {*module.Downloads.topics} == {topic for topic, _, _ in told}

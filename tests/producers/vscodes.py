@@ -56,7 +56,7 @@ class Host:
         """End it as no host should end; `also_parent`: the editor goes with it."""
         if also_parent:
             os.killpg(self._shell.pid, how)
-            self._shell.wait(20)
+            self._shell.wait(60)
         else:
             os.kill(self.pid, how)
 
@@ -64,7 +64,7 @@ class Host:
         """Take everything down."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._shell.pid, signal.SIGKILL)
-        self._shell.wait(20)
+        self._shell.wait(60)
         for pipe in (self._shell.stdin, self._shell.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -125,5 +125,5 @@ def producing(
         yield process
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said.decode()

@@ -75,7 +75,7 @@ class StandInSession:
         self.name = name
 
     def _wait(self) -> None:
-        self._process.wait(10)
+        self._process.wait(60)
         if self._process.stdout:
             self._process.stdout.close()
 

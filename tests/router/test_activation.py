@@ -85,7 +85,7 @@ def test_the_socket_stays_when_the_agent_ends(listener: socket.socket) -> None:
     first = started(listener)
     until(answers)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     assert Path(paths.ingest_socket()).is_socket()
     sent(ID.encode()).close()
     second = started(listener)
@@ -112,4 +112,4 @@ def test_another_process_s_socket_is_not_taken(listener: socket.socket, home: Pa
         assert Path(paths.ingest_socket()).stat().st_ino != before
     finally:
         agent.terminate()
-        agent.wait(20)
+        agent.wait(60)

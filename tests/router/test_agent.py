@@ -169,7 +169,7 @@ def test_only_one_agent_runs(home: Path) -> None:
     """A second agent ends with an error that names the first; the first goes on."""
     with agent(home, ready=False) as first:
         second = AgentProcess(home / "second.log")
-        assert second.process.wait(20) != 0
+        assert second.process.wait(60) != 0
         text = (home / "second.log").read_text()
         assert f"already running (pid {first.process.pid})" in text
         assert answers()

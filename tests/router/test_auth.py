@@ -162,7 +162,7 @@ def test_stolen_producer_has_nothing_answered_elsewhere(
             )
             await thief.publish("evt.desk.shell.x", b"{}", reply=reply)
             # its own answer, to what comes after: the other one was given
-            await thief.request("evt.desk.shell.x", b"{}", timeout=5)
+            await thief.request("evt.desk.shell.x", b"{}", timeout=60)
             await thief.close()
             await eventually(lambda: heard.count("evt.desk.shell.x") == 2)
             state = (await owner.jetstream().stream_info("EVENTS", subjects_filter=">")).state

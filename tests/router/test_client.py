@@ -50,7 +50,7 @@ class Agent:
         if self._listener.fileno() >= 0:
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
             self._listener.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_an_agent_that_hangs_leads_to_the_spool(listen: Callable[..., Agent]) ->
 
     def answer(line: bytes) -> bytes:
         if b"slow" in line:
-            release.wait(10)
+            release.wait(60)
         return line
 
     listen(answer)

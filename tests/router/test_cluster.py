@@ -85,7 +85,7 @@ def test_another_authority_makes_no_node(hub: Cluster, tmp_path: Path) -> None:
     (stranger.folder / cluster.OWN).write_bytes(forged["one"])
     stranger.start()
     log = stranger.folder.parent / "two" / "broker.log"
-    until(lambda: "TLS route handshake error" in log.read_text(), timeout=30)
+    until(lambda: "TLS route handshake error" in log.read_text())
     assert stranger.get("/routez").get("num_routes") == 0
 
 
@@ -112,9 +112,9 @@ def _said(port: int, context: ssl.SSLContext) -> bytes:
 def test_a_node_that_is_gone_is_away(hub: Cluster) -> None:
     """Whoever is left tells of a node that is killed, and of its own server when that is gone."""
     monitor, plan = f"http://{LOOPBACK}:{hub.nodes[0].monitor}", hub.plan.of("one")
-    until(lambda: nodes.look(plan, monitor).well, timeout=30)
+    until(lambda: nodes.look(plan, monitor).well)
     hub.nodes[2].kill()
-    until(lambda: _states(nodes.look(plan, monitor)) == ["here", "connected", "away"], timeout=30)
+    until(lambda: _states(nodes.look(plan, monitor)) == ["here", "connected", "away"])
     hub.nodes[0].kill()
     assert nodes.look(plan, monitor).error
     assert set(_states(nodes.look(plan, monitor))) == {"unknown"}
@@ -124,10 +124,10 @@ def test_a_node_that_is_gone_is_away(hub: Cluster) -> None:
 def test_one_alone_has_no_leader(hub: Cluster) -> None:
     """With two of three nodes gone the last one tells that nobody leads."""
     monitor, plan = f"http://{LOOPBACK}:{hub.nodes[0].monitor}", hub.plan.of("one")
-    until(lambda: nodes.look(plan, monitor).well, timeout=30)
+    until(lambda: nodes.look(plan, monitor).well)
     for gone in hub.nodes[1:]:
         gone.kill()
-    until(lambda: not nodes.look(plan, monitor).leader, timeout=60)
+    until(lambda: not nodes.look(plan, monitor).leader)
 
 
 def _states(standing: nodes.Standing) -> list[str]:

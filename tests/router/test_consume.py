@@ -136,7 +136,7 @@ def test_stop_hands_back_what_is_held(nats_server: EmbeddedServer) -> None:
             await first.stop(grace=0.01)
             second = Consumer(client, EVENTS, durable("t", ["evt.>"]), take)
             await second.start()
-            await eventually(lambda: sorted(got) == [1, 2, 3, 4, 5], timeout=10)
+            await eventually(lambda: sorted(got) == [1, 2, 3, 4, 5])
             await second.stop()
 
     run(body())
@@ -158,7 +158,7 @@ def test_survives_a_broker_restart(nats_server: EmbeddedServer) -> None:
             await eventually(lambda: got == [b"1"])
             await restart(client, nats_server)
             await client.jetstream().publish("evt.h.a.b", b"2")
-            await eventually(lambda: got[-1] == b"2", timeout=30)
+            await eventually(lambda: got[-1] == b"2")
             await consumer.stop()
 
     run(body())

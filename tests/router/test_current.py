@@ -65,13 +65,13 @@ def test_read_once_for_all_threads(home: Path) -> None:
     current, together, found = Current(), threading.Barrier(8), []
 
     def look() -> None:
-        together.wait(10)
+        together.wait(60)
         found.append(current.get())
 
     threads = [threading.Thread(target=look) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(found) == 8
     assert len({id(one) for one in found}) == 1

@@ -108,7 +108,7 @@ def test_a_viewer_makes_no_reader_that_sends_elsewhere(
 
             async def make(client: Client) -> Any:
                 subject = f"$JS.API.CONSUMER.CREATE.{EVENTS}"
-                return await client.request(subject, json.dumps(asked).encode(), timeout=5)
+                return await client.request(subject, json.dumps(asked).encode(), timeout=60)
 
             with pytest.raises(Unreadable, match="a reader with deliver_subject"):
                 await read_by(nats_server, file, make)
@@ -150,7 +150,7 @@ def test_a_thief_has_nothing_answered_elsewhere(
                 await eventually(lambda: refused)
                 await thief.publish(f"{gate}{nothing}", b"", reply=reply)
                 # its own answer, to what comes after: the other one was looked at
-                answer = await thief.request(f"{gate}{nothing}", b"", timeout=5)
+                answer = await thief.request(f"{gate}{nothing}", b"", timeout=60)
                 assert REFUSED not in (answer.headers or {})
             finally:
                 await thief.close()

@@ -132,7 +132,7 @@ async def arrives(there: Client, wanted: dict[str, int], stream: str = EVENTS) -
     async def arrived() -> bool:
         return await subjects(there, stream) == wanted
 
-    await eventually(arrived, timeout=30)
+    await eventually(arrived)
 
 
 def test_the_hub_has_what_happened_at_a_leaf_once_and_in_order(pair: Pair) -> None:
@@ -370,4 +370,4 @@ def test_asking_a_leaf_anew_loses_nothing(pair: Pair) -> None:
 
 def test_a_machine_that_is_no_hub_watches_nobody(home: Path) -> None:
     """The watch ends at once."""
-    run(watch.watch(lambda: None), timeout=2)
+    run(watch.watch(lambda: None))

@@ -25,7 +25,7 @@ class Manager:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
 
     def hears(self, text: str) -> None:
         """Wait for this message."""
@@ -40,7 +40,7 @@ class Manager:
         except TimeoutError:
             return True
         finally:
-            self.socket.settimeout(20)
+            self.socket.settimeout(60)
         return False
 
     def forget(self) -> None:
@@ -50,7 +50,7 @@ class Manager:
             while True:
                 self.socket.recv(4096)
         except BlockingIOError:
-            self.socket.settimeout(20)
+            self.socket.settimeout(60)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_producer_that_is_told_to_end_ends_well(manager: Manager) -> None:
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         manager.hears("WATCHDOG=1")
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_watchdog_of_another_process_is_not_ours(
@@ -154,5 +154,5 @@ def test_what_systemd_gave_the_supervisor_is_not_for_components(
     code = "import os; print(sorted({*os.environ} & {'NOTIFY_SOCKET', 'WATCHDOG_USEC', "
     code += "'WATCHDOG_PID', 'LISTEN_FDS'}))"
     one = component.Component(name="one", argv=[sys.executable, "-c", code])
-    assert component.spawn(one).wait(20) == 0
+    assert component.spawn(one).wait(60) == 0
     until(lambda: one.log.read_text() == "[]\n")

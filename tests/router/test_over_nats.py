@@ -71,7 +71,7 @@ async def stranger(file: Path) -> AsyncIterator[Client]:
 async def asked(client: Client, topic: str, event: dict[str, Any] | bytes) -> dict[str, Any]:
     """The agent's answer."""
     data = event if isinstance(event, bytes) else json.dumps(event).encode()
-    answer = await client.request(f"ingest.{host()}.{topic}", data, timeout=5)
+    answer = await client.request(f"ingest.{host()}.{topic}", data, timeout=60)
     return dict(json.loads(answer.data))
 
 

@@ -81,4 +81,4 @@ def test_what_goes_meanwhile_is_not_waited_for(
             monkeypatch.setattr(Pull, "start", late)
             assert [m async for m in scan(client, EVENTS)] == []
 
-    run(body(), timeout=10)
+    run(body())

@@ -9,6 +9,7 @@ import pytest
 
 from opsmesh.router import server
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
+from opsmesh.router.server_config import LOGIN_S
 
 
 def test_configuration_is_private_and_kept(tmp_path: Path) -> None:
@@ -53,6 +54,12 @@ def test_one_free_port_is_not_given_twice(tmp_path: Path, monkeypatch: pytest.Mo
 def test_running_server_is_durable(nats_server: server.EmbeddedServer) -> None:
     """The server that was started with our configuration syncs every write."""
     server.check_durable(nats_server.broker)
+
+
+def test_who_connects_may_take_its_time(nats_server: server.EmbeddedServer) -> None:
+    """A client that a busy machine keeps waiting is not sent away after two seconds."""
+    varz = server.monitored(nats_server.broker.monitor_url + "/varz")
+    assert varz["auth_timeout"] == LOGIN_S >= 20
 
 
 def test_lax_server_is_refused(tmp_path: Path) -> None:

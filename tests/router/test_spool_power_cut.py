@@ -71,7 +71,8 @@ def reported(writer: subprocess.Popen[bytes], enough: int) -> list[str]:
     assert writer.stdout is not None
     data = b""
     while data.count(b"\n") < enough:
-        data += os.read(writer.stdout.fileno(), 65536)
+        data += (more := os.read(writer.stdout.fileno(), 65536))
+        assert more, "the writer has ended"
     writer.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, writer.pid, os.WSTOPPED)
     while select.select([writer.stdout], [], [], 0)[0]:
@@ -97,10 +98,10 @@ def test_what_was_kept_survives_a_power_cut(
             kept += reported(writer, enough)
             copy = tmp_path / f"copy-{n}"
             subprocess.run(["cp", "--sparse=always", image, copy], check=True)
-            writer.send_signal(signal.SIGCONT)
             with mounted(copy, tmp_path / f"after-{n}") as after:
                 check(after / "state" / "spool", kept)
             copy.unlink()
+            writer.send_signal(signal.SIGCONT)  # any sooner, and it might fill its spool meanwhile
     finally:
         writer.kill()
         writer.wait()

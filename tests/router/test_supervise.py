@@ -80,7 +80,7 @@ class Supervised:
     def stop(self) -> str:
         """End it as `opsmesh down` does; what it said."""
         self.process.terminate()
-        said: bytes = self.process.communicate(timeout=20)[0]
+        said: bytes = self.process.communicate(timeout=60)[0]
         return said.decode()
 
 
@@ -234,7 +234,7 @@ def test_leftover_that_ignores_the_end_is_ended(
     supervisor_state.write(State(pid=1, birth=0, started="", nats_url="", components=[status]))
     supervisor_state.end_leftovers()
     left.stdout.close()
-    assert left.wait(5) == -signal.SIGKILL
+    assert left.wait(60) == -signal.SIGKILL
 
 
 def test_helpers_of_a_dead_component_end(home: Path, supervised: Callable[..., Supervised]) -> None:

@@ -131,7 +131,7 @@ class RealMessage:
 
     def _say(self, body: bytes) -> None:
         # as a request: the server answers when it has taken note
-        self.real.run(self.real.client.request(self.msg.reply, body, timeout=10))
+        self.real.run(self.real.client.request(self.msg.reply, body, timeout=60))
 
 
 @dataclass
@@ -152,7 +152,7 @@ class RealConsumer:
             f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.name}", body, reply=inbox
         )
         found: list[RealMessage] = []
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(found) < batch:
             try:
                 msg = await subscription.next_msg(0.1)

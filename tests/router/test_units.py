@@ -53,7 +53,7 @@ def test_a_unit_becomes_its_component(home: Path) -> None:
     """The component runs in the unit's own process, with the environment that the plan gives."""
     planned(python("one", "import os; print(os.getpid(), os.environ['A'])", A="b"))
     process = become("one")
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=60)
     assert said == f"{process.pid} b\n"
 
 
@@ -76,13 +76,13 @@ def test_no_unit_begins_beside_a_supervisor(home: Path) -> None:
     lock = supervisor_state.lock()
     for words in (("one",), ("--free",)):
         process = become(*words)
-        said, wrong = process.communicate(timeout=20)
+        said, wrong = process.communicate(timeout=60)
         assert process.returncode == CANNOT_RUN
         assert said == ""
         assert "opsmesh down" in wrong
     os.close(lock)
     process = become("--free")
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
 
@@ -90,8 +90,8 @@ def test_what_is_not_planned_does_not_begin(home: Path) -> None:
     """A broker's unit is passed over where the plan has no broker, and any other says why."""
     planned(python("agent", "pass"))
     passed_over, unknown = become("--planned", "broker"), become("producer:none")
-    assert passed_over.wait(20) == 1
-    _, wrong = unknown.communicate(timeout=20)
+    assert passed_over.wait(60) == 1
+    _, wrong = unknown.communicate(timeout=60)
     assert unknown.returncode == CANNOT_RUN
     assert "opsmesh-plan.service" in wrong
 
@@ -107,7 +107,7 @@ def test_a_broker_is_ready_and_alive_once_it_serves(
 
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.bind(str(home / "notify"))
-    heard.settimeout(20)
+    heard.settimeout(60)
     monkeypatch.setenv("NOTIFY_SOCKET", str(home / "notify"))
     monkeypatch.setenv("WATCHDOG_USEC", "300000")
     broker = server.prepare(Path(paths.state_dir()), name="test")

@@ -147,9 +147,9 @@ def test_half_of_a_large_one() -> None:
     """However large a secret is, its end is found at once."""
     known = Known()
     known.learn("".join(f"{n:x}-" for n in range(12_000)) + "theend")
-    began = time.monotonic()
+    began = time.process_time()
     assert known.half("2edf-theend and more") == 11
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_learnt_later() -> None:

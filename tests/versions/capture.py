@@ -114,7 +114,7 @@ async def _capture(folder: Path) -> None:
         quiet = (await js.stream_info(topology.DECISIONS)).state.messages
         return letters >= 1 and quiet >= 1
 
-    await eventually(done, timeout=10)
+    await eventually(done)
     await server.stop()
     for stream in STREAMS:
         lines = [line async for line in _lines(client, stream)]

@@ -44,8 +44,9 @@ from opsmesh.router.settings import Settings
 
 #: Seconds between attempts to reach a broker that is away.
 RECONNECT_WAIT = 0.5
-#: Seconds that a command line waits for its first connection.
-CLI_TIMEOUT = 3.0
+#: Seconds that a command line waits for its first connection. A broker that is not there refuses at
+#: once; one that is there may have to wait for its turn on a busy machine, and so may we.
+CLI_TIMEOUT = 10.0
 #: Seconds that a close waits for the broker to take what it has not been sent yet.
 CLOSE_PATIENCE: Final = 1.0
 

@@ -319,7 +319,7 @@ def clients() -> set[str]:
     }
 
 
-def monitored(url: str, *, patience: float = 1) -> dict[str, Any]:
+def monitored(url: str, *, patience: float = 5) -> dict[str, Any]:
     """What our own server's monitor says, within so many seconds; OSError or ValueError when it
     says nothing, or that it is not well."""
     with urllib.request.urlopen(url, timeout=patience) as answer:  # noqa: S310 (a loopback URL)

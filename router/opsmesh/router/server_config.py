@@ -22,6 +22,9 @@ MAX_LINE: Final = 32 * 1024
 #: Bytes of a message at most.
 MAX_PAYLOAD: Final = 2**20
 MAX_MEMORY_STORE: Final = 64 * 2**20
+#: Seconds for a client to show who it is. nats-server's own two are over, on a busy machine, before
+#: a process that has just connected has its turn again; it then hears that no server answers.
+LOGIN_S: Final = 20
 
 _HEAD: Final = "# Written by opsmesh at every start; changes are lost. Settings: config.yaml\n"
 
@@ -61,6 +64,7 @@ class ServerConfig:
             "max_payload": MAX_PAYLOAD,
             "max_control_line": MAX_LINE,
             "jetstream": jetstream,
+            "authorization": {"timeout": LOGIN_S},
             **self.access,
         }
         blocks = {"tls": self.tls, "leafnodes": self.leafnodes, "cluster": self.cluster}

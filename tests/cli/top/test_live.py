@@ -62,7 +62,7 @@ async def top(start: str = "events") -> AsyncIterator[Pilot[None]]:
 
 
 async def shows(pilot: Pilot[None], text: str) -> None:
-    await eventually(lambda: text in screen(pilot), timeout=30)
+    await eventually(lambda: text in screen(pilot))
 
 
 def test_done_by_hand(nats_server: EmbeddedServer) -> None:
@@ -185,7 +185,7 @@ class Terminal:
 
     def shows(self, text: str) -> None:
         try:
-            until(lambda: any(text in line for line in self.screen()), timeout=15)
+            until(lambda: any(text in line for line in self.screen()))
         except AssertionError as error:  # what was there instead
             raise AssertionError("\n".join([text, *self.screen()])) from error
 

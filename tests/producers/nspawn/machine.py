@@ -127,13 +127,13 @@ def booted(folder: Path, *, binds: Sequence[str] = ()) -> Iterator[Machine]:
         machine = Machine(int(children.read_text()), journal)
         yield machine
         machine.does("systemctl", "poweroff", may_fail=True)
-        process.wait(20)
+        process.wait(60)
     finally:
         if process.poll() is None:
             # the machine would outlive nspawn: what ends all of it is the end of its first process
             for leader in children.read_text().split():
                 os.kill(int(leader), signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+                process.wait(60)
             process.kill()
             process.wait()

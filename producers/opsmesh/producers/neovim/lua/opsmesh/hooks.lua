@@ -54,10 +54,13 @@ function M.install()
   })
   on(group, 'TermOpen', 'terminals', 'opened')
   on(group, 'TermClose', 'terminals', 'closed')
-  local flush = call('outbox', 'flush')
+  local flush, abandon = call('outbox', 'flush'), call('testing', 'abandon')
   vim.api.nvim_create_autocmd('VimLeavePre', {
     group = group,
     callback = function()
+      if package.loaded['opsmesh.testing'] then
+        abandon()
+      end
       if package.loaded['opsmesh.outbox'] then -- else nothing was told
         flush()
       end

@@ -110,7 +110,9 @@ function M.run(line)
     vim.o.shellcmdflag,
     command,
   })
-  local ok, process = pcall(vim.system, argv, { cwd = cwd, stdout = take, stderr = take }, function(done)
+  -- detached: a process group of its own, so that what the shell started can be stopped with it
+  local options = { cwd = cwd, detach = true, stdout = take, stderr = take }
+  local ok, process = pcall(vim.system, argv, options, function(done)
     vim.schedule(hooks.guard(function()
       ended(command, cwd, began, table.concat(parts), done)
     end))
@@ -123,14 +125,22 @@ function M.run(line)
   say('running: ' .. command)
 end
 
---- Stop what runs.
+--- Stop what runs, with all it started: a shell that is ended alone leaves its commands behind,
+--- which hold its output. Asked again: kill it.
 function M.stop()
   if not running then
     say('no tests run')
     return
   end
+  vim.uv.kill(-running.process.pid, running.stopped and 'sigkill' or 'sigterm')
   running.stopped = true
-  running.process:kill('sigterm')
+end
+
+--- Neovim ends: nobody is left to hear how they end.
+function M.abandon()
+  if running then
+    M.stop()
+  end
 end
 
 --- The command that runs, nil for none.
