@@ -9,6 +9,7 @@ import importlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -182,6 +183,15 @@ def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
         time.sleep(max(LOOK, 2 * (now - began)))
         began = time.monotonic()
     return value
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports that nothing listens on just now, for servers that have to be told one."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:

@@ -55,3 +55,12 @@ def test_rotated_credentials_end_too(cli: Cli, tmp_path: Path) -> None:
     lasts = datetime.fromisoformat(user["expires"]) - datetime.fromisoformat(user["issued"])
     assert len(user["before"]) == 1
     assert round(lasts.total_seconds() / 86_400, 3) == 90
+
+
+@pytest.mark.parametrize("address", ["", "192.0.2.7:4222"])
+def test_an_address_that_is_none_is_in_no_certificate(cli: Cli, address: str) -> None:
+    """What is neither a name nor an address is refused before there is an authority."""
+    done = cli("auth", "ca", "--address", address)
+    assert done.exit_code == 2
+    assert "neither a name nor an address" in done.stderr
+    assert "nobody has credentials" in cli("auth", "ls").output

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -86,6 +87,11 @@ class Contained:
             *("--filter", f"{label}.project={self.project}"),
             *("--filter", f"{label}.service={service}"),
         )
+
+    def page(self, said: str) -> str:
+        """The page's address, of what `make compose-up` said."""
+        (found,) = re.findall(r"the page: (http\S+)", said)
+        return str(found)
 
     def facts(self, service: str) -> Any:
         """What Docker says of a service's container."""

@@ -20,6 +20,7 @@ from tests.producers.nspawn.machine import SCRIPTS, release
 
 #: What the images are called while they are tested.
 OPSMESH, NATS = "opsmesh-test/opsmesh:test", "opsmesh-test/nats:test"
+PROMETHEUS, GRAFANA = "opsmesh-test/prometheus:test", "opsmesh-test/no-grafana:test"
 PACKAGES = "python3,python3-venv,ca-certificates"
 GIVEN = "OPSMESH_TEST_PYTHON_IMAGE"
 #: pip in the build image, which asks nobody.
@@ -64,14 +65,41 @@ def bases(folder: Path) -> dict[str, str]:
         *("run", "--rm", python, "python3", "-c"),
         "import sys; print('{}.{}'.format(*sys.version_info))",
     )
-    needed = [one for one in pyproject()["project"]["dependencies"] if "-opsmesh" not in one]
-    wanted = sorted([*needed, "hatchling>=1.27"])
+    project = pyproject()["project"]
+    needed = [one for one in project["dependencies"] if "-opsmesh" not in one]
+    extras = [one for name in ("web", "metrics") for one in project["optional-dependencies"][name]]
+    wanted = sorted([*needed, *extras, "hatchling>=1.27"])
     key = hashlib.sha256("\n".join([version, *wanted]).encode()).hexdigest()[:12]
     build = f"opsmesh-test/build:{name}-{key}"
     if not _there(build):
         _with_wheels(folder, python, build, version=version, wanted=wanted)
     # the legacy builder: BuildKit is a plug-in that Debian does not have
     return {"PYTHON_IMAGE": python, "BUILD_IMAGE": build, "DOCKER_BUILDKIT": "0"}
+
+
+def watchers(folder: Path) -> dict[str, str]:
+    """Images for the profile `metrics`: this machine's own Prometheus, laid out as that project's
+    image is; and a stand-in for Grafana, which serves its folders and is nothing like it."""
+    if given := os.environ.get(GIVEN):
+        pytest.skip(f"{given} is no image that this machine's Prometheus runs in")
+    for name in ("prometheus", "promtool"):
+        if (found := shutil.which(name)) is None:
+            pytest.skip(f"{name} is not on PATH (Debian: prometheus)")
+        shutil.copy(found, folder / name)
+    python = bases(folder)["PYTHON_IMAGE"]
+    (folder / "Dockerfile").write_text(
+        f"FROM {python} AS prometheus\n"
+        "COPY prometheus promtool /bin/\n"
+        "RUN mkdir /prometheus && chown 65534:65534 /prometheus\n"
+        'WORKDIR /prometheus\nENTRYPOINT ["/bin/prometheus"]\n'
+        f"FROM {python} AS grafana\n"
+        'ENTRYPOINT ["python3", "-m", "http.server", "3000", "--directory", "/etc/grafana"]\n'
+    )
+    for target, image in (("prometheus", PROMETHEUS), ("grafana", GRAFANA)):
+        argv = ["docker", "build", "--quiet", "--target", target, "--tag", image, str(folder)]
+        env = {**os.environ, "DOCKER_BUILDKIT": "0"}
+        subprocess.run(argv, env=env, capture_output=True, check=True)
+    return {"OPSMESH_PROMETHEUS_IMAGE": PROMETHEUS, "OPSMESH_GRAFANA_IMAGE": GRAFANA}
 
 
 def docker(*words: str) -> str:

@@ -11,12 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 
+from opsmesh.cli.web.door import KEY
 from opsmesh.router.client import Client
 from opsmesh.schemas import ids
+from tests.compose import images
 from tests.compose.contained import Contained, until
 from tests.compose.images import docker
+from tests.conftest import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
 
@@ -29,7 +34,7 @@ profiles:
       - collect: [{name: disk, command: [df, -h]}]
       - command: [echo, "hello ${{ event.payload.who }}"]
 """
-SERVICES = ("nats", "agent", "handlers", "sink")
+SERVICES = ("nats", "agent", "handlers", "sink", "web")
 #: Events that are sent while the broker is killed, and how often it is.
 EVENTS, KILLS = 3_000, 3
 
@@ -72,7 +77,7 @@ def test_hardened(contained: Contained) -> None:
         assert host["NanoCpus"] > 0
         assert host["PidsLimit"] > 0
         bound = {port["HostIp"] for one in (host["PortBindings"] or {}).values() for port in one}
-        assert bound == ({"127.0.0.1"} if service == "nats" else set())
+        assert bound == ({"127.0.0.1"} if service in ("nats", "web") else set())
     handlers = contained.container("handlers")
     writes = "import os; os.open('/opt/opsmesh/x', os.O_CREAT | os.O_WRONLY)"
     tried = subprocess.run(
@@ -83,13 +88,60 @@ def test_hardened(contained: Contained) -> None:
     )
     assert "Read-only file system" in tried.stderr
     assert docker("exec", handlers, "id", "-u") == str(contained.uid)
-    for service in ("agent", "handlers", "sink"):
+    for service in ("agent", "handlers", "sink", "web"):
         until(partial(_healthy, contained, service))
     docker("pause", contained.container("nats"))
     try:
         until(lambda: not _healthy(contained, "sink"), timeout=90)
     finally:
         docker("unpause", contained.container("nats"))
+
+
+def test_page(contained: Contained) -> None:
+    """The address that `make compose-up` prints is the page's: whoever has it sees the mesh, also
+    after the container was started anew, and nobody sees it without the token."""
+    contained.profiles(PROFILE)
+    address = contained.page(contained.make("compose-up"))
+    event = contained.opsmesh("emit", "demo.hello", "who=world").strip()
+    until(lambda: _runs(contained, event))
+    assert "greet" in json.dumps(_asked(address, f"/api/stories/{event}"))
+    docker("restart", contained.container("web"))
+    with pytest.raises(httpx.HTTPError):
+        _asked(address, f"/api/stories/{event}")
+    again = contained.page(contained.make("compose-up", "--no-build"))
+    assert again.partition("#")[0] == address.partition("#")[0]
+    assert "greet" in json.dumps(_asked(again, f"/api/stories/{event}"))
+
+
+def test_metrics(contained: Contained, tmp_path: Path) -> None:
+    """With the profile `metrics` Prometheus is told by every component, and Grafana's place finds
+    Prometheus where its datasource says; what was started so ends with the rest."""
+    watching = tmp_path / "watching"
+    watching.mkdir()
+    prometheus, grafana = free_ports(2)
+    contained.env |= {
+        **images.watchers(watching),
+        "OPSMESH_PROMETHEUS_PORT": str(prometheus),
+        "OPSMESH_GRAFANA_PORT": str(grafana),
+    }
+    contained.profiles(PROFILE)
+    said = contained.make("compose-up", "--profile metrics")
+    assert f"Prometheus: http://127.0.0.1:{prometheus}" in said
+    assert f"Grafana: http://127.0.0.1:{grafana}" in said
+    event = contained.opsmesh("emit", "demo.hello", "who=world").strip()
+    until(lambda: _runs(contained, event))
+    for name in ("broker", "agent", "handlers", "sink"):
+        until(partial(_measured, prometheus, f'opsmesh_component_up{{component="{name}"}} == 1'))
+    until(partial(_measured, prometheus, 'opsmesh_runs_total{profile="greet"} == 1'))
+    until(partial(_healthy, contained, "prometheus"))
+    until(partial(_healthy, contained, "metrics"))
+    datasource = f"http://127.0.0.1:{grafana}/provisioning/datasources/opsmesh.yaml"
+    (told,) = yaml.safe_load(httpx.get(datasource).raise_for_status().text)["datasources"]
+    ask = f"import urllib.request as r; print(r.urlopen('{told['url']}/-/ready').status)"
+    assert docker("exec", contained.container("grafana"), "python3", "-c", ask) == "200"
+    contained.make("compose-up", "--profile metrics --no-build")  # once more is no harm
+    contained.make("compose-down")
+    assert [one for one in ("metrics", "prometheus", "grafana") if contained.container(one)] == []
 
 
 def test_broker_is_killed(contained: Contained) -> None:
@@ -147,6 +199,21 @@ def test_store_in_a_volume(contained: Contained) -> None:
     assert mounts["/data"] == "volume"
     assert first in contained.opsmesh("show", first)
     assert list((contained.state / "jetstream").iterdir()) == []
+
+
+def _asked(address: str, path: str) -> Any:
+    """What the page of that address is told; httpx.HTTPError where it lets nobody in."""
+    top, _, token = address.partition("/#token=")
+    with httpx.Client(base_url=top) as browser:
+        entered = browser.post("/api/session", json={"token": token}).raise_for_status()
+        asked = browser.get(path, headers={KEY: entered.json()["key"]})
+        return asked.raise_for_status().json()
+
+
+def _measured(port: int, expression: str) -> bool:
+    """Whether Prometheus has something for it."""
+    asked = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression})
+    return bool(asked.raise_for_status().json()["data"]["result"])
 
 
 def _healthy(contained: Contained, service: str) -> bool:

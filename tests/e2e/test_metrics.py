@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import until
+from tests.conftest import free_ports, until
 from tests.house.checkout import TOP
 
 pytestmark = pytest.mark.slow
@@ -27,13 +26,6 @@ version: 1
 profiles:
   counted: {on: build.finished, actions: [command: ["true"]]}
 """
-
-
-def free_port() -> int:
-    """A port that nobody has just now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def types(*argv: str) -> str:
@@ -47,7 +39,7 @@ def types(*argv: str) -> str:
 @pytest.fixture
 def endpoint(home: Path) -> Iterator[str]:
     """A mesh with the endpoint as a component; host and port of it."""
-    port = free_port()
+    (port,) = free_ports(1)
     folder = home / "config" / "opsmesh"
     folder.mkdir()
     config = {"metrics": {"port": port}, "producers": {"enabled": []}}
@@ -76,7 +68,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     config["rule_files"] = [str(rules / "opsmesh.rules.yaml")]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     (folder / "prometheus.yaml").write_text(json.dumps(config))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     process = subprocess.Popen(
         [
             tool,

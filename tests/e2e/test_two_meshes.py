@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import free_ports
+
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "two-meshes"
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Two:
@@ -34,7 +27,7 @@ class Two:
     def __init__(self, home: Path) -> None:
         self._folder = home / "example"
         shutil.copytree(EXAMPLE, self._folder)
-        desk, workshop = _free_ports(2)
+        desk, workshop = free_ports(2)
         for file in self._folder.glob("*/config.yaml"):
             text = file.read_text().replace("9471", str(desk)).replace("9472", str(workshop))
             file.write_text(text)

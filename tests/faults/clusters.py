@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from opsmesh.router import files, server
 from opsmesh.router.hub import cluster, node_certificates
 from opsmesh.router.hub.cluster import Node
 from opsmesh.router.server_config import ServerConfig
+from tests.conftest import free_ports
 from tests.router.agent_process import until
 
 #: Whose password is the test's alone.
@@ -77,7 +77,7 @@ class Cluster:
     """The nodes `one`, `two` and `three`."""
 
     def __init__(self, folder: Path) -> None:
-        ports = iter(_free_ports(3 * len(NODES)))
+        ports = iter(free_ports(3 * len(NODES)))
         self.nodes = [Broker(n, folder / n, next(ports), next(ports), next(ports)) for n in NODES]
         self.plan = plan = cluster.Cluster(
             name="hub",
@@ -152,14 +152,6 @@ def _leader(node: Broker, stream: str) -> str:
             if one["name"] == stream:
                 return str(one.get("cluster", {}).get("leader", ""))
     return ""
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @contextlib.contextmanager

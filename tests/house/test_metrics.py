@@ -116,18 +116,26 @@ def test_every_alert_says_what_to_type() -> None:
 
 def test_compose_mounts_what_there_is() -> None:
     """Prometheus and Grafana are given files of this checkout, listen on loopback alone, and come
-    as images that can be named."""
+    as images that can be named; those of compose.yaml are the same, in a network of their own."""
     compose = yaml.safe_load((TOP / "deploy" / "metrics.compose.yaml").read_text())
     for name, service in compose["services"].items():
         assert service["image"].startswith(f"${{OPSMESH_{name.upper()}_IMAGE:-")
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
+        assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
+        assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
+        assert service["healthcheck"]["test"][0] == "CMD"
         for mount in service["volumes"]:
             if mount.startswith("./"):
                 assert (TOP / "deploy" / mount.partition(":")[0]).exists()
     told = json.dumps(compose)
-    assert "--web.listen-address=127.0.0.1:9090" in told
-    assert compose["services"]["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+    assert "--web.listen-address=${OPSMESH_PROMETHEUS_ADDRESS:-127.0.0.1}:9090" in told
+    grafana = compose["services"]["grafana"]["environment"]
+    assert grafana["GF_SERVER_HTTP_ADDR"] == "${OPSMESH_GRAFANA_ADDRESS:-127.0.0.1}"
+    mine = yaml.safe_load((TOP / "deploy" / "compose.yaml").read_text())["services"]
+    for name in compose["services"]:
+        assert mine[name]["extends"] == {"file": "metrics.compose.yaml", "service": name}
+        assert mine[name]["network_mode"] == "service:metrics"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import free_ports
 from tests.producers.agent import until
 
 #: Where PyPI's marimo puts its command.
@@ -93,9 +93,7 @@ class Server:
         self, mode: str, path: Path, *flags: str, env: Mapping[str, str], token: str = ""
     ) -> None:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.path = path
         self.log = path.with_suffix(".log")
         command = [str(MARIMO), mode, str(path), "--headless", "-p", str(self.port)]

@@ -341,7 +341,7 @@ def test_tests_that_fail(desk: Desk) -> None:
 
 
 def endless(nvim: Nvim, told: Path, before: str = "true") -> Path:
-    """Tests that run: their shell, in /proc. It waits for a child, as something comes after."""
+    """Tests that run: their shell, in /proc. It has a child, because something comes after it."""
     nvim.command(f"OpsMeshTest {before}; echo $$ > {told}; sleep 60; true")
     until(lambda: told.exists() and told.read_text().endswith("\n"))
     return Path("/proc", told.read_text().strip())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,17 @@ def test_seen_from_the_host(nats_server: server.EmbeddedServer) -> None:
     assert running.mesh() is not None
     nats_server.stop()
     assert running.mesh() is None
+
+
+def test_what_only_serves(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page is well while something answers on its port, and a port that is silent is named."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_port)
+        assert health.main([port]) == 0
+        server.shutdown()
+    assert health.main([port]) == 1
+    assert port in capsys.readouterr().out
 
 
 def test_costs_little() -> None:

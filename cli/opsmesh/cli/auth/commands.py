@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from opsmesh.cli import output
+from opsmesh.cli import addresses, output
 from opsmesh.cli.hub import cluster as hub_cluster
 from opsmesh.router import files, paths, server, topic_patterns
 from opsmesh.router.auth.manifest import User
@@ -263,7 +263,7 @@ def check(as_json: AsJson = False) -> None:
 
 @app.command()
 def ca(
-    addresses: Annotated[
+    address: Annotated[
         list[str] | None,
         typer.Option(
             "--address", metavar="NAME|IP", help="Where this broker is reached; may be given again."
@@ -287,11 +287,12 @@ def ca(
     """
     from opsmesh.router.auth import ca as authorities
 
+    addresses.require(address or (), hint="as hub.example.org or 192.0.2.7, without a port")
     settings, store = Settings(), _store()
     store.create()
     authority = store.ca
     known = authorities.names(authority.server) if authority.server.exists() else []
-    wanted = list(dict.fromkeys([*known, *(addresses or ()), *_loopback(settings.host)]))
+    wanted = list(dict.fromkeys([*known, *(address or ()), *_loopback(settings.host)]))
     if new or not authority.exists:
         authority.create(settings.host)
     elif retire:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import sys
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import msgspec
 import typer
 from nats.errors import Error as NatsError
 
-from opsmesh.cli import again, output
+from opsmesh.cli import addresses, again, output
 from opsmesh.cli.again import Restart
 from opsmesh.router import files, joined, paths, server, topology
 from opsmesh.router.auth.ca import SOON, expires
@@ -39,8 +38,6 @@ from opsmesh.schemas.envelope import host_token
 
 app = typer.Typer(help="A hub of three machines: one may be lost.", no_args_is_help=True)
 
-#: A host's name or address, as it stands in a URL and in a certificate.
-_ADDRESS: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 #: What `own_broker` says of nodes.
 _NODE: Final = ("a node", "make a cluster of your own servers (docs/cluster.md)")
@@ -290,7 +287,7 @@ def _nodes(told: list[str], host: str) -> list[_Told]:
     found = []
     for one in told:
         name, equals, address = one.partition("=")
-        if not equals or not _NAME.fullmatch(name) or not is_address(address):
+        if not equals or not _NAME.fullmatch(name) or not addresses.is_address(address):
             output.fail(f"--node {one}: write NAME=ADDRESS, as b=10.0.0.2", code=output.USAGE)
         found.append(_Told(name, address))
     if len(found) != SIZE or len({host_token(one.name) for one in found}) != SIZE:
@@ -307,15 +304,6 @@ def _nodes(told: list[str], host: str) -> list[_Told]:
             code=output.USAGE,
         )
     return found
-
-
-def is_address(text: str) -> bool:
-    """A host's name, or an IP address; no port, no scheme, not nothing."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return _ADDRESS.fullmatch(text) is not None
-    return True
 
 
 def own_broker(settings: Settings, what: str, otherwise: str) -> None:

@@ -12,7 +12,7 @@ import typer
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
-from opsmesh.cli import again, output
+from opsmesh.cli import addresses, again, output
 from opsmesh.cli.again import Restart
 from opsmesh.cli.hub import cluster as hub_cluster
 from opsmesh.cli.session import with_client
@@ -63,13 +63,9 @@ def init(
 
     Example: opsmesh hub init --address hub.example.org
     """
-    for one in address or ():
-        if not hub_cluster.is_address(one):
-            output.fail(
-                f"--address {one!r} is neither a name nor an address",
-                hint="as hub.example.org or 192.0.2.7; ports by --port and --leaf-port",
-                code=output.USAGE,
-            )
+    addresses.require(
+        address or (), hint="as hub.example.org or 192.0.2.7; ports by --port and --leaf-port"
+    )
     settings = Settings()
     hub_cluster.own_broker(settings, "a hub", "make leaf nodes in that server's own configuration")
     if (node := cluster.read()) is not None:
@@ -78,18 +74,18 @@ def init(
             hint="opsmesh hub cluster ls",
         )
     known = plan.read()
-    addresses = address or (known.addresses if known else None) or _own_addresses(listen)
+    reached = address or (known.addresses if known else None) or _own_addresses(listen)
     made = Plan(
         host=settings.host,
-        addresses=addresses,
+        addresses=reached,
         listen=listen,
         port=port,
         leaf_port=leaf_port,
         hosts=known.hosts if known else {},
     )
     plan.write(made)
-    trust.certify(_store(), settings.host, addresses)
-    print(f"{settings.host} is a hub, reached as {', '.join(addresses)}")
+    trust.certify(_store(), settings.host, reached)
+    print(f"{settings.host} is a hub, reached as {', '.join(reached)}")
     print(f"ports: {port} for hosts and clients, {leaf_port} for leaf hosts; open them to those")
     again.restart(restart)
     print("then, for each host: opsmesh hub token --host NAME")

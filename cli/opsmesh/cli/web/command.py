@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: The port, unless told otherwise; 0 takes a free one.
 PORT: Final = 9475
-HOST: Final = "127.0.0.1"
+HERE: Final = "127.0.0.1"
 #: Requests under way at once, and seconds that they have when the server ends.
 MOST: Final = 64
 GRACE_S: Final = 1
@@ -48,6 +48,12 @@ def web(
         list[str] | None,
         typer.Option("--host", "-H", help="Only of these hosts; * stands for anything: 'web*'."),
     ] = None,
+    address: Annotated[
+        str,
+        typer.Option(
+            help="Where to listen; 0.0.0.0 in a container. It answers to loopback's names alone."
+        ),
+    ] = HERE,
 ) -> None:
     """Show the mesh as a page: events as they come, stories as pictures, profiles, runs, questions
     to answer.
@@ -73,10 +79,10 @@ def web(
     settings = Settings()
     hub = session.hub_endpoint(settings)
     try:
-        listener = http_server.listen(HOST, port)
+        listener = http_server.listen(address, port)
     except OSError as error:
         output.fail(
-            f"{HOST}:{port} cannot be served: {error.strerror or error}",
+            f"{address}:{port} cannot be served: {error.strerror or error}",
             hint="is it open already? another port: opsmesh web --port 0",
         )
     with contextlib.closing(listener):
@@ -112,7 +118,7 @@ async def _serve(
         loop.add_signal_handler(number, end)
     following = asyncio.create_task(_followed(follower))
     following.add_done_callback(lambda _: end())
-    address = f"{http_server.url(HOST, listener, tls=False)}/#token={token}"
+    address = f"{http_server.url(HERE, listener, tls=False)}/#token={token}"
     print(f"serving {address}", flush=True)
     if open_it:
         await asyncio.to_thread(hand_over, address)

@@ -1,4 +1,5 @@
-"""`python -m opsmesh.router.containers.health COMPONENT`: what a container's health check runs.
+"""`python -m opsmesh.router.containers.health COMPONENT`: what a container's health check runs. For
+one that only serves, the page or the metrics, COMPONENT is the port that has to answer in there.
 
 The one rule: it asks from outside, as a stranger would, and needs no shell; it runs every few
 seconds for as long as the mesh does, so it imports little. Exit code 0: healthy; else 1, and why.
@@ -72,10 +73,14 @@ def _way() -> str:
 
 def main(argv: Sequence[str]) -> int:
     """The exit code that Docker takes for well, or not."""
-    if len(argv) != 1 or argv[0] not in COMPONENTS:
-        print(f"usage: python -m opsmesh.router.containers.health {'|'.join(COMPONENTS)}")
+    if len(argv) != 1 or not (argv[0] in COMPONENTS or argv[0].isdecimal()):
+        print(f"usage: python -m opsmesh.router.containers.health {'|'.join(COMPONENTS)}|PORT")
         return 2
-    if wrong := trouble(argv[0]):
+    if argv[0].isdecimal():
+        wrong = "" if probes.answers(int(argv[0]), PATIENCE) else f"nothing answers on {argv[0]}"
+    else:
+        wrong = trouble(argv[0])
+    if wrong:
         print(wrong)
         return 1
     return 0
