@@ -25,6 +25,7 @@ def test_port_that_was_taken_is_replaced(tmp_path: Path) -> None:
     """When another program has taken the port since, the broker gets a free one."""
     first = server.prepare(tmp_path, name="a")
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # we keep it, until somebody
         other.bind(("127.0.0.1", int(first.url.rpartition(":")[2])))
         other.listen()
         assert server.prepare(tmp_path, name="a").url != first.url
