@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
 import pytest
 from nats.errors import FlushTimeoutError
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, freeze, mesh_client, run
 from tests.faults.meshes import halt
 
+from opsmesh.router import connection, wire
 from opsmesh.router.server import EmbeddedServer
+from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
+
+#: More than the kernel takes for a broker that reads nothing.
+UNSENT = wire.publication("some.where", b"x" * 1_000_000) * 32
 
 
 def test_a_ping_that_was_given_up_deafens_nobody(nats_server: EmbeddedServer) -> None:
@@ -54,3 +60,45 @@ def test_a_reader_that_has_ended_is_noticed(nats_server: EmbeddedServer) -> None
             await client.jetstream().stream_info(EVENTS)
 
     run(body())
+
+
+def test_a_close_waits_for_no_broker_that_hangs(nats_server: EmbeddedServer) -> None:
+    """A connection with megabytes that a broker which hangs has not taken is closed at once."""
+    assert nats_server.process is not None
+    process = nats_server.process
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            freeze(process)
+            wire.send_now(client, UNSENT)
+            await client.publish("some.where", b"what nats-py holds")
+            await client.close()
+            assert client.is_closed
+
+    try:
+        run(body(), timeout=20)
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def test_a_connection_that_is_given_up_is_gone(nats_server: EmbeddedServer) -> None:
+    """What a broker that hangs has not taken keeps nobody from connecting anew."""
+    assert nats_server.process is not None
+    process = nats_server.process
+
+    async def body() -> None:
+        changed = asyncio.Event()
+        where = connection.endpoint(Settings(), role="admin")
+        client = await connection.connect(where, name="test", changed=changed.set)
+        freeze(process)
+        wire.send_now(client, UNSENT)
+        await client.force_reconnect()
+        await changed.wait()
+        process.send_signal(signal.SIGCONT)
+        await eventually(lambda: client.is_connected and client.stats["reconnects"])
+        await client.close()
+
+    try:
+        run(body(), timeout=20)
+    finally:
+        process.send_signal(signal.SIGCONT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from tests.conftest import eventually, freeze, mesh_client, run
 
-from opsmesh.router import publish
+from opsmesh.router import publish, wire
 from opsmesh.router.errors import NotAcknowledged
 from opsmesh.router.publish import PubAck, Publisher
 from opsmesh.router.server import EmbeddedServer
@@ -187,6 +188,32 @@ def test_a_broker_that_hangs_is_not_acknowledged(nats_server: EmbeddedServer) ->
             assert await stored(client) == ["warm", *ids]
 
     run(body())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_socket_that_takes_no_more_holds_nobody(nats_server: EmbeddedServer, count: int) -> None:
+    """What waits behind megabytes that a broker which hangs has not taken is not acknowledged
+    either, after as long, and is not sent later."""
+    assert nats_server.process is not None
+    process = nats_server.process
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            publisher = Publisher(client, ack_timeout=0.5)
+            await send(publisher, "before")
+            freeze(process)
+            wire.send_now(client, wire.publication("some.where", b"x" * 1_000_000) * 32)
+            sent = (publisher.publish(SUBJECT, b"late", msg_id=f"late-{n}") for n in range(count))
+            told = await asyncio.gather(*sent, return_exceptions=True)
+            assert [type(one) for one in told] == [NotAcknowledged] * count
+            process.send_signal(signal.SIGCONT)
+            await send(publisher, "after")
+            assert await stored(client) == ["before", "after"]
+
+    try:
+        run(body(), timeout=20)
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def test_a_subject_that_no_stream_holds_fails_at_once(nats_server: EmbeddedServer) -> None:

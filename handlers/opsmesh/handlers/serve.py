@@ -29,6 +29,7 @@ from opsmesh.handlers.desktop.notice import Notice
 from opsmesh.handlers.desktop.questions import Questions
 from opsmesh.handlers.errors import DesktopAway
 from opsmesh.handlers.live.in_force import InForce
+from opsmesh.handlers.live.owner import GRACE
 from opsmesh.handlers.live.records import Recorder
 from opsmesh.handlers.live.scope import SCOPES, Scope, at_own_broker
 from opsmesh.handlers.live.triggers import Triggers
@@ -58,7 +59,7 @@ from opsmesh.router import (
     tasks,
     traces,
 )
-from opsmesh.router.connection import Endpoint
+from opsmesh.router.connection import AWAY, Endpoint
 from opsmesh.router.current import Current
 from opsmesh.router.errors import NeedsUpgrade, NotAcknowledged, PermissionDenied, StateTooNew
 from opsmesh.router.metrics import telling
@@ -84,6 +85,12 @@ STREAM_WAIT = 0.25
 FORM_WAIT = 2.0
 #: Seconds between attempts to publish a result while the broker is away.
 PUBLISH_RETRY = 1.0
+#: Seconds that the end of the process takes at most, whatever the broker does: the supervisor kills
+#: after ten.
+STOP_WITHIN: Final = 8.0
+#: Seconds that attempts may still take then while the broker does not answer (it has so long to do
+#: so): their ends could not be written.
+GRACE_ALONE, ANSWER_WITHIN = 2.0, 1
 
 #: What the component is called, and where its host's bundles go, by its scope.
 NAMES: Final[dict[Scope, str]] = {"all": "handlers", "host": "handlers", "mesh": "handlers:hub"}
@@ -209,6 +216,15 @@ class Server:
         except PermissionDenied as denied:
             log.info("desk.left_to_others", why=str(denied))
 
+    async def end(self) -> None:
+        """`stop`, within STOP_WITHIN, and the end of the connection."""
+        stopping = asyncio.create_task(self.stop())
+        _, late = await asyncio.wait([stopping], timeout=STOP_WITHIN)
+        await tasks.end(late)
+        if not late:
+            stopping.result()
+        await self._client.close()
+
     async def stop(self) -> None:
         """Let running work end for a while, and let go of the rest."""
         await tasks.end(self._background)  # no file is taken up any more
@@ -216,12 +232,20 @@ class Server:
         if self._questions is not None:
             await self._questions.stop()
         await self._canceller.stop()
-        await self._triggers.stop()
-        await self.profiles.stop()
+        answers, _ = await asyncio.gather(self._broker_answers(), self._triggers.stop())
+        await self.profiles.stop(GRACE if answers else GRACE_ALONE)
         await self._services.shared.aclose()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                await self._say("mesh.component.stopped", "info", component=NAMES[self._scope])
+        if answers:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await self._say("mesh.component.stopped", "info", component=NAMES[self._scope])
+
+    async def _broker_answers(self) -> bool:
+        try:
+            await self._client.flush(ANSWER_WITHIN)
+        except AWAY:
+            return False
+        return True
 
     async def _open_board(self) -> None:
         shown = await self._services.shared.get(notify_action.SHARED, self._board)
@@ -344,7 +368,7 @@ async def _serve(settings: Settings, known: Known, scope: Scope, where: Endpoint
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     # a patient connection waits for ever; the order to end must not
-    started: list[tuple[Server, Client]] = []
+    started: list[Server] = []
     starting = asyncio.create_task(_start(settings, known, scope, where, started))
     if scope == "mesh":  # it does its work also while it waits for the hub
         notify.ready()
@@ -357,9 +381,8 @@ async def _serve(settings: Settings, known: Known, scope: Scope, where: Endpoint
         notify.ready()
         await ending
     await tasks.end([starting, beating])
-    for server, client in started:  # also one that had begun only
-        await server.stop()
-        await client.close()
+    for server in started:  # also one that had begun only
+        await server.end()
 
 
 async def _start(
@@ -367,12 +390,12 @@ async def _start(
     known: Known,
     scope: Scope,
     where: Endpoint,
-    started: list[tuple[Server, Client]],
+    started: list[Server],
 ) -> None:
     client = await connection.connect(where, name=NAMES[scope].replace(":", "-"))
     await wait_for_streams(client)
     server = Server(client, settings, known=known, scope=scope)
-    started.append((server, client))
+    started.append(server)
     await server.start()
 
 

@@ -138,10 +138,8 @@ class Agent:
                 await tasks.end(work)
         finally:
             self._note_seq()
-            for client in (self._client, *self._others.values()):
-                if client is not None and not client.is_closed:
-                    with contextlib.suppress(NatsError, OSError, TimeoutError):
-                        await client.close()
+            clients = [one for one in (self._client, *self._others.values()) if one is not None]
+            await asyncio.gather(*(one.close() for one in clients), return_exceptions=True)
         log.info("agent.stopped")
 
     async def handle(self, line: bytes, too_long: bool) -> bytes | None:

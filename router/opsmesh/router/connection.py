@@ -23,7 +23,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError, StaleConnectionError
 from nats.errors import Error as NatsError
 
-from opsmesh.router import joined, logs, paths, server, wire
+from opsmesh.router import joined, logs, paths, server, tasks, wire
 from opsmesh.router.auth import creds
 from opsmesh.router.auth.creds import Creds
 from opsmesh.router.auth.reads import REFUSED
@@ -47,6 +47,8 @@ RECONNECT_WAIT = 0.5
 #: Seconds that a command line waits for its first connection. A broker that is not there refuses at
 #: once; one that is there may have to wait for its turn on a busy machine, and so may we.
 CLI_TIMEOUT = 10.0
+#: Seconds that a close waits for the broker to take what it has not been sent yet.
+CLOSE_PATIENCE: Final = 1.0
 
 #: What the server says of a publication that its permissions do not allow, and of credentials that
 #: are not valid any more (nats-server 2.15, client.go); nats-py hands it on in lower case.
@@ -175,6 +177,9 @@ async def connect(
         "max_reconnect_attempts": -1 if patient else 0,
         "reconnect_time_wait": RECONNECT_WAIT,
         "connect_timeout": CLI_TIMEOUT,
+        # nats-py would wait for ever, in a place that swallows cancellations
+        "flush_timeout": wire.PATIENCE,
+        "flusher_queue_size": 0,
         "error_cb": quiet.error,
         "disconnected_cb": quiet.disconnected,
         "reconnected_cb": quiet.reconnected,
@@ -268,6 +273,21 @@ class _Client(Client):
             return
         await super()._process_err(err_msg)
 
+    async def _close(self, *args: Any, **more: Any) -> None:
+        # nats-py waits until all that was to be sent is: for ever, when the broker hangs
+        reconnecting = self._reconnection_task
+        if reconnecting is not None and reconnecting is not asyncio.current_task():
+            await tasks.end([reconnecting])
+        timer = asyncio.get_running_loop().call_later(CLOSE_PATIENCE, wire.let_go, self)
+        try:
+            await super()._close(*args, **more)
+        finally:
+            timer.cancel()
+
+    async def _attempt_reconnect(self) -> None:
+        wire.let_go(self)  # as above: a broker that hangs, or is cut off, takes nothing of it
+        await super()._attempt_reconnect()
+
     async def _process_pong(self) -> None:
         # A PING whose wait was given up leaves a cancelled future behind; setting its result would
         # end the reading of the connection. The PONG is still the answer to that PING.
@@ -277,7 +297,10 @@ class _Client(Client):
 
     async def _read_loop(self) -> None:
         await super()._read_loop()
-        if self.is_connected:  # ended by a mistake in what it called: nats-py tells nobody
+        current = asyncio.current_task()
+        cancelled = current is not None and current.cancelling()  # the end of the process
+        # otherwise ended by a mistake in what it called: nats-py tells nobody
+        if self.is_connected and not cancelled:
             log.error("broker.reader_ended")
             await self._process_op_err(StaleConnectionError())
 

@@ -93,6 +93,7 @@ class Publisher:
         self._client = client
         self._check = wire.checker(client)
         self._stream = stream
+        self._patience = ack_timeout
         self._replies = Replies(client, timeout=ack_timeout)
         self._free = MAX_QUEUED
         self._turns: deque[asyncio.Future[None]] = deque()
@@ -274,7 +275,7 @@ class Publisher:
         where, reply = self._replies.expect()
         parts.append(group[-1].frame(reply=where, end=f"{commit}\r\n\r\n".encode()))
         try:
-            await wire.send(self._client, b"".join(parts))
+            await wire.send(self._client, b"".join(parts), within=self._patience)
             ack = acknowledgement(await reply, self._stream)
         finally:
             forget((reply,))
@@ -295,7 +296,7 @@ class Publisher:
         replies = [reply for _, reply in expected]
         frames = [pending.frame(reply=at) for pending, (at, _) in zip(group, expected, strict=True)]
         try:
-            await wire.send(self._client, b"".join(frames))
+            await wire.send(self._client, b"".join(frames), within=self._patience)
             for pending, reply in zip(group, replies, strict=True):
                 self._settle_single(pending, await reply)
         finally:

@@ -25,6 +25,8 @@ BATCH = 1024
 #: Seconds without a message after which the broker is asked whether there is another one: what was
 #: replaced between its count and now never arrives, and may have been the last.
 QUIET = 0.5
+#: Seconds that a reader waits at its end for the broker to forget it.
+LEAVE = 1.0
 #: Consumers that are made, each on a replica of the broker's choice, until one is current.
 TRIES = 20
 
@@ -102,7 +104,7 @@ async def scan(
         # connection was closed; the broker forgets the consumer by itself
         with contextlib.suppress(NatsError, OSError):
             await pull.stop()
-            await js.delete_consumer(stream, info.name)
+            await client.jetstream(timeout=LEAVE).delete_consumer(stream, info.name)
 
 
 async def _consumer(js: JetStreamContext, stream: str, config: ConsumerConfig) -> ConsumerInfo:

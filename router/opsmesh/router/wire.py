@@ -11,6 +11,7 @@ What of nats-py is used here and is not public, tests/router/test_wire.py guards
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -24,6 +25,10 @@ log = structlog.get_logger()
 
 #: Length of the first line of a header block, `NATS/1.0`.
 _VERSION: Final = 8
+#: Bytes that the socket has not taken yet from which on others wait (asyncio's own limit), and for
+#: how many seconds.
+FULL: Final = 64 * 1024
+PATIENCE: Final = 5.0
 
 
 class Received(Protocol):
@@ -214,17 +219,20 @@ def on_break(client: Client, tell: Callable[[], None]) -> Callable[[], None] | N
     return lambda: parser.breaks.discard(tell)
 
 
-async def send(client: Client, frames: bytes) -> None:
-    """Write whole commands of the protocol; waits while the socket takes no more.
+async def send(client: Client, frames: bytes, *, within: float = PATIENCE) -> None:
+    """Write whole commands of the protocol, once the socket has taken what was written before.
 
-    ConnectionError while the broker is away: nats-py would keep them, and send them after the
-    reconnect, when nobody reckons with them any more.
+    TimeoutError, and nothing is written, when it has not within so many seconds: the broker hangs,
+    or is cut off. ConnectionError while it is away: nats-py would keep them, and send them after
+    the reconnect, when nobody reckons with them any more.
     """
+    writer = _writer(client)
+    if writer is not None and writer.transport.get_write_buffer_size():
+        async with asyncio.timeout(within):
+            await writer.drain()
     if not send_now(client, frames):  # what nats-py was told before goes first
         await client._send_command(frames)
         await client._flush_pending()
-    elif client._transport is not None:
-        await client._transport.drain()  # type: ignore[no-untyped-call]
 
 
 def send_now(client: Client, frames: bytes) -> bool:
@@ -232,7 +240,8 @@ def send_now(client: Client, frames: bytes) -> bool:
     transport = client._transport
     if transport is None or not client.is_connected:
         raise ConnectionError("the broker is away")
-    if client._pending:
+    writer = _writer(client)
+    if client._pending or (writer and writer.transport.get_write_buffer_size() > FULL):
         return False
     transport.write(frames)
     return True
@@ -241,10 +250,23 @@ def send_now(client: Client, frames: bytes) -> bool:
 def hand_over(client: Client, frames: bytes) -> bool:
     """Write, and be sure: when this is True the kernel has all of it, and the broker gets it
     whatever becomes of this process. False: nothing is written, or not all of it yet."""
-    writer = getattr(client._transport, "_io_writer", None)
+    writer = _writer(client)
     if writer is None or writer.transport.get_write_buffer_size():
         return False
     return send_now(client, frames) and not writer.transport.get_write_buffer_size()
+
+
+def let_go(client: Client) -> None:
+    """Close the socket at once: what it has not taken yet is not sent any more."""
+    writer = _writer(client)
+    if writer is not None:
+        writer.transport.abort()
+
+
+def _writer(client: Client) -> asyncio.StreamWriter | None:
+    """What writes to the socket; None where nats-py has no such thing (a web socket)."""
+    found: asyncio.StreamWriter | None = getattr(client._transport, "_io_writer", None)
+    return found
 
 
 def server_id(client: Client) -> str:

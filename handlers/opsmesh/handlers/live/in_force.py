@@ -96,13 +96,13 @@ class InForce:
         await self._up_to_date()
         return self._active.get(name)
 
-    async def stop(self) -> None:
-        """Let go of every profile; give runs that are under way a while."""
+    async def stop(self, grace: float) -> None:
+        """Let go of every profile; give runs that are under way `grace` seconds."""
         await asyncio.gather(*(owner.stop() for owner in self.owners()))
         guests = [one.guests for one in self.all() if one.guests is not None]
         await asyncio.gather(
-            *(one.stop(GRACE) for one in guests),
-            *(active.runs.stop(GRACE) for active in self.all()),
+            *(one.stop(grace) for one in guests),
+            *(active.runs.stop(grace) for active in self.all()),
         )
 
     async def reload(self) -> None:

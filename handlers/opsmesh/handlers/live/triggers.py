@@ -7,6 +7,7 @@ it waits until the host is there. The one rule: a trigger acts where its event w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -82,8 +83,7 @@ class Triggers:
 
     async def stop(self) -> None:
         """Take no more."""
-        for consumer in self._consumers:
-            await consumer.stop()
+        await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
         self._consumers.clear()
 
     async def _take(self, message: Message) -> Outcome:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -200,10 +200,12 @@ class Runs:
         if busy:
             await asyncio.wait(busy, timeout=grace)
         await tasks.end(jobs)
+        await asyncio.gather(self._release(jobs.values()), self._telling.stop(LAST_WRITES))
+
+    async def _release(self, jobs: Iterable[Job]) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITES):
-                await asyncio.gather(*(self._attempts.release(job) for job in jobs.values()))
-        await self._telling.stop(LAST_WRITES)
+                await asyncio.gather(*(self._attempts.release(job) for job in jobs))
 
     def cancel(self, run_id: str, reason: str) -> bool:
         """End a run that somebody does not want any more; False when it is not here."""
