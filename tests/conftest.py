@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +55,9 @@ LOOK = 0.01
 PATIENCE = 60
 #: Of a whole test: several such waits.
 WHOLE = 180
+#: Ports that are kept for servers to come, the newest.
+PROMISED: deque[socket.socket] = deque()
+MOST_PROMISED = 50
 #: Bytes that must be free in memory, or the folders of tests lie on disk.
 MEMORY_ROOM = 4 * 2**30
 
@@ -186,12 +190,36 @@ def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports that nothing listens on just now, for servers that have to be told one."""
+    """So many ports that nothing listens on, and nobody else is given, for servers that have to be
+    told one."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        ports = [probe.getsockname()[1] for probe in probes]
+    return [promised(port) for port in ports]
+
+
+def promised(port: int) -> int:
+    """Keep a free port from everybody but the server that is told it, by a socket that is bound and
+    does not listen: beside it, a server with SO_REUSEADDR does."""
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+    PROMISED.append(probe)
+    if len(PROMISED) > MOST_PROMISED:
+        PROMISED.popleft().close()
+    return port
+
+
+def _promising(*, besides: int | None = None, _free: Callable[..., int] = server._free_port) -> int:
+    return promised(_free(besides=besides))
+
+
+# Six processes start hundreds of brokers: now and then one is given the port of another, which has
+# not come to listen yet, or waits for its test to start it.
+server._free_port = _promising
 
 
 def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:
