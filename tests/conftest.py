@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -12,8 +13,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 T = TypeVar("T")
 
+HERE = Path(__file__).resolve().parent
 #: Seconds between two looks at a condition.
 LOOK = 0.01
 #: Seconds that what is waited for may take. Nothing is measured by it: a busy machine takes long
@@ -53,6 +55,9 @@ LOOK = 0.01
 PATIENCE = 60
 #: Of a whole test: several such waits.
 WHOLE = 180
+#: Ports that are kept for servers to come, the newest.
+PROMISED: deque[socket.socket] = deque()
+MOST_PROMISED = 50
 #: Bytes that must be free in memory, or the folders of tests lie on disk.
 MEMORY_ROOM = 4 * 2**30
 
@@ -61,6 +66,21 @@ MEMORY_ROOM = 4 * 2**30
 _shm = Path("/dev/shm")
 if os.access(_shm, os.W_OK) and shutil.disk_usage(_shm).free > MEMORY_ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_shm))
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Have each process of a whole run begin with modules of its own: what one has compiled, the
+    others find. In a clean checkout six would compile all of them, at the same time."""
+    number = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if not number or [Path(name).resolve() for name in session.config.args] != [HERE]:
+        return
+    modules = sorted(HERE.rglob("test_*.py"))
+    first = len(modules) * int(number) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for module in (*modules[first:], *modules[:first]):
+        name = ".".join(module.relative_to(HERE.parent).with_suffix("").parts)
+        # what is wrong with a module, or missing, is said when it is collected
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)
 
 
 @pytest.hookimpl(trylast=True)
@@ -126,7 +146,7 @@ def nats_server(home: Path) -> Iterator[server.EmbeddedServer]:
     running.stop()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def mesh_client(settings: Settings | None = None) -> AsyncIterator[Client]:
     """A connection to this test's server, with the streams of the mesh in place."""
     settings = settings or Settings()
@@ -170,12 +190,36 @@ def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports that nothing listens on just now, for servers that have to be told one."""
+    """So many ports that nothing listens on, and nobody else is given, for servers that have to be
+    told one."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        ports = [probe.getsockname()[1] for probe in probes]
+    return [promised(port) for port in ports]
+
+
+def promised(port: int) -> int:
+    """Keep a free port from everybody but the server that is told it, by a socket that is bound and
+    does not listen: beside it, a server with SO_REUSEADDR does."""
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+    PROMISED.append(probe)
+    if len(PROMISED) > MOST_PROMISED:
+        PROMISED.popleft().close()
+    return port
+
+
+def _promising(*, besides: int | None = None, _free: Callable[..., int] = server._free_port) -> int:
+    return promised(_free(besides=besides))
+
+
+# Six processes start hundreds of brokers: now and then one is given the port of another, which has
+# not come to listen yet, or waits for its test to start it.
+server._free_port = _promising
 
 
 def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:

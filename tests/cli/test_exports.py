@@ -53,7 +53,7 @@ def test_the_standards_parser_takes_the_asyncapi_document(cli: Cli) -> None:
     argv = ["node", "-e", PARSE, str(installed("@asyncapi/parser", "3.6.6"))]
     document = cli("topics", "export", "--format", "asyncapi").stdout
     done = subprocess.run(
-        argv, input=document, capture_output=True, text=True, timeout=120, check=True
+        argv, input=document, capture_output=True, text=True, timeout=180, check=True
     )
     channels = len(json.loads(document)["channels"])
     assert json.loads(done.stdout) == {"wrong": [], "channels": channels}

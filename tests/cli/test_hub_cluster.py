@@ -166,7 +166,7 @@ def test_a_node_refuses_a_restore(tmp_path: Path) -> None:
     """What three nodes hold together is not put back on one of them; it is told how it is done."""
     told("init", *NODES, "-o", str(tmp_path))
     argv = [sys.executable, "-m", "opsmesh.cli.entry", "restore", "--dry-run", str(tmp_path / "x")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
     assert "a node of cluster hub" in done.stderr
     assert "hub cluster adopt" in done.stderr

@@ -32,7 +32,7 @@ def test_a_first_event(new_user: dict[str, str], home: Path) -> None:
     run of a profile."""
     call = ["sh", "-c", "opsmesh init --yes && " + TRY]
     done = subprocess.run(
-        call, env=new_user, cwd=home, capture_output=True, text=True, timeout=120, check=False
+        call, env=new_user, cwd=home, capture_output=True, text=True, timeout=180, check=False
     )
     assert TRY in done.stdout, done.stderr
     shown = done.stdout.rpartition(TRY)[2]

@@ -65,7 +65,7 @@ class Person:
             text=True,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            timeout=60,
+            timeout=180,
         )
         return done.returncode, done.stdout, done.stderr
 

@@ -31,7 +31,7 @@ profiles:
 def types(*argv: str) -> str:
     """`opsmesh ARGV`; its standard output."""
     call = [sys.executable, "-m", "opsmesh.cli.entry", *argv]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -52,7 +52,7 @@ HOOK: Final = {
 
 def opsmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it."""
-    return subprocess.run([OPSMESH, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([OPSMESH, *arguments], capture_output=True, text=True, timeout=180)
 
 
 @pytest.fixture

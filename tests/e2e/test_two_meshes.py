@@ -43,7 +43,7 @@ class Two:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=180,
         )
         assert code is None or done.returncode == code, (done.stdout, done.stderr)
         assert "Traceback" not in done.stderr

@@ -39,7 +39,7 @@ class Later:
 
 def opsmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it."""
-    return subprocess.run([OPSMESH, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([OPSMESH, *arguments], capture_output=True, text=True, timeout=180)
 
 
 def doctor(*arguments: str, here: bool = False) -> dict[str, list[dict[str, Any]]]:

@@ -372,7 +372,7 @@ def test_slow(
     ctx = context(left=None if limits else 0.5)
     began = time.monotonic()
     result = do(ask(f"wait {tmp_path / 'never'}", stream=stream, **limits), ctx)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert (result.ok, result.retryable, result.timed_out) == (False, True, True)
     assert result.error is not None
     assert said in result.error

@@ -42,8 +42,9 @@ def _fresh(home: Path, lies: Liar) -> None:
 def ask(
     lies: Liar, kind: str, ctx: StepContext, about: dict[str, Any] | None = None, **more: Any
 ) -> StepResult:
-    configure(liar={"url": f"{lies.address}/{kind}", "timeout": "400ms", **(about or {})})
-    value = {"agent": "liar", "message": "hello", "poll": "10ms", "timeout": "5s", **more}
+    timeout = "400ms" if kind == "slow" else "30s"
+    configure(liar={"url": f"{lies.address}/{kind}", "timeout": timeout, **(about or {})})
+    value = {"agent": "liar", "message": "hello", "poll": "10ms", "timeout": "60s", **more}
     result = run(A2a.parse(value).run(ctx))
     assert isinstance(result, StepResult)
     return result

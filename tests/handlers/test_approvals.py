@@ -113,7 +113,7 @@ def test_expired_while_nobody_was_there(nats_server: EmbeddedServer, tmp_path: P
     out, settings = tmp_path / "out", Settings()
 
     async def body() -> None:
-        one = await left(text(out, "expires: 1s, otherwise: run"), settings)
+        one = await left(text(out, "expires: 3s, otherwise: run"), settings)
         async with mesh_client(settings) as client:
 
             async def over() -> bool:
@@ -123,7 +123,7 @@ def test_expired_while_nobody_was_there(nats_server: EmbeddedServer, tmp_path: P
             with pytest.raises(RefusedAnswer, match="it expired at"):
                 await reply(client, one)
         assert ran(out) == []
-        async with mesh(text(out, "expires: 1s, otherwise: run"), settings=settings) as m:
+        async with mesh(text(out, "expires: 3s, otherwise: run"), settings=settings) as m:
             await ended(m, "succeeded")
             assert ran(out) == ["restarted", "after-expired"]
             [refused] = await m.wait("automation.approval.refused")

@@ -249,7 +249,7 @@ def test_waiting_takes_no_time(nats_server: EmbeddedServer, tmp_path: Path) -> N
     out = tmp_path / "out"
 
     async def body() -> None:
-        async with mesh(text(out, "expires: 900ms, otherwise: run", "timeout: 600ms")) as m:
+        async with mesh(text(out, "expires: 3s, otherwise: run", "timeout: 2500ms")) as m:
             await m.publish()
             await ended(m, "succeeded")
             assert ran(out) == ["restarted", "after-expired"]

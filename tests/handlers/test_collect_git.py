@@ -150,7 +150,7 @@ def test_nothing_is_fetched(context: Context, repo: Path, tmp_path: Path) -> Non
     assert not trace.exists()
     assert "git: " in made.error("git_state")
     command = ["git", "-C", str(repo), "diff"]
-    subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=20, check=False)
+    subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=180, check=False)
     assert trace.exists()  # where nothing is closed
 
 

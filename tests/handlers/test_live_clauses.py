@@ -110,8 +110,11 @@ profiles:
 
     async def body() -> None:
         async with mesh(profiles) as m:
-            first = await m.publish("config.apply.started", payload={})
-            await m.publish("config.apply.completed", payload={})
+            # stored one right after the other, however slowly we hear of it
+            first, _ = await asyncio.gather(
+                m.publish("config.apply.started", payload={}),
+                m.publish("config.apply.completed", payload={}),
+            )
             second = await m.publish("config.apply.started", payload={})
             (only,) = await ended(m, 1)
             assert only.event_id == second.id

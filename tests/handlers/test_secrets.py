@@ -201,7 +201,7 @@ def test_keyring_that_waits_for_its_user(known: Known, monkeypatch: pytest.Monke
     began = time.monotonic()
     with pytest.raises(SecretMissing, match="gave no answer"):
         SecretStore([Keyring(Locked)], known).get("lamp")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # half of what the keyring would have waited for
     ended.set()
 
 

@@ -141,7 +141,7 @@ def test_the_whole_mesh_is_one_trace(home: Path) -> None:
 
     def types(*argv: str) -> str:
         call = [sys.executable, "-m", "opsmesh.cli.entry", *argv]
-        return subprocess.run(call, capture_output=True, text=True, timeout=90, check=True).stdout
+        return subprocess.run(call, capture_output=True, text=True, timeout=180, check=True).stdout
 
     with collector() as (kept, url):
         config = {"traces": {"endpoint": url}, "producers": {"enabled": []}}

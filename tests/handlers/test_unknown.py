@@ -85,7 +85,7 @@ def test_choices(
             began = time.monotonic()
             async with mesh(text, settings=settings) as m:
                 found = await ended(m, state)
-                assert time.monotonic() - began < 15  # the lease is 30 s
+                assert time.monotonic() - began < 25  # the lease is 30 s
                 assert [step.state for step in found.steps] == steps
                 assert ran(out) == did
                 assert found.attempt == (2 if choice == "retry" else 1)
@@ -114,9 +114,11 @@ def test_a_lease_is_waited_for(nats_server: EmbeddedServer, tmp_path: Path) -> N
             began = time.monotonic()
             held = await left_behind(client, settings, "two", elsewhere(settings), lease_s=2)
             async with mesh(text, settings=settings) as m:
-                while time.monotonic() - began < 1.5:
-                    assert ran(out) == []
-                    entry = await Ledger(client).get(held.run.key)
+                while True:
+                    did, entry = ran(out), await Ledger(client).get(held.run.key)
+                    if time.monotonic() - began > 2:  # what was seen may have been later
+                        break
+                    assert did == []
                     assert entry is not None
                     assert (entry.revision, entry.run.steps[0].state) == (held.revision, "started")
                 await ended(m, "succeeded")

@@ -88,7 +88,7 @@ def measure(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[
         command(*smallest, "--folder", str(stores), "--json", str(result), *arguments),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -162,7 +162,7 @@ def test_not_measured(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert ran.returncode == 1, ran.stdout + ran.stderr

@@ -42,8 +42,10 @@ class StandInAgent:
             return list(self.events)
 
     def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
         for connection in (*self._open, self._server):
+            # closed alone, it would stay open for who reads from it in `_serve`
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
     def _accept(self) -> None:

@@ -81,7 +81,7 @@ def export(
         cwd=path.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

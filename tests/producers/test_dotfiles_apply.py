@@ -41,7 +41,7 @@ def opsmesh(*words: str) -> subprocess.CompletedProcess[str]:
         done = CliRunner().invoke(app, ["dotfiles", *words])
         return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
     command = [sys.executable, "-P", "-m", "opsmesh.cli.entry", "dotfiles", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_an_apply_tells_its_start_and_its_end(dots: Path, agent: StandInAgent) -> None:

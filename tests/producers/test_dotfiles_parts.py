@@ -206,6 +206,6 @@ def test_a_tool_that_is_being_started_ends_with_us(tmp_path: Path) -> None:
         "subprocess.Popen._execute_child = started\n"
         "ask(['sleep', '1000'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
     assert not Path("/proc", done.stdout.strip()).exists()

@@ -67,7 +67,7 @@ def test_a_daemon_is_in_nobodys_terminal() -> None:
             env=environment(**more),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=180,
             check=True,
         )
         assert done.stdout.strip() == session, done.stderr

@@ -104,7 +104,7 @@ def test_standard_streams_may_be_files(home: Path) -> None:
     """A conversation may be recorded and played: both streams are files then."""
     (home / "in").write_bytes(frame(b"{}") * 1000)
     with (home / "in").open("rb") as source, (home / "out").open("wb") as target:
-        subprocess.run([*LSP, "--", "cat"], stdin=source, stdout=target, check=True, timeout=20)
+        subprocess.run([*LSP, "--", "cat"], stdin=source, stdout=target, check=True, timeout=180)
     until(lambda: (home / "out").read_bytes() == (home / "in").read_bytes())
 
 
@@ -137,7 +137,7 @@ def test_exit_code_and_standard_error_are_the_servers() -> None:
         [*LSP, "--", "sh", "-c", "echo said >&2; exit 7"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=180,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"said\n")
@@ -162,7 +162,7 @@ def test_a_server_that_dies_within_a_message() -> None:
         [*LSP, "--", "sh", "-c", script],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=180,
         check=False,
     )
     assert (done.returncode, done.stdout) == (-9, b"Content-Length: 100\r\n\r\n{half")
@@ -198,7 +198,7 @@ def test_a_server_that_reads_no_more(home: Path) -> None:
 def test_a_server_that_cannot_run(name: str, code: int) -> None:
     """A server that is not there, or is no program, is said to be so, with a shell's exit code."""
     done = subprocess.run(
-        [*LSP, "--", name], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
+        [*LSP, "--", name], stdin=subprocess.DEVNULL, capture_output=True, timeout=180, check=False
     )
     assert done.returncode == code
     assert done.stderr.decode().startswith(f"opsmesh lsp: {name}: ")
@@ -217,7 +217,7 @@ def test_a_server_that_cannot_run(name: str, code: int) -> None:
 )
 def test_mistakes_are_named(arguments: tuple[str, ...], says: str) -> None:
     """A wrong call ends with 2, and says what is wrong and where to read on."""
-    done = subprocess.run([*LSP, *arguments], capture_output=True, timeout=20, check=False)
+    done = subprocess.run([*LSP, *arguments], capture_output=True, timeout=180, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert says in done.stderr.decode()
     assert "opsmesh lsp --help" in done.stderr.decode()
@@ -291,7 +291,11 @@ def test_without_an_agent_everything_waits_in_order(project: Path, home: Path) -
 
 def test_an_agent_that_hangs_keeps_nobody_waiting(project: Path, home: Path) -> None:
     """While the agent answers nothing, the editor is answered; its events are spooled then."""
-    with standing_in(home, hang=True), editing(RUFF, home / "log") as editor:
+    # for as long as it takes, not for ANSWER: a busy machine may need longer for the conversations
+    main = "from opsmesh.producers.lsp import observer; observer.ANSWER = 600.0;"
+    main += "from opsmesh.cli.entry import main; main()"
+    command = [sys.executable, "-P", "-c", main, *RUFF[RUFF.index("lsp") :]]
+    with standing_in(home, hang=True), editing(command, home / "log") as editor:
         editor.begin(project)
         for number in range(20):
             conversation(editor, project / f"{number}.py")
@@ -421,7 +425,7 @@ def test_a_stream_that_is_no_protocol_is_left_alone(home: Path) -> None:
         [*LSP, "--", "sh", "-c", "echo hello; cat"],
         input=b"anything\n" * 10,
         capture_output=True,
-        timeout=20,
+        timeout=180,
         check=False,
     )
     assert (done.stdout, done.stderr) == (b"hello\n" + b"anything\n" * 10, b"")
@@ -435,7 +439,7 @@ def test_list_shows_who_talks(project: Path, home: Path) -> None:
 
     def shown(*options: str) -> tuple[int, str]:
         done = subprocess.run(
-            [*LSP, "--list", *options], capture_output=True, text=True, timeout=20, check=False
+            [*LSP, "--list", *options], capture_output=True, text=True, timeout=180, check=False
         )
         return done.returncode, done.stdout
 
@@ -474,7 +478,7 @@ def test_the_command_starts_as_light_as_it_can(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", search + code],
         capture_output=True,
-        timeout=20,
+        timeout=180,
         check=True,
     )
     assert done.stdout.split() == []
@@ -518,7 +522,7 @@ def test_a_real_neovim(agent: StandInAgent, project: Path, home: Path) -> None:
         [nvim, "--headless", "-u", "NONE", "-i", "NONE", "ok.py", "-c", f"luafile {home}/init.lua"],
         cwd=project,
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     events = agent.wait_for(lambda events: len({event["topic"] for event in events}) >= 3)

@@ -64,7 +64,7 @@ def pylsp() -> Path:
     folder = cached("pylsp-1.15.0")
     program = folder / "bin/pylsp"
     if not program.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=180)
         argv = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", PYLSP]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=600)
         if not program.exists():
@@ -159,7 +159,7 @@ def test_biome(agent: StandInAgent, project: Path, home: Path, npm: Path) -> Non
         editor.change(path, 2, '{"a": 1}\n')
         told(agent, "editor.lsp.diagnostic.cleared")
         editor.end()
-    subprocess.run([npm / "biome", "stop"], check=False, capture_output=True, timeout=30)
+    subprocess.run([npm / "biome", "stop"], check=False, capture_output=True, timeout=180)
 
 
 @pytest.mark.usefixtures("nats_server")

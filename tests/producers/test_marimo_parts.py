@@ -214,7 +214,8 @@ def _observer(told: list[Any]) -> Observer:
 
 
 def test_a_flood_of_failures_is_counted() -> None:
-    """After the first failures of a flood the rest are counted, and the next one says how many."""
+    """After the first failures of a flood the rest are counted, and whoever comes next says how
+    many."""
     told: list[Fact] = []
     observer = _observer(told)
     cell = SimpleNamespace(cell_id="a", code="1 / 0")
@@ -223,7 +224,10 @@ def test_a_flood_of_failures_is_counted() -> None:
     assert BURST <= len(told) < BURST + 50
     observer._pace._left = 1.0
     observer.ended_cell(cell, None, SimpleNamespace(exception=ZeroDivisionError("no")))
-    assert told[-1].payload["untold"] == BURST + 51 - len(told)
+    # one more of the flood may have been told by then: a tenth of a second lets one through
+    assert told[-1].payload["untold"] > 0
+    untold = [fact.payload.get("untold", 0) for fact in told]
+    assert sum(untold) == BURST + 51 - len(told)
 
 
 def test_a_marimo_that_is_built_otherwise_is_left_alone() -> None:

@@ -71,7 +71,7 @@ def run_pytest(
         env={**base, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

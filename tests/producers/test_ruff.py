@@ -49,7 +49,7 @@ def check(*words: str) -> Result:
 
 def ruff_itself(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ruff", "check", "--output-format", "concise", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_findings_are_shown_as_ruff_does_and_told(project: Path, agent: StandInAgent) -> None:

@@ -105,7 +105,7 @@ class Editor:
 def opsmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it."""
     return subprocess.run(
-        [OPSMESH, *arguments], capture_output=True, text=True, timeout=120, check=False
+        [OPSMESH, *arguments], capture_output=True, text=True, timeout=180, check=False
     )
 
 

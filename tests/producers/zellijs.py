@@ -177,4 +177,4 @@ class RealZellij:
         subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False)
 
     def _run(self, *command: str) -> None:
-        subprocess.run(command, env=self.environment, check=True, capture_output=True, timeout=20)
+        subprocess.run(command, env=self.environment, check=True, capture_output=True, timeout=180)

@@ -102,7 +102,7 @@ def test_a_slow_reader_is_told_how_many_it_missed(nats_server: EmbeddedServer, h
             began = time.monotonic()
             for _ in range(100):
                 assert mouth.ask(event("demo.one.a", "x" * 20_000))["ok"] is True
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 60  # held up, each would wait for its time-out
             got = missed = 0
             while got + missed < 100:
                 line = ear.answer()

@@ -175,7 +175,7 @@ def test_a_broker_that_hangs_is_not_acknowledged(nats_server: EmbeddedServer) ->
         async with mesh_client() as client:
             publisher = Publisher(client, ack_timeout=0.2)
             ids = [f"id-{n}" for n in range(20)]
-            await send(publisher, "warm")
+            await send(Publisher(client), "warm")
             assert nats_server.process is not None
             freeze(nats_server.process)
             outcomes = await asyncio.gather(

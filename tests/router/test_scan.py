@@ -94,7 +94,8 @@ def test_a_reader_that_is_forgotten_begins_anew(
             js = client.jetstream()
             for n in range(3):
                 await js.publish("evt.h.a.b", str(n).encode())
-            start, forgotten = Pull.start, []
+            start = Pull.start
+            forgotten: list[bool] = []
 
             async def late(self: Pull) -> None:
                 if not forgotten:

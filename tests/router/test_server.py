@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def test_port_that_was_taken_is_replaced(tmp_path: Path) -> None:
     """When another program has taken the port since, the broker gets a free one."""
     first = server.prepare(tmp_path, name="a")
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # we keep it, until somebody
         other.bind(("127.0.0.1", int(first.url.rpartition(":")[2])))
         other.listen()
         assert server.prepare(tmp_path, name="a").url != first.url
@@ -71,6 +73,22 @@ def test_lax_server_is_refused(tmp_path: Path) -> None:
         lax.start()
     lax.stop()
     assert "sync_interval: always" in refused.value.hint
+
+
+@pytest.mark.parametrize("its", ["url", "monitor_url"])
+def test_port_that_is_taken_at_the_last_moment(
+    nats_server: server.EmbeddedServer, tmp_path: Path, its: str
+) -> None:
+    """A server whose monitor's port another server took just before is no server that is ready,
+    whatever answers there."""
+    broker = server.prepare(tmp_path / "late", name="a")
+    taken = getattr(nats_server.broker, its).rpartition(":")[2]
+    mine = broker.monitor_url.rpartition(":")[2]
+    broker.config.write_text(broker.config.read_text().replace(mine, taken))
+    late = server.EmbeddedServer(replace(broker, monitor_url=f"http://127.0.0.1:{taken}"))
+    with pytest.raises(BrokerUnavailable, match="ended with code 1"):
+        late.start()
+    late.stop()
 
 
 def test_server_that_ends_is_reported(tmp_path: Path) -> None:

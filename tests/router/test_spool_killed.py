@@ -18,7 +18,7 @@ def test_killed_at_every_call(scene: str) -> None:
     """What was reported as kept is there or counted; nothing is half, nothing is there twice."""
     driver = Path(__file__).with_name("killed_writer.py")
     done = subprocess.run(
-        [sys.executable, driver, scene], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, driver, scene], capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) >= SCENES[scene]

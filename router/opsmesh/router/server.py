@@ -8,6 +8,7 @@ acknowledged event of the last two minutes).
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -258,8 +259,12 @@ def wait_ready(broker: Broker, process: subprocess.Popen[bytes] | None = None) -
         if process is not None and process.poll() is not None:
             raise BrokerUnavailable(broker.url, f"nats-server ended with code {process.returncode}")
         try:
-            if monitored(broker.monitor_url + "/healthz").get("status") == "ok":
+            well = monitored(broker.monitor_url + "/healthz").get("status") == "ok"
+            port = monitored(broker.monitor_url + "/varz").get("port") if well else None
+            if well and broker.url.endswith(f":{port}"):
                 return
+            # ours ends in a moment: its port was free when it was chosen, and another has it now
+            reason = f"another server answers at {broker.monitor_url}" if well else reason
         except (OSError, ValueError) as error:
             reason = str(error)
         time.sleep(0.02)
@@ -322,9 +327,12 @@ def clients() -> set[str]:
 def monitored(url: str, *, patience: float = 5) -> dict[str, Any]:
     """What our own server's monitor says, within so many seconds; OSError or ValueError when it
     says nothing, or that it is not well."""
-    with urllib.request.urlopen(url, timeout=patience) as answer:  # noqa: S310 (a loopback URL)
-        body: dict[str, Any] = json.load(answer)
-        return body
+    try:
+        with urllib.request.urlopen(url, timeout=patience) as answer:  # noqa: S310 (a loopback URL)
+            body: dict[str, Any] = json.load(answer)
+            return body
+    except http.client.HTTPException as error:  # something answers there that is no monitor
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 class EmbeddedServer:

@@ -75,7 +75,7 @@ class Machine:
         """Run a command in there, as root."""
         enter = ["nsenter", "-t", str(self._leader), "-m", "-p", "-u", "-i", "-n", "--"]
         done = subprocess.run(
-            [*enter, *command], capture_output=True, text=True, timeout=60, check=False
+            [*enter, *command], capture_output=True, text=True, timeout=180, check=False
         )
         assert may_fail or done.returncode == 0, (command, done.stdout[-2000:], done.stderr)
         return done.stdout.strip()
