@@ -204,8 +204,8 @@ async def connect(
 
 class _Client(Client):
     """nats-py's client (2.16), which goes deaf no more: still connected, and hearing nothing, until
-    its own pings notice after six minutes. And its close ends, whatever the broker does. What is not
-    public here, test_connection guards.
+    its own pings notice after six minutes. And its close ends, whatever the broker does. What is
+    not public here, test_connection guards.
 
     What its credentials do not allow is refused here, before it is sent: the broker would tell in a
     message that belongs to no request, and the asker would wait for its time-out.
