@@ -16,6 +16,7 @@ from tests.handlers.lost_runs import dead, left_behind
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 from typer.testing import Result
 
+from opsmesh.cli.run.commands import record
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
@@ -213,3 +214,12 @@ def test_cancel_without_handlers(cli: Cli, nats_server: EmbeddedServer) -> None:
             assert "no handlers have run" in result.stderr
 
     run(body())
+
+
+def test_a_run_that_has_not_begun_has_a_state() -> None:
+    """As JSON every run has its state and its attempt, one that waits for its turn too."""
+    facts: dict[str, Any] = dict.fromkeys(
+        ("run_id", "profile", "profile_hash", "event_id", "topic", "correlation_id", "host"), "x"
+    )
+    told = record(Run(**facts, stream_seq=1, created_us=1, updated_us=1))
+    assert (told["state"], told["attempt"]) == ("queued", 0)

@@ -538,21 +538,24 @@ def _stdio(home: Path) -> Any:
     return Served(home, None, None).stdio()  # type: ignore[arg-type]  # it starts nothing
 
 
+#: How a client begins.
+OPENING = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    },
+}
+
+
 @pytest.mark.slow
 def test_stdout(home: Path) -> None:
     """Over stdio nothing is written to standard output but the protocol, and it ends with it."""
-    opening = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": {"name": "t", "version": "1"},
-        },
-    }
     calls = [
-        opening,
+        OPENING,
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "run_status"}},
         {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "no_such"}},
@@ -576,6 +579,28 @@ def test_stdout(home: Path) -> None:
     rest, _ = process.communicate(timeout=60)
     assert [line for line in rest.splitlines() if not line.startswith("{")] == []
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_signal_ends_it(home: Path) -> None:
+    """Over stdio SIGTERM ends it, also while its client says nothing and keeps the input open."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "opsmesh.cli.entry", "mcp", "serve"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(OPENING).encode() + b"\n")
+    process.stdin.flush()
+    try:
+        assert process.stdout.readline()
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -345,6 +345,7 @@ def _all(profile: str | None) -> Callable[[Client, Settings], Awaitable[list[Run
 def record(run: Run) -> dict[str, Any]:
     """A run as JSON, its times as UTC text."""
     found: dict[str, Any] = msgspec.to_builtins(run)
+    found |= {"state": run.state, "attempt": run.attempt}  # of one that is queued, too
     for name in ("created_us", "updated_us"):
         found[name.removesuffix("_us")] = times.format_us(found.pop(name))
     for error in found.get("errors", []):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ MAX_BODY: Final = 1024 * 1024
 MOST: Final = 64
 SESSIONS: Final = 32
 IDLE_S: Final = 1800.0
-#: Seconds that streams have to end when the server does.
+#: Seconds that streams have to end when the server does, and answers over standard output.
 GRACE_S: Final = 2
+LAST_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +90,20 @@ def token(address: Address, which: str) -> str | None:
 async def stdio(serving: Serving) -> None:
     """Serve until the client closes our standard input, or SIGTERM."""
     work = asyncio.ensure_future(serving.server.run_stdio_async())
+    told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
-    try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-    finally:
-        await serving.close()
+        loop.add_signal_handler(number, told.set)
+    waiting = asyncio.ensure_future(told.wait())
+    await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    work.cancel()
+    _, reads = await asyncio.wait((work,), timeout=LAST_S)
+    await serving.close()
+    if reads:  # a thread of the SDK waits for the client's next line, and hears of nothing else
+        os._exit(0)
+    if not work.cancelled():
+        work.result()
 
 
 async def http(
