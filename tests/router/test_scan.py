@@ -82,3 +82,29 @@ def test_what_goes_meanwhile_is_not_waited_for(
             assert [m async for m in scan(client, EVENTS)] == []
 
     run(body())
+
+
+def test_a_reader_that_is_forgotten_begins_anew(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that forgets a reader which it has just made is asked for another one."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            js = client.jetstream()
+            for n in range(3):
+                await js.publish("evt.h.a.b", str(n).encode())
+            start = Pull.start
+            forgotten: list[bool] = []
+
+            async def late(self: Pull) -> None:
+                if not forgotten:
+                    (reader,) = await js.consumers_info(EVENTS)
+                    forgotten.append(await js.delete_consumer(EVENTS, reader.name))
+                await start(self)
+
+            monkeypatch.setattr(Pull, "start", late)
+            assert [m.data async for m in scan(client, EVENTS)] == [b"0", b"1", b"2"]
+            assert forgotten == [True]
+
+    run(body())

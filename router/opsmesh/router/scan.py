@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -27,7 +27,8 @@ BATCH = 1024
 QUIET = 0.5
 #: Seconds that a reader waits at its end for the broker to forget it.
 LEAVE = 1.0
-#: Consumers that are made, each on a replica of the broker's choice, until one is current.
+#: Consumers that are made, each on a replica of the broker's choice, until one is current, and
+#: until one stays.
 TRIES = 20
 
 
@@ -65,11 +66,38 @@ async def scan(
     elif since_us is not None:
         config.deliver_policy = DeliverPolicy.BY_START_TIME
         config.opt_start_time = datetime.fromtimestamp(since_us / 1e6, UTC)
-    info = await _consumer(js, stream, config)
+    tries = 0
+    while True:
+        info = await _consumer(js, stream, config)
+        if not info.num_pending and not follow:
+            await js.delete_consumer(stream, info.name)
+            return
+        begun = False
+        try:
+            async with contextlib.aclosing(_read(client, stream, info, follow=follow)) as messages:
+                async for msg in messages:
+                    begun = True
+                    yield msg
+            return
+        except _Lost as lost:
+            # a cluster forgets readers that it has just made, in the seconds after a node is back
+            # (docs/cluster.md)
+            tries += 1
+            if begun or not client.is_connected or tries == TRIES:
+                where = client.connected_url
+                raise BrokerUnavailable(where.geturl() if where else "", str(lost)) from None
+            await asyncio.sleep(QUIET)
+
+
+class _Lost(Exception):
+    """The consumer is gone, or cannot be trusted to be complete."""
+
+
+async def _read(
+    client: Client, stream: str, info: ConsumerInfo, *, follow: bool
+) -> AsyncGenerator[Received, None]:
+    js = client.jetstream()
     remaining = info.num_pending or 0
-    if not remaining and not follow:
-        await js.delete_consumer(stream, info.name)
-        return
     queue: asyncio.Queue[Received | str] = asyncio.Queue()
     pull = Pull(
         client,
@@ -91,8 +119,7 @@ async def scan(
                 continue
             received += 1
             if isinstance(msg, str):
-                where = client.connected_url
-                raise BrokerUnavailable(where.geturl() if where else "", msg)
+                raise _Lost(msg)
             pull.done(1)
             yield msg
             remaining -= 1
