@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from nats.errors import FlushTimeoutError
@@ -16,6 +17,7 @@ from tests.faults.meshes import halt
 from opsmesh.router import connection, tasks, wire
 from opsmesh.router.auth.tls import Tls
 from opsmesh.router.connection import Endpoint
+from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
@@ -106,6 +108,37 @@ def test_a_connection_that_is_given_up_is_gone(nats_server: EmbeddedServer) -> N
         run(body(), timeout=20)
     finally:
         process.send_signal(signal.SIGCONT)
+
+
+def test_a_server_that_is_not_there_is_said_with_the_reason(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line tries for a while, and says why nobody took its connection."""
+    monkeypatch.setattr(connection, "CLI_TIMEOUT", 0.2)
+    where = connection.Endpoint(url="nats://127.0.0.1:1,nats://127.0.0.1:2", in_order=True)
+    with pytest.raises(BrokerUnavailable, match="Connect call failed"):
+        run(connection.connect(where, name="test", patient=False))
+
+
+def test_a_server_that_is_slow_to_let_us_in_is_waited_for(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line gives a broker that has taken its connection longer than one that has not."""
+    monkeypatch.setattr(connection, "CLI_TIMEOUT", 0.2)
+    where = connection.endpoint(Settings(), role="admin")
+    broker = nats_server.process
+    assert broker is not None
+
+    async def body() -> None:
+        freeze(broker)
+        opening = asyncio.create_task(connection.connect(where, name="test", patient=False))
+        await asyncio.wait([opening], timeout=0.6)
+        broker.send_signal(signal.SIGCONT)
+        client = await opening
+        assert client.is_connected
+        await client.close()
+
+    run(body())
 
 
 @asynccontextmanager

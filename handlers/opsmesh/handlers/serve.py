@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+if __name__ == "__main__":  # as in `cli.entry`: imports make many objects that stay
+    gc.disable()
+
 import msgspec
 import structlog
 from nats.aio.client import Client
@@ -434,4 +437,5 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     gc.freeze()  # what was imported stays: it is never looked through for rubbish again
+    gc.enable()
     raise SystemExit(main(sys.argv[1:]))

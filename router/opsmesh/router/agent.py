@@ -17,6 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+if __name__ == "__main__":  # as in `cli.entry`: imports make many objects that stay
+    gc.disable()
+
 import msgspec
 import structlog
 from nats.aio.client import Client
@@ -379,4 +382,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     gc.freeze()  # what was imported stays: it is never looked through for rubbish again
+    gc.enable()
     raise SystemExit(main())

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,9 +45,11 @@ from opsmesh.router.settings import Settings
 
 #: Seconds between attempts to reach a broker that is away.
 RECONNECT_WAIT = 0.5
-#: Seconds that a command line waits for its first connection. A broker that is not there refuses at
-#: once; one that is there may have to wait for its turn on a busy machine, and so may we.
-CLI_TIMEOUT = 10.0
+#: Seconds that a command line tries for while nobody takes its connection: a broker may just start.
+CLI_TIMEOUT = 3.0
+#: Seconds that one which has taken it has to let us in: on a busy machine it may have to wait for
+#: its turn, and so may we.
+LOGIN_TIMEOUT = 10.0
 #: Seconds that a close waits for the broker to take what it has not been sent yet.
 CLOSE_PATIENCE: Final = 1.0
 
@@ -160,12 +163,12 @@ async def connect(
     changed: Callable[[], None] = lambda: None,
 ) -> Client:
     """A connection. A `patient` one waits for the broker and reconnects for ever (components);
-    an impatient one raises BrokerUnavailable after CLI_TIMEOUT (the command line), and
+    an impatient one (the command line) raises BrokerUnavailable after these times, and
     CredentialsRefused when the broker answers and does not let it in. `changed` is
     called when the broker goes or comes back, and when the connection has ended for good."""
     logging.getLogger("asyncio").addFilter(logs.without_tls_ends)  # once, however often
     identity = where.identity()
-    client = _Client(identity)
+    client = _Client(identity, taken_within=None if patient else CLI_TIMEOUT)
     wire.install(client)
     known = where.options()
     quiet = _Quiet(name, client, where, known.get("tls"), speaks=patient, changed=changed)
@@ -176,7 +179,7 @@ async def connect(
         "allow_reconnect": patient,
         "max_reconnect_attempts": -1 if patient else 0,
         "reconnect_time_wait": RECONNECT_WAIT,
-        "connect_timeout": CLI_TIMEOUT,
+        "connect_timeout": CLI_TIMEOUT if patient else LOGIN_TIMEOUT,
         # nats-py would wait for ever, in a place that swallows cancellations
         "flush_timeout": wire.PATIENCE,
         "flusher_queue_size": 0,
@@ -189,7 +192,7 @@ async def connect(
         if patient:
             await client.connect(**options)
         else:
-            async with asyncio.timeout(CLI_TIMEOUT + 1):
+            async with asyncio.timeout(CLI_TIMEOUT + LOGIN_TIMEOUT):
                 await client.connect(**options)
     except (NatsError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
@@ -199,6 +202,7 @@ async def connect(
             user = identity.name if identity is not None else where.user or ""
             raise CredentialsRefused(where.url, reason, user=user) from error
         raise BrokerUnavailable(where.url, reason) from error
+    quiet.connecting = False
     return client
 
 
@@ -211,9 +215,10 @@ class _Client(Client):
     message that belongs to no request, and the asker would wait for its time-out.
     """
 
-    def __init__(self, identity: Creds | None) -> None:
+    def __init__(self, identity: Creds | None, *, taken_within: float | None = None) -> None:
         super().__init__()
         self.identity = identity
+        self._taken_within = taken_within
         #: Subjects that the broker has refused, whatever the credentials say; in lower case.
         self.denied: set[str] = set()
         self._allowed: set[str] = set()
@@ -264,6 +269,10 @@ class _Client(Client):
         if who is not None and not who.permissions.may_subscribe(subject):
             raise PermissionDenied(subject, user=who.name, doing="subscribe to")
         return await super().subscribe(subject, *args, **more)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        async with asyncio.timeout(self._taken_within):
+            await super()._connect_to_server(s)
 
     async def _process_err(self, err_msg: str) -> None:
         if (refused := _REFUSED.search(err_msg)) is not None:
@@ -331,12 +340,20 @@ class _Quiet:
         self._speaks = speaks
         self._log = log.bind(connection=name)
         self._throttle = logs.Throttle()
+        self._began, self._refused = time.monotonic(), 0
+        #: Until there was a first connection.
+        self.connecting = True
         self._reason = ""
         self._said = False
 
     async def error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         if not self._speaks:
+            self._refused += 1
+            waited = time.monotonic() - self._began
+            asked = self._refused >= len(self._client.servers)
+            if self.connecting and asked and waited >= CLI_TIMEOUT:
+                raise error  # nats-py would try until it is interrupted
             return
         if self._client.is_connected and isinstance(error, _BREAKS):
             self._reason = text  # `disconnected` comes next, and says it

@@ -14,6 +14,9 @@ import signal
 import time
 from pathlib import Path
 
+if __name__ == "__main__":  # as in `cli.entry`: imports make many objects that stay
+    gc.disable()
+
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -431,4 +434,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     gc.freeze()  # what was imported stays: it is never looked through for rubbish again
+    gc.enable()
     raise SystemExit(main())
