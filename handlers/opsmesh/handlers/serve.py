@@ -90,7 +90,7 @@ FORM_WAIT = 2.0
 PUBLISH_RETRY = 1.0
 #: Seconds that the end of the process takes at most, whatever the broker does: the supervisor kills
 #: after ten.
-STOP_WITHIN: Final = 8.0
+STOP_WITHIN: Final = 7.0
 #: Seconds that attempts may still take then while the broker does not answer (it has so long to do
 #: so): their ends could not be written.
 GRACE_ALONE, ANSWER_WITHIN = 2.0, 1
