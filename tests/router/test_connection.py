@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from nats.errors import FlushTimeoutError
 from tests.conftest import eventually, freeze, mesh_client, run
 from tests.faults.meshes import halt
 
-from opsmesh.router import connection, wire
+from opsmesh.router import connection, tasks, wire
+from opsmesh.router.auth.tls import Tls
+from opsmesh.router.connection import Endpoint
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
@@ -135,3 +139,36 @@ def test_a_server_that_is_slow_to_let_us_in_is_waited_for(
         await client.close()
 
     run(body())
+
+
+@asynccontextmanager
+async def half_a_handshake() -> AsyncIterator[tuple[Endpoint, list[int]]]:
+    """A stand-in for a broker that hangs in the middle of a TLS handshake: where it is, and an
+    entry for each connection; it hangs up on the first."""
+    met: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(len(met))
+        writer.write(b'INFO {"server_id":"x","version":"2.15.1","tls_required":true}\r\n')
+        await reader.readexactly(5)
+        if met[-1] % 2:
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield Endpoint(url=f"nats://127.0.0.1:{port}", tls=Tls()), met
+
+
+def test_a_handshake_that_breaks_off_is_tried_again() -> None:
+    """A broker that hangs up in the middle of a TLS handshake is asked again, and a process that is
+    told to end while it waits for one does."""
+
+    async def body() -> None:
+        async with half_a_handshake() as (where, met):
+            connecting = asyncio.create_task(connection.connect(where, name="test"))
+            await eventually(lambda: len(met) >= 2)
+            await tasks.end([connecting])
+
+    run(body(), timeout=20)

@@ -208,7 +208,8 @@ async def connect(
 
 class _Client(Client):
     """nats-py's client (2.16), which goes deaf no more: still connected, and hearing nothing, until
-    its own pings notice after six minutes. What is not public here, test_connection guards.
+    its own pings notice after six minutes. And its close ends, whatever the broker does. What is
+    not public here, test_connection guards.
 
     What its credentials do not allow is refused here, before it is sent: the broker would tell in a
     message that belongs to no request, and the asker would wait for its time-out.
@@ -287,6 +288,10 @@ class _Client(Client):
         reconnecting = self._reconnection_task
         if reconnecting is not None and reconnecting is not asyncio.current_task():
             await tasks.end([reconnecting])
+        if not self.is_connected:
+            # or for the end of a connection of which it hears no more: after half a TLS handshake
+            wire.let_go(self)
+            self._transport = None
         timer = asyncio.get_running_loop().call_later(CLOSE_PATIENCE, wire.let_go, self)
         try:
             await super()._close(*args, **more)

@@ -27,8 +27,8 @@ BATCH = 1024
 QUIET = 0.5
 #: Seconds that a reader waits at its end for the broker to forget it.
 LEAVE = 1.0
-#: Consumers that are made, each on a replica of the broker's choice, until one is current and is
-#: not forgotten.
+#: Consumers that are made, each on a replica of the broker's choice, until one is current, and
+#: until one stays.
 TRIES = 20
 
 
