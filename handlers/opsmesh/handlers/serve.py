@@ -248,7 +248,7 @@ class Server:
             await self._client.flush(ANSWER_WITHIN)
         except AWAY:
             return False
-        return True
+        return self._client.is_connected  # while it reconnects a flush returns at once
 
     async def _open_board(self) -> None:
         shown = await self._services.shared.get(notify_action.SHARED, self._board)
