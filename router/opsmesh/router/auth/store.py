@@ -52,6 +52,11 @@ ASKING: Final = ("viewer", "sink")
 #: What the mesh's account takes from the accounts of producers.
 OFFERED: Final = ("evt.>", "dlq.ingest.>", "ingest.>")
 
+# In C where PyYAML was built with it, as its wheels are: the manifest is read and written for each
+# user that is issued, and in Python that was half of a broker's preparation.
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Final[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 _HEAD: Final = """\
 # Who may do what at this broker. Written by opsmesh auth; to change something: opsmesh auth --help
 """
@@ -143,7 +148,8 @@ class Store:
         """Who has what; an empty one before the first. BadFile when it cannot be read."""
         path = self.folder / "manifest.yaml"
         try:
-            return msgspec.convert(yaml.safe_load(path.read_text()), Manifest)
+            found = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506 (a safe one)
+            return msgspec.convert(found, Manifest)
         except FileNotFoundError:
             return Manifest()
         except (yaml.YAMLError, msgspec.ValidationError) as error:
@@ -366,7 +372,7 @@ class Store:
         )
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        text = yaml.safe_dump(msgspec.to_builtins(manifest), sort_keys=False)
+        text = yaml.dump(msgspec.to_builtins(manifest), Dumper=_DUMPER, sort_keys=False)
         files.write_private(self.folder / "manifest.yaml", (_HEAD + text).encode())
 
 
