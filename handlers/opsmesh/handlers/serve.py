@@ -8,14 +8,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import signal
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-if __name__ == "__main__":  # as in `cli.entry`: imports make many objects that stay
-    gc.disable()
+if __name__ == "__main__":  # before everything that it makes cheaper
+    from opsmesh.router import beginning
 
 import msgspec
 import structlog
@@ -436,6 +435,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what was imported stays: it is never looked through for rubbish again
-    gc.enable()
+    beginning.over()
     raise SystemExit(main(sys.argv[1:]))

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import hashlib
 import signal
 import time
 from pathlib import Path
 
-if __name__ == "__main__":  # as in `cli.entry`: imports make many objects that stay
-    gc.disable()
+if __name__ == "__main__":  # before everything that it makes cheaper
+    from opsmesh.router import beginning
 
 import structlog
 from nats.aio.client import Client
@@ -433,6 +432,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what was imported stays: it is never looked through for rubbish again
-    gc.enable()
+    beginning.over()
     raise SystemExit(main())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import sys
 from collections.abc import Callable
+
+if __name__ == "__main__":  # before everything that it makes cheaper
+    from opsmesh.router import beginning
 
 import structlog
 
@@ -63,5 +65,5 @@ async def serve(settings: Settings, address: str, port: int, ready: Callable[[st
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what was imported stays: it is never looked through for rubbish again
+    beginning.over()
     sys.exit(main())
