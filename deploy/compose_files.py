@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from opsmesh.handlers.profiles import starter
-from opsmesh.router import joined, paths, server
+from opsmesh.router import files, joined, paths, ports, server
 from opsmesh.router.containers import look
 from opsmesh.router.settings import Settings
 
@@ -70,8 +69,8 @@ def give(uid: int, gid: int) -> None:
     if os.geteuid() != 0 or uid == 0:
         return
     for top in (paths.config_dir(), paths.state_dir(), paths.runtime_dir()):
-        for _, folders, files, here in os.fwalk(top):  # never through a link
-            for name in (".", *folders, *files):
+        for _, folders, others, here in os.fwalk(top):  # never through a link
+            for name in (".", *folders, *others):
                 if os.stat(name, dir_fd=here, follow_symlinks=False).st_uid == 0:
                     os.chown(name, uid, gid, dir_fd=here, follow_symlinks=False)
 
@@ -118,7 +117,7 @@ def prepare(settings: Settings, *, uid: int, gid: int, store: str | None) -> dic
             fail(f"the folder {values[name]} has a colon in its name, which compose cannot mount")
     text = "# Written by make compose-up at every call; changes are lost.\n"
     text += "".join(f"{name}={value}\n" for name, value in values.items())
-    _write(look.folder() / "compose.env", text)
+    files.write_private(look.folder() / "compose.env", text.encode())
     return values
 
 
@@ -128,13 +127,7 @@ def _page_port(before: Mapping[str, str]) -> str:
     port = os.environ.get(variable) or before.get(variable) or str(usual)
     if variable in os.environ or look.components() is not None:  # the page may run, and has it
         return port
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", int(port)))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    return str(ports.usable(int(port)) or ports.free())
 
 
 def _broker(settings: Settings, state: Path) -> dict[str, str]:
@@ -153,7 +146,8 @@ def _broker(settings: Settings, state: Path) -> dict[str, str]:
     told |= {"listen": f"0.0.0.0:{port}", "http": f"0.0.0.0:{monitor}"}  # compose.yaml says to whom
     told["jetstream"]["store_dir"] = "/data"
     text = "# Written by make compose-up at every call; changes are lost.\n"
-    _write(look.folder() / "nats.conf", text + json.dumps(told, indent=2) + "\n")
+    text += json.dumps(told, indent=2) + "\n"
+    files.write_private(look.folder() / "nats.conf", text.encode())
     return {"OPSMESH_NATS_PORT": port, "OPSMESH_MONITOR_PORT": monitor}
 
 
@@ -163,11 +157,3 @@ def kept(path: Path) -> dict[str, str]:
         pairs = (line.partition("=") for line in path.read_text().splitlines())
         return {name: value for name, _, value in pairs if not name.startswith("#")}
     return {}
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    new.replace(path)

@@ -23,7 +23,7 @@ import pytest
 import structlog
 from nats.aio.client import Client
 
-from opsmesh.router import connection, paths, server, topology
+from opsmesh.router import connection, paths, ports, server, topology
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.settings import Settings
 
@@ -192,12 +192,7 @@ def until(condition: Callable[[], Any], *, timeout: float = PATIENCE) -> Any:
 def free_ports(count: int) -> list[int]:
     """So many ports that nothing listens on, and nobody else is given, for servers that have to be
     told one."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = [probe.getsockname()[1] for probe in probes]
-    return [promised(port) for port in ports]
+    return [ports.free() for _ in range(count)]  # each is promised below
 
 
 def promised(port: int) -> int:
@@ -213,13 +208,13 @@ def promised(port: int) -> int:
     return port
 
 
-def _promising(*, besides: int | None = None, _free: Callable[..., int] = server._free_port) -> int:
+def _promising(*, besides: int | None = None, _free: Callable[..., int] = ports.free) -> int:
     return promised(_free(besides=besides))
 
 
 # Six processes start hundreds of brokers: now and then one is given the port of another, which has
 # not come to listen yet, or waits for its test to start it.
-server._free_port = _promising
+ports.free = _promising
 
 
 def limited(attempt: Callable[[float], T], begun: Callable[[T], Any]) -> T:

@@ -1,4 +1,5 @@
-"""Where our own broker listens: `server.json` in the state folder, which `server` writes.
+"""Where our own broker listens: `server.json` in the state folder, which `server` writes; and ports
+of this machine that can be had.
 
 Standard library only: a container's health check reads it every few seconds.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,3 +42,27 @@ def read(state: Path) -> Ports | None:
         return Ports(address=address(), client=int(kept["port"]), monitor=int(kept["monitor_port"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def usable(port: int | None) -> int | None:
+    """The port of last time, unless another program has taken it since."""
+    if port is None:
+        return None
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return None
+    return port
+
+
+def free(*, besides: int | None = None) -> int:
+    """A port that nothing listens on, and not the one promised already: it is free too until the
+    server starts, and the kernel gives it again."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+        if port != besides:
+            return port

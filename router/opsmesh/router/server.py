@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -203,11 +202,11 @@ def _kept(path: Path, place: Spread, port: int | None) -> dict[str, Any]:
             kept |= {key: found[key] for key in ("port", "monitor_port") if key in found}
         except (OSError, ValueError):
             continue
-    kept["port"] = place.port or port or _usable(kept.get("port")) or _free_port()
+    kept["port"] = place.port or port or ports.usable(kept.get("port")) or ports.free()
     monitor = kept.get("monitor_port")
     if monitor == kept["port"]:  # kept by a version that could be given one free port twice
         monitor = None
-    kept["monitor_port"] = _usable(monitor) or _free_port(besides=kept["port"])
+    kept["monitor_port"] = ports.usable(monitor) or ports.free(besides=kept["port"])
     kept["address"] = LOOPBACK if place.listen in EVERYWHERE else place.listen
     files.write_private(path, json.dumps(kept).encode())
     old.unlink(missing_ok=True)
@@ -225,30 +224,6 @@ def _adopt(accounts: Path, account: str, *, new: bool) -> None:
         before = found[0] if len(found) == 1 else before
     if before.exists():
         before.rename(accounts / account)
-
-
-def _usable(port: int | None) -> int | None:
-    """The port of last time, unless another program has taken it since."""
-    if port is None:
-        return None
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return None
-    return port
-
-
-def _free_port(*, besides: int | None = None) -> int:
-    """A port that nothing listens on, and not the one promised already: it is free too until the
-    server starts, and the kernel gives it again."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port != besides:
-            return port
 
 
 def wait_ready(broker: Broker, process: subprocess.Popen[bytes] | None = None) -> None:
