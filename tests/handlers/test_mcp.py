@@ -212,7 +212,10 @@ def test_time_limit(context: Context, tmp_path: Path) -> None:
     async def body() -> StepResult:
         async with steps(context) as make:
             await Mcp.parse({"server": "liar", "tool": "number"}).run(make())
-            return await Mcp.parse({"server": "liar", "tool": "sleep"}).run(make(timeout=0.3))
+            late = await Mcp.parse({"server": "liar", "tool": "sleep"}).run(make(timeout=0.3))
+            # before the session ends, and the server with it
+            await eventually(lambda: "notifications/cancelled" in log.read_text())
+            return late
 
     result = run(body())
     assert (result.ok, result.timed_out, result.retryable) == (False, True, True)
