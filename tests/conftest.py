@@ -116,6 +116,16 @@ def private_folders(home: Path, env: pytest.MonkeyPatch) -> None:
     env.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def log_of_before() -> Iterator[None]:
+    """What is set up for the log lasts for one test: a command that is run in this process sets up
+    its own, to a stream that ends with it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+    structlog.contextvars.clear_contextvars()
+
+
 def start_server() -> server.EmbeddedServer:
     """A nats-server that runs, prepared in the state folder."""
     for left in (2, 1, 0):

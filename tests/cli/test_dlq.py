@@ -10,7 +10,6 @@ import re
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,11 +29,9 @@ from opsmesh.schemas import ids, times
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet(log_of_before: None) -> None:
     """What handlers log beside a command is not part of what the command prints."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    yield
-    structlog.reset_defaults()
 
 
 FAILING = """

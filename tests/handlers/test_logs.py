@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -30,9 +29,8 @@ profiles:
 
 
 @pytest.fixture
-def written() -> Iterator[io.StringIO]:
+def written(log_of_before: None) -> io.StringIO:
     """What is logged, as JSON."""
-    before = structlog.get_config()
     stream = io.StringIO()
     structlog.configure(
         processors=[
@@ -41,8 +39,7 @@ def written() -> Iterator[io.StringIO]:
         ],
         logger_factory=structlog.PrintLoggerFactory(stream),
     )
-    yield stream
-    structlog.configure(**before)
+    return stream
 
 
 def test_every_line_of_a_run_names_its_story(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,6 +68,28 @@ def test_a_reader_that_has_ended_is_noticed(nats_server: EmbeddedServer) -> None
             await client.jetstream().stream_info(EVENTS)
 
     run(body())
+
+
+LOGS = """
+import asyncio
+from opsmesh.router import connection
+from opsmesh.router.settings import Settings
+
+async def command():
+    where = connection.endpoint(Settings(), role="admin")
+    client = await connection.connect(where, name="cli", patient=False)
+    connection.log.warning("stream.no_room")
+    await client.close()
+
+asyncio.run(command())
+"""
+
+
+def test_a_command_logs_beside_its_output(nats_server: EmbeddedServer) -> None:
+    """What is logged while a command uses the mesh is not in the middle of what it prints."""
+    done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, check=True)
+    assert done.stdout == b""
+    assert b"stream.no_room" in done.stderr
 
 
 def test_a_close_waits_for_no_broker_that_hangs(nats_server: EmbeddedServer) -> None:

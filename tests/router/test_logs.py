@@ -73,3 +73,12 @@ def test_pretty_on_request(tmp_path: Path, journal: str) -> None:
     assert "\x1b" not in "".join(lines)
     assert any("ValueError: wrong" in line for line in lines)
     assert all(line.startswith("<") for line in lines) == (journal == "same")
+
+
+@pytest.mark.parametrize("ends", ["", "sys.stderr.detach().close()", "os.close(2)"])
+def test_a_log_that_cannot_be_written(ends: str) -> None:
+    """Where the log's disk is full, or its stream has ended, lines are lost, and work goes on."""
+    code = SAYS.replace("log =", f"import os, sys\n{ends}\nlog =") + "\nprint('went on')"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full)
+    assert done.stdout == b"went on\n"

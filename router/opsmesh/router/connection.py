@@ -167,6 +167,8 @@ async def connect(
     CredentialsRefused when the broker answers and does not let it in. `changed` is
     called when the broker goes or comes back, and when the connection has ended for good."""
     logging.getLogger("asyncio").addFilter(logs.without_tls_ends)  # once, however often
+    if not structlog.is_configured():  # a command: its standard output is for its answer
+        logs.configure(name, level="warning")
     identity = where.identity()
     client = _Client(identity, taken_within=None if patient else CLI_TIMEOUT)
     wire.install(client)

@@ -95,6 +95,22 @@ def _with_priority(_: object, method: str, line: Any) -> str:
     return "\n".join(mark + part for part in text.split("\n"))
 
 
+class Lines:
+    """Writes lines to a stream, as the logger at the end of structlog's chain. One that cannot be
+    written (a full disk, a terminal that has gone) is lost, and that is all: whoever said it goes
+    on with his work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = msg
+
+
 def configure(
     component: str,
     *,
@@ -112,6 +128,7 @@ def configure(
     ) -> structlog.typing.EventDict:
         return rules.redact(facts)[0]
 
+    lines = Lines(sys.stderr)
     renderers: list[structlog.typing.Processor] = [
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if looks == "pretty"
@@ -131,7 +148,7 @@ def configure(
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
     )
     structlog.contextvars.bind_contextvars(component=component)
     # nats-py reports through error_cb; its own logger would say everything twice
