@@ -168,9 +168,9 @@ async def send(asking: Client, said: Message, *, immediately: bool = False, **mo
     raise AssertionError("no answer")
 
 
-async def stream(asking: Client, said: Message) -> list[StreamResponse]:
+def stream(asking: Client, said: Message) -> AsyncIterator[StreamResponse]:
     """Everything that is told of a message."""
-    return [one async for one in asking.send_message(SendMessageRequest(message=said))]
+    return asking.send_message(SendMessageRequest(message=said))
 
 
 async def run_of(nats: Nats, task_id: str) -> Run | None:

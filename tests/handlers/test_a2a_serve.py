@@ -153,10 +153,10 @@ def test_stream(mesh: Served, tmp_path: Path) -> None:
 
     async def body() -> None:
         async with client(mesh.address, streaming=True) as asking:
-            telling = asyncio.create_task(stream(asking, message(str(tmp_path / "go"), "until")))
-            await asyncio.sleep(0)
-            (tmp_path / "go").touch()
-            news = await telling
+            news = []
+            async for one in stream(asking, message(str(tmp_path / "go"), "until")):
+                news.append(one)
+                (tmp_path / "go").touch()  # what is over when it is asked for is told in one
             assert news[0].HasField("task")
             assert news[-1].status_update.status.state == COMPLETED
             artifacts = [one.artifact_update.artifact.name for one in news]

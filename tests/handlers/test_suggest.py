@@ -17,7 +17,7 @@ from opsmesh.handlers.backtest.source import Stored
 from opsmesh.handlers.feedback import feedback
 from opsmesh.handlers.feedback.condition_text import excluding, field, literal
 from opsmesh.handlers.feedback.feedback import Verdict
-from opsmesh.handlers.feedback.suggest import Report, Tally, suggest
+from opsmesh.handlers.feedback.suggest import LONGEST, Report, Tally, suggest
 from opsmesh.handlers.live import firing
 from opsmesh.handlers.profiles.profile import Profile, from_source
 from opsmesh.handlers.runs.ledger import Ledger, Run
@@ -296,9 +296,10 @@ def test_field(path: tuple[str, ...], expected: str) -> None:
     assert field(path) == expected
 
 
-@given(st.text(), st.text())
+@given(st.text(max_size=LONGEST), st.text())
 def test_suggestion_for_any_text(bad: str, good: str) -> None:
-    """What is suggested for any text of false positives removes them and nothing else."""
+    """What is suggested for any text of false positives that people would read removes them and
+    nothing else."""
     if bad == good:
         return
     report = suggested(

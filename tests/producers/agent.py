@@ -32,7 +32,8 @@ class StandInAgent:
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
         self._server.listen(16)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def wait_for(self, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """The events, once they are `enough`; fails when it stays away."""
@@ -42,8 +43,11 @@ class StandInAgent:
             return list(self.events)
 
     def close(self) -> None:
-        for connection in (*self._open, self._server):
-            # closed alone, it would stay open for who reads from it in `_serve`
+        # closed alone, they would stay open for who waits for them in `_accept` and `_serve`
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()  # none is let in any more
+        self._server.close()
+        for connection in self._open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()

@@ -37,7 +37,7 @@ KEYS: Final = 8
 ENVELOPE: Final = ("component", "severity", "workspace", "source")
 _DEPTH: Final = 3
 #: Longest text in a clause, and most values in its list.
-_LONGEST: Final = 200
+LONGEST: Final = 200
 _LISTED: Final = 5
 #: Shortest beginning or end of a text that is one.
 _AFFIX: Final = 3
@@ -330,7 +330,7 @@ def _inner(path: Path, value: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
 def _usable(value: Any) -> bool:
     """Whether a clause can name the value."""
     if isinstance(value, str):
-        return len(value) <= _LONGEST
+        return len(value) <= LONGEST
     return isinstance(value, int | float) and abs(value) < _INT64
 
 
