@@ -73,6 +73,14 @@ def test_a_timer_that_was_put_off_comes_once() -> None:
     assert [word(d) for d in decider.advance(1000 * S)] == ["50!fire(3)"]
 
 
+def test_time_does_not_go_back_before_a_timer() -> None:
+    """What comes after a timer was decided comes later, though the broker's clock was set back."""
+    decider = Decider(rule(debounce=TRAILING), host=HOST)
+    play(decider, stream("a@0"), until_us=30 * S)
+    [decision] = play(decider, [Stored(event("2"), 2, 20 * S)])
+    assert (decision.at_us, decider.latest_us, decider.next_due()) == (30 * S, 30 * S, 60 * S)
+
+
 def test_events_that_are_not_for_the_rule() -> None:
     """What only `last(…)` or nothing reads is no decision."""
     where = expression('last("t.b") != null')

@@ -67,6 +67,7 @@ class Decider:
         while (at_us := self.next_due()) is not None and at_us <= now_us:
             _, name = heapq.heappop(self._dues)
             decision, changes = due(self.rule, name, self._windows, host=self._host)
+            self.latest_us = max(self.latest_us, at_us)  # though the clock is set back after it
             self._apply(changes, at_us)
             yield decision
 
