@@ -30,6 +30,7 @@ from opsmesh.cli.spool import words as spool_words
 from opsmesh.handlers.evidence import sealing
 from opsmesh.router import (
     connection,
+    listing,
     paths,
     running,
     server,
@@ -301,7 +302,7 @@ def _letters(health: Health) -> None:
 async def _consumers(
     health: Health, client: Client, settings: Settings, profiles: set[str] | None, *, alive: bool
 ) -> None:
-    infos = await profile_health.consumers(client.jetstream())
+    infos = await listing.consumers(client.jetstream(), topology.EVENTS)
     decided = {one.consumer: one for one in await _decided(client, settings, infos)}
     for one in decided.values():
         health.profiles.append({**asdict(one), "fix": one.fix})

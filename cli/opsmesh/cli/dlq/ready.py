@@ -13,13 +13,12 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from opsmesh.cli.dlq.settle import Refused
-from opsmesh.cli.profiles.health import consumers
 from opsmesh.handlers.errors import HandlersError
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.profiles.profile import ProfileSet, load_profiles
-from opsmesh.router import paths
+from opsmesh.router import listing, paths
 from opsmesh.router.deadletter import Letter
-from opsmesh.router.topology import TRIGGERS
+from opsmesh.router.topology import EVENTS, TRIGGERS
 from opsmesh.schemas.nearest import nearest
 
 PREFIX = "profile-"
@@ -72,7 +71,7 @@ async def look(client: Client) -> Ready:
     local = load_profiles(Path(paths.config_dir()))
     if local.errors:
         raise BrokenProfiles([str(error) for error in local.errors])
-    found = await consumers(client.jetstream())
+    found = await listing.consumers(client.jetstream(), EVENTS)
     return Ready(local, {name for name in found if name.startswith(PREFIX)})
 
 

@@ -13,7 +13,7 @@ from opsmesh.cli.config_file import mask_url
 from opsmesh.cli.doctor.checks import Check
 from opsmesh.cli.hub import health as hub_health
 from opsmesh.cli.profiles import health as profile_health
-from opsmesh.router import connection, paths, running, server, state_format, topology
+from opsmesh.router import connection, listing, paths, running, server, state_format, topology
 from opsmesh.router.errors import BrokerUnavailable, NeedsUpgrade, RouterError, StateTooNew
 from opsmesh.router.settings import Settings
 
@@ -71,7 +71,7 @@ async def _form(js: JetStreamContext) -> Check:
 
 async def _profiles(client: Client, settings: Settings) -> list[Check]:
     try:
-        infos = await profile_health.consumers(client.jetstream())
+        infos = await listing.consumers(client.jetstream(), topology.EVENTS)
         found = await profile_health.check(client, settings, infos)
     except NotFoundError:  # the stream's own check says so
         return []

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 
 from opsmesh.cli import output, session
-from opsmesh.router import paths, running, topology
+from opsmesh.router import paths, running
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import times
 
@@ -96,14 +95,6 @@ async def check(
             *(_check(client, one, kind, settings.host, infos, broken=broken) for kind, one in found)
         )
     )
-
-
-async def consumers(js: JetStreamContext) -> dict[str, ConsumerInfo]:
-    """Every consumer of EVENTS, by its name."""
-    found: list[ConsumerInfo] = []
-    while page := await js.consumers_info(topology.EVENTS, offset=len(found)):
-        found += page
-    return {info.name: info for info in found}
 
 
 def _wanted() -> tuple[list[tuple[str, Profile]], bool]:

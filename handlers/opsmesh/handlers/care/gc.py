@@ -26,7 +26,7 @@ from opsmesh.handlers.live import versions
 from opsmesh.handlers.live.position import Positions
 from opsmesh.handlers.live.versions import Version
 from opsmesh.handlers.runs.ledger import Ledger
-from opsmesh.router import component, paths
+from opsmesh.router import component, listing, paths
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS, VERSIONS
@@ -122,7 +122,7 @@ async def _consumers(client: Client, settings: Settings) -> AsyncIterator[Item]:
     """What profiles that were removed still have at the broker."""
     js = client.jetstream()
     gone = await _removed(client)
-    known = {info.name for info in await js.consumers_info(EVENTS)} if gone else set()
+    known = await listing.consumers(js, EVENTS) if gone else {}
     positions = Positions(client)
     for name, version in gone.items():
         cursor, _ = await positions.cursor(name)

@@ -4,8 +4,8 @@ how each component runs. A broker that is away costs its own figures, and no oth
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +13,11 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerInfo, StreamInfo
+from nats.js.api import ConsumerInfo
 from nats.js.errors import APIError, NotFoundError
 
 from opsmesh.handlers.live.consumers import ACTIVE
-from opsmesh.router import running, sink_consumer
+from opsmesh.router import listing, running, sink_consumer
 from opsmesh.router.errors import PermissionDenied
 from opsmesh.router.metrics.book import Figure, Kind, Labels, Series
 from opsmesh.router.release import version
@@ -28,8 +28,6 @@ from opsmesh.schemas.envelope import host_token
 #: Seconds for each question to the broker, and for all of them.
 TIMEOUT: Final = 2.0
 PATIENCE: Final = 4.0
-#: Consumers, or streams, that the broker names at once (ADR-20 of NATS).
-PAGE: Final = 256
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -152,8 +150,8 @@ async def broker(client: Client | None, *, host: str) -> list[Figure]:
 
 async def _asked(client: Client, host: str) -> list[Figure]:
     js = client.jetstream(timeout=TIMEOUT)
-    streams, readers = await asyncio.gather(_streams(js), _consumers(js))
-    waits = {one.name: (one.num_pending or 0) + (one.num_ack_pending or 0) for one in readers}
+    streams, readers = await asyncio.gather(listing.streams(js), _consumers(js))
+    waits = {name: (one.num_pending or 0) + (one.num_ack_pending or 0) for name, one in readers}
     names = [((one.config.name or "",), one) for one in streams]
     found = [
         _with(STREAM_MESSAGES, {name: one.state.messages for name, one in names}),
@@ -182,20 +180,8 @@ def _lags(waits: dict[str, int], host: str) -> dict[Labels, float]:
     return {(name,): count for name, count in mine.items()}
 
 
-async def _streams(js: JetStreamContext) -> list[StreamInfo]:
-    found: list[StreamInfo] = []
-    while page := await js.streams_info(offset=len(found)):
-        found += page
-        if len(page) < PAGE:
-            break
-    return found
-
-
-async def _consumers(js: JetStreamContext) -> list[ConsumerInfo]:
-    found: list[ConsumerInfo] = []
-    with contextlib.suppress(NotFoundError):  # the agent has not made the stream yet
-        while page := await js.consumers_info(EVENTS, offset=len(found)):
-            found += page
-            if len(page) < PAGE:
-                break
-    return found
+async def _consumers(js: JetStreamContext) -> Iterable[tuple[str, ConsumerInfo]]:
+    try:
+        return (await listing.consumers(js, EVENTS)).items()
+    except NotFoundError:  # the agent has not made the stream yet
+        return ()
