@@ -75,12 +75,12 @@ def test_call(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("call", "lair", "echo"), 1, "did you mean 'liar'?"),
+        (("call", "lair", "echo"), 3, "did you mean 'liar'?"),
         (("call", "liar", "ehco"), 1, "did you mean 'echo'?"),
         (("call", "liar", "echo", "--arg", "x"), 2, "--arg x: is not K=V"),
         (("call", "liar", "sleep", "--timeout", "5"), 2, "--timeout: "),
         (("call", "liar", "sleep", "--timeout", "200ms"), 1, "did not answer within 0.2 s"),
-        (("tools", "lair"), 1, "did you mean 'liar'?"),
+        (("tools", "lair"), 3, "did you mean 'liar'?"),
         (("import", "no-such-file.json"), 3, "no-such-file.json: No such file"),
     ],
 )

@@ -280,7 +280,7 @@ def test_broken_file(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["absent.yaml"], 2, "cannot be read"),
+        (["absent.yaml"], 3, "no such file"),
         (["{file}", "--against", "absent.yaml"], 2, "absent.yaml is refused"),
         (["{file}", "-p", "burts"], 3, "did you mean burst?"),
         (["{file}", "--host", "a", "--all-hosts"], 2, "contradict"),

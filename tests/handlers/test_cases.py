@@ -327,7 +327,7 @@ def test_profiles_of_a_repository(config: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "x.yaml:1:11: there is no '../q.yaml' beside this file" in result.stderr
     assert command(str(file), "--profiles", str(folder / "p.yaml")).exit_code == 0
-    assert command(str(file), "--profiles", str(folder / "none.yaml")).exit_code == 2
+    assert command(str(file), "--profiles", str(folder / "none.yaml")).exit_code == 3
 
 
 def test_choosing_cases(config: Path) -> None:
@@ -338,7 +338,7 @@ def test_choosing_cases(config: Path) -> None:
     assert command("-k", "ONE").exit_code == 0
     assert command("-k", "other").exit_code == 1
     assert command("-k", "nothing").exit_code == 3
-    assert command(str(config / "missing.yaml")).exit_code == 2
+    assert command(str(config / "missing.yaml")).exit_code == 3
 
 
 def test_reports_for_programs(config: Path, tmp_path: Path) -> None:

@@ -260,7 +260,10 @@ def _chosen(name: str, settings: Settings) -> Agent:
     from opsmesh.handlers.a2a import agents
 
     if not name.startswith(("http://", "https://")):
-        return agents.find(settings, name)
+        try:
+            return agents.find(settings, name)
+        except AgentFault as fault:
+            output.fail(str(fault), hint="opsmesh a2a ls", code=output.NOT_FOUND)
     try:
         return agents.Agent(name=UNNAMED, about=A2aAgent(url=name))
     except ValueError:

@@ -21,7 +21,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from opsmesh.producers.contract import Producer
-from opsmesh.producers.errors import OptionError, ProducerError, Refused, Unavailable
+from opsmesh.producers.errors import (
+    OptionError,
+    ProducerError,
+    Refused,
+    Unavailable,
+    UnknownProducer,
+)
 from opsmesh.router import notify, paths
 from opsmesh.router.client import Client
 from opsmesh.router.files import write_private
@@ -32,8 +38,9 @@ from opsmesh.schemas import ids, times
 RETRY_FIRST, RETRY_LONGEST = 0.5, 30.0
 #: Seconds between two writes of the status file.
 STATUS_EVERY = 2.0
-#: Exit codes beside 0: a producer that failed, a wrong call, one that cannot run here (EX_CONFIG).
-FAILED, USAGE, UNAVAILABLE = 1, 2, 78
+#: Exit codes beside 0: a producer that failed, a wrong call, no such producer, one that cannot run
+#: here (EX_CONFIG).
+FAILED, USAGE, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 78
 
 
 def status_path(name: str) -> Path:
@@ -232,6 +239,9 @@ def main(name: str, pairs: Sequence[str] = ()) -> int:
     except Unavailable as error:
         say(f"error: {error}")
         return UNAVAILABLE
+    except UnknownProducer as error:
+        say(f"error: {error}")
+        return NOT_FOUND
     except ProducerError as error:
         say(f"error: {error}")
         return USAGE if isinstance(error, OptionError) else FAILED

@@ -184,8 +184,14 @@ async def _look(pool: Pool, name: str) -> dict[str, Any]:
 
 
 async def _with(server: str, body: Callable[[Session], Awaitable[T]]) -> T:
+    from opsmesh.handlers.errors import CallFailed
+
     pool = _pool()
     try:
+        try:
+            pool.spec(server)
+        except CallFailed as error:
+            output.fail(str(error), hint="opsmesh mcp ls", code=output.NOT_FOUND)
         return await body(await pool.session(server, _secrets().fill))
     finally:
         await pool.aclose()

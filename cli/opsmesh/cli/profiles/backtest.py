@@ -200,6 +200,8 @@ class _Run:
 
 
 def _chosen(file: Path, names: Sequence[str]) -> dict[str, Profile]:
+    if not file.exists():
+        output.fail(f"{file}: no such file", code=output.NOT_FOUND)
     found = _valid(load_file(file), f"{file} is refused")
     if not found:
         output.fail(f"{file} has no profiles", code=output.USAGE)

@@ -70,7 +70,7 @@ def profile_test(
     """Check profiles against cases: these events at these times, so these runs.
 
     Nothing is run, and no mesh is needed. Exit code 0: every case passes; 1: one fails; 2: a file
-    is wrong; 3: there is no such case.
+    is wrong; 3: there is no such case or file.
 
     Example: opsmesh profile test --from-event 019ab3c4 -o ~/.config/opsmesh/tests/unit.yaml
     """
@@ -94,8 +94,9 @@ def profile_test(
 
 def _cases(files: list[Path] | None, profiles: Path | None, only: str | None) -> list[Case]:
     config_dir = Path(paths.config_dir())
-    if profiles is not None and not profiles.exists():
-        output.fail(f"there is no {profiles}", code=output.USAGE)
+    for path in (*(files or ()), *((profiles,) if profiles is not None else ())):
+        if not path.exists():
+            output.fail(f"{path}: no such file", code=output.NOT_FOUND)
     chosen = [(path, str(path)) for path in files or ()]
     if not chosen:
         found = sorted((config_dir / FOLDER).glob("*.yaml"))
@@ -150,7 +151,7 @@ def _write(event_id: str, name: str | None, source: Path | None, out: Path | Non
         output.fail(f"{out} is there already", hint="name a new file", code=output.USAGE)
     config_dir = Path(paths.config_dir())
     if source is not None and not source.exists():
-        output.fail(f"there is no {source}", code=output.USAGE)
+        output.fail(f"{source}: no such file", code=output.NOT_FOUND)
     place = source or config_dir
     found = load_file(place) if place.is_file() else load_profiles(place)
     _stop_at(found.errors)
