@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from opsmesh.handlers import serve
 from opsmesh.handlers.runs.ledger import Held, Ledger, Run
 from opsmesh.handlers.runs.services import Services
+from opsmesh.handlers.server import Server
 from opsmesh.router import connection
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import Event
@@ -92,7 +93,7 @@ class Watched(Ledger):
         return written
 
 
-def exchange(server: serve.Server, services: Services) -> None:
+def exchange(server: Server, services: Services) -> None:
     """Give a process that has not started other services."""
     server._services = server.profiles._services = services
 
@@ -102,7 +103,7 @@ async def main(place: str, count: int) -> None:
     settings, places = Settings(), Places(place, count)
     client = await connection.connect(connection.endpoint(settings, role="admin"), name="handlers")
     await serve.wait_for_streams(client)
-    server = serve.Server(client, settings)
+    server = Server(client, settings)
     publish = server.publish
 
     async def watched(event: Event) -> None:

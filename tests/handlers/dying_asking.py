@@ -18,6 +18,7 @@ from tests.handlers.dying import exchange
 from opsmesh.handlers import serve
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.runs.waiting import Index
+from opsmesh.handlers.server import Server
 from opsmesh.router import connection
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.envelope import Event
@@ -77,7 +78,7 @@ async def main(place: str) -> None:
     settings = Settings()
     client = await connection.connect(connection.endpoint(settings, role="admin"), name="handlers")
     await serve.wait_for_streams(client)
-    server = serve.Server(client, settings)
+    server = Server(client, settings)
     publish = server.publish
     Watched.fatal = WatchedIndex.fatal = place
 

@@ -15,7 +15,7 @@ from opsmesh.handlers.live.consumers import consumer_name
 from opsmesh.handlers.live.position import Positions
 from opsmesh.handlers.live.records import Record, records
 from opsmesh.handlers.runs.ledger import Ledger, Run
-from opsmesh.handlers.serve import Server
+from opsmesh.handlers.server import Server
 from opsmesh.router import deadletter, paths
 from opsmesh.router.deadletter import Letter
 from opsmesh.router.scan import scan

@@ -10,7 +10,7 @@ from tests.handlers.mesh import Mesh, mesh, write_profiles
 
 from opsmesh.handlers.profiles import overrides
 from opsmesh.handlers.runs.ledger import Run
-from opsmesh.handlers.serve import Server
+from opsmesh.handlers.server import Server
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 

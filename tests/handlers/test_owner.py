@@ -12,12 +12,12 @@ from tests.conftest import eventually, mesh_client, run
 from tests.handlers.handlers_process import handlers, owner_of
 from tests.handlers.mesh import write_profiles
 
-from opsmesh.handlers import serve
 from opsmesh.handlers.live.deciding import Deciding
 from opsmesh.handlers.live.position import Cursor, Positions
 from opsmesh.handlers.live.records import records
 from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.handlers.runs.ledger import Ledger
+from opsmesh.handlers.server import Server
 from opsmesh.router import paths, topology
 from opsmesh.router.decide import Decision
 from opsmesh.router.decider import Decider
@@ -192,7 +192,7 @@ def test_an_owner_that_could_not_begin_tries_again(
         async with mesh_client(settings) as client:
             js = client.jetstream()
             await js.delete_stream(EVENTS)
-            server = serve.Server(client, settings)
+            server = Server(client, settings)
             starting = asyncio.create_task(server.start())
             await eventually(lambda: failed)
             await topology.ensure(js, settings, topology.Known(home / "another.json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from tests.faults.meshes import halt
 from opsmesh.router import connection, tasks, wire
 from opsmesh.router.auth.tls import Tls
 from opsmesh.router.connection import Endpoint
-from opsmesh.router.errors import BrokerUnavailable
+from opsmesh.router.errors import BrokerSilent, BrokerUnavailable
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
@@ -90,6 +91,25 @@ def test_a_command_logs_beside_its_output(nats_server: EmbeddedServer) -> None:
     done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, check=True)
     assert done.stdout == b""
     assert b"stream.no_room" in done.stderr
+
+
+def test_a_silent_broker_is_told_from_one_that_is_not_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a broker that takes a connection and says nothing it is said that it hangs; the start of
+    another would not help."""
+    monkeypatch.setattr(connection, "LOGIN_TIMEOUT", 1)
+    settings = Settings()
+
+    async def body() -> None:
+        where = connection.endpoint(settings, role="admin")
+        with pytest.raises(BrokerSilent, match="no answer within") as told:
+            await connection.connect(where, name="test", patient=False)
+        assert "it hangs" in told.value.hint
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings.nats.url = f"nats://127.0.0.1:{listening.getsockname()[1]}"
+        run(body())
 
 
 def test_a_close_waits_for_no_broker_that_hangs(nats_server: EmbeddedServer) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from opsmesh.handlers.serve import Server
+from opsmesh.handlers.server import Server
 from opsmesh.router import connection, topology
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings

@@ -32,6 +32,7 @@ from opsmesh.router.auth.tls import Tls
 from opsmesh.router.errors import (
     AuthError,
     BadFile,
+    BrokerSilent,
     BrokerUnavailable,
     CredentialsRefused,
     NotAcknowledged,
@@ -169,7 +170,7 @@ async def connect(
     logging.getLogger("asyncio").addFilter(logs.without_tls_ends)  # once, however often
     if not structlog.is_configured():  # a command: its standard output is for its answer
         logs.configure(name, level="warning")
-    identity = where.identity()
+    identity, began = where.identity(), time.monotonic()
     client = _Client(identity, taken_within=None if patient else CLI_TIMEOUT)
     wire.install(client)
     known = where.options()
@@ -198,11 +199,14 @@ async def connect(
                 await client.connect(**options)
     except (NatsError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
-        if where.tls is not None and (fault := where.tls.fault()):
+        fault = where.tls.fault() if where.tls is not None else ""
+        if fault:
             reason = f"{reason}; {fault}"
         if _UNAUTHORISED.search(reason):
             user = identity.name if identity is not None else where.user or ""
             raise CredentialsRefused(where.url, reason, user=user) from error
+        if isinstance(error, TimeoutError) and not fault:
+            raise BrokerSilent(where.url, round(time.monotonic() - began)) from error
         raise BrokerUnavailable(where.url, reason) from error
     quiet.connecting = False
     return client

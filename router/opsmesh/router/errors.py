@@ -2,6 +2,7 @@
 
 RouterError
 ├── BrokerUnavailable    no broker answers, or none is known
+│   ├── BrokerSilent        it takes the connection, or not even that, and says nothing
 │   └── CredentialsRefused  it answers, and does not let these credentials in
 ├── BrokerMisconfigured  it answers, but does not keep our promises
 ├── StreamVanished       a stream that held messages is not there
@@ -36,6 +37,14 @@ class BrokerUnavailable(RouterError):
         super().__init__(f"{where}: {reason}" if reason else where, hint="start it: opsmesh up")
         self.url = url
         self.reason = reason
+
+
+class BrokerSilent(BrokerUnavailable):
+    """Nothing came from a broker in time: it hangs, or the way to it does."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        super().__init__(url, f"no answer within {seconds:g} s")
+        self.hint = "it hangs, or its machine has too much to do; on its machine: opsmesh status"
 
 
 class CredentialsRefused(BrokerUnavailable):

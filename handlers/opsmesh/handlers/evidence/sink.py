@@ -19,15 +19,15 @@ if __name__ == "__main__":  # before everything that it makes cheaper
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
+from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
 from opsmesh.handlers import figures
 from opsmesh.handlers.errors import ArchiveDamaged
-from opsmesh.handlers.evidence import gaps, lines
+from opsmesh.handlers.evidence import consumer, gaps, lines
 from opsmesh.handlers.evidence.archive import Archive
+from opsmesh.handlers.evidence.consumer import BATCH
 from opsmesh.handlers.evidence.doubles import Doubles, Original, Stamped
 from opsmesh.handlers.evidence.gaps import Gaps
 from opsmesh.handlers.evidence.ids import Ids
@@ -54,12 +54,8 @@ from opsmesh.schemas import times
 
 #: Asks a running sink to close its open segment, so that it is sealed.
 SEAL = signal.SIGUSR1
-#: Messages under way or waiting for the disk at most: one commit holds no more.
-BATCH = 2048
 #: Seconds between attempts at a broker, stream or disk that is not there.
 RETRY = 0.5
-#: Redelivery is never wanted (see `_consumer`), so the broker waits for our acknowledgement.
-ACK_WAIT = 7 * 86400.0
 
 log = structlog.get_logger()
 
@@ -172,7 +168,7 @@ class Sink:
         info = await js.stream_info(EVENTS)
         state_format.check(state_format.of(info.config.metadata), "the broker")
         await self._check_position(js, info)
-        await self._consumer(js, info)
+        await consumer.begin(js, info, self._name, after=self._archive.seq)
         self._arrived, self._lost = [], ""
         pull = Pull(
             client,
@@ -200,9 +196,7 @@ class Sink:
     async def _check_position(self, js: JetStreamContext, info: StreamInfo) -> None:
         """A stream that went back, or another one of the same name, is noted in the chain."""
         position, stream = self._archive.seq, info.state
-        if position == 0 or not (
-            stream.last_seq < position or await self._is_another(js, info, position)
-        ):
+        if not await consumer.gone_back(js, info, position, self._is_ours):
             return
         facts = {"kind": lines.REGRESSED, "archived": position, "stream_last": stream.last_seq}
         log.error("evidence.stream_regressed", **facts)
@@ -210,51 +204,6 @@ class Sink:
         # what was stored a moment ago may have been archived, and be sent again
         self._doubles.watch(times.now_us())
         await self._commit()
-
-    async def _is_another(self, js: JetStreamContext, info: StreamInfo, position: int) -> bool:
-        """Whether the stream holds something else than the archive under the last sequence."""
-        data = self._archive.data
-        if data is None or not info.state.first_seq <= position <= info.state.last_seq:
-            return False
-        try:
-            found = await js.get_msg(EVENTS, position)
-        except NotFoundError:  # deleted since
-            return False
-        stored = (EVENTS, position, round(found.time.timestamp() * 1e6) if found.time else 0)
-        return not self._redactor.same(data, found.data or b"", stored=stored)
-
-    async def _consumer(self, js: JetStreamContext, info: StreamInfo) -> None:
-        """A new consumer that begins after the archive's last line.
-
-        A durable one with redelivery would break the order: after a crash it first sends what is
-        new, and what was unacknowledged again whenever its ack wait is over. A new one sends the
-        stream from one sequence on, each message once, numbered without a gap.
-        """
-        # where its node is gone, nobody tells of its end
-        with contextlib.suppress(NotFoundError, NatsTimeout):
-            await js.delete_consumer(EVENTS, self._name)
-        await self._forget_former(js)
-        await js.add_consumer(
-            EVENTS,
-            config=ConsumerConfig(
-                durable_name=self._name,
-                description="every event to the evidence archive",
-                filter_subject="evt.>",
-                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=self._archive.seq + 1,
-                ack_policy=AckPolicy.ALL,
-                ack_wait=ACK_WAIT,
-                max_ack_pending=16 * BATCH,
-                **topology.own_place(info),
-            ),
-        )
-
-    async def _forget_former(self, js: JetStreamContext) -> None:
-        """The position is the archive's: nothing is lost with it. Another host's sink of that
-        version may read it still."""
-        with contextlib.suppress(NotFoundError):
-            if not (await js.consumer_info(EVENTS, sink_consumer.FORMER)).num_waiting:
-                await js.delete_consumer(EVENTS, sink_consumer.FORMER)
 
     def _take(self, msg: Received) -> None:
         self._arrived.append((msg, delivery(msg.reply)))
@@ -292,6 +241,13 @@ class Sink:
                 raise _Lost(f"message {delivered + 1} of the consumer did not arrive")
             if self._lost:
                 raise _Lost(self._lost)
+
+    def _is_ours(self, stored: bytes, stored_us: int) -> bool:
+        """Whether the stream's message of the last archived sequence is the one archived there."""
+        data, position = self._archive.data, self._archive.seq
+        return data is None or self._redactor.same(
+            data, stored, stored=(EVENTS, position, stored_us)
+        )
 
     def _same(self, archived: bytes, data: bytes, stored_us: int) -> bool:
         return self._redactor.same(archived, data, stored=(EVENTS, 0, stored_us))
