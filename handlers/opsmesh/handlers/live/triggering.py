@@ -55,7 +55,11 @@ async def handle(
             events=asked.events,
             data=b"" if asked.events else message.data,
         )
-        [held] = await runs.store([run])
+        try:
+            [held] = await runs.store([run])
+        except BaseException:  # the trigger comes again, as another run of the same key
+            runs.not_stored(run)
+            raise
         main = Stored(
             event=event,
             data=message.data,

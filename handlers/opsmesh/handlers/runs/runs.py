@@ -157,9 +157,14 @@ class Runs:
     def unreserve(self) -> None:
         """Whoever stored runs has ended before it began them: somebody else will."""
         self._coming.clear()
-        for key, run in list(self._reserved.items()):
-            self._unbegun.add(key)
-            self.let_go(run)
+        for run in list(self._reserved.values()):
+            self.not_stored(run)
+
+    def not_stored(self, run: Run) -> None:
+        """Whether the ledger has it is not known, and whoever stored it takes it up anew: what was
+        reserved is given back, and a record that says that it has begun is not believed."""
+        self._unbegun.add(run.key)
+        self.let_go(run)
 
     def begin(self, held: Held, events: Sequence[Stored] = ()) -> None:
         """Take a run of the ledger up; one that is finished, or here already, is left alone."""
