@@ -220,6 +220,7 @@ def test_owner_elsewhere_is_told(cli: Cli, nats_server: EmbeddedServer) -> None:
                 await msg.respond(json.dumps(facts).encode())
 
             await client.subscribe("own.profile-note", cb=answer)
+            await client.flush()  # the broker knows of it before the command asks
             assert (await call(cli, "enable", "note", "--backlog", "skip")).exit_code == 1
             result = await call(cli, "enable", "note")
             assert "it is live on other (pid 7) already" in result.stderr
@@ -240,6 +241,7 @@ def test_owner_that_hangs_is_told(cli: Cli, nats_server: EmbeddedServer) -> None
                 pass
 
             await client.subscribe("own.>", cb=hang)
+            await client.flush()
             result = await call(cli, "enable", "note")
             assert (result.exit_code, overrides.read()) == (1, {"note": "disabled"})
             assert "does not answer" in result.stderr
