@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 #: Seconds that an answer may take.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Browser:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import PATIENCE
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli import components
 from opsmesh.cli.main import app
 from opsmesh.cli.profiles import health
+from opsmesh.handlers.live import liveness
 from opsmesh.router import paths, probes, server
 from opsmesh.router.component import Component
 from opsmesh.router.settings import Settings
@@ -34,6 +37,12 @@ def cli(home: Path) -> Cli:
         return result
 
     return invoke
+
+
+def be_patient(patch: pytest.MonkeyPatch) -> None:
+    """Have commands wait for whoever decides for a profile: here both are one process, which a busy
+    machine may stop for longer than the command would wait."""
+    patch.setattr(liveness, "owner", partial(liveness.owner, patience_s=PATIENCE))
 
 
 @pytest.fixture

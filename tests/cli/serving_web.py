@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
+from tests.conftest import PATIENCE
 
 from opsmesh.cli.view.follower import Follower
 from opsmesh.cli.view.model import View
@@ -38,7 +39,7 @@ class Served:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         """Somebody who has come in."""
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE) as client:
             entered = await client.post("/api/session", json={"token": TOKEN})
             client.headers["x-opsmesh-key"] = entered.json()["key"]
             yield client

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 from tests.cli.conftest import Cli
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import PATIENCE, eventually, mesh_client, run
 from tests.handlers.mesh import write_profiles
 
 from opsmesh.cli import bar
@@ -89,11 +89,12 @@ def test_failures_since_the_last_look(cli: Cli, stand_ins: dict[str, str]) -> No
     assert json.loads(cli("bar", "--json").stdout)["failures"] == 1
     assert cli("bar", "--seen").stdout == ""
     with following() as lines:
-        first = json.loads(lines.readline())
+        # a busy broker may be told as one that does not answer, in between
+        blocks = map(json.loads, iter(lines.readline, ""))
+        first = next(one for one in blocks if one["class"] == "ok")
         run(store(failed()))
-        second = json.loads(lines.readline())
-    assert (first["class"], first["failures"]) == ("ok", 0)
-    assert (second["class"], second["failures"]) == ("failed", 1)
+        second = next(one for one in blocks if one["class"] == "failed")
+    assert (first["failures"], second["failures"]) == (0, 1)
 
 
 def test_who_may_not_listen_leaves_no_connection(
@@ -110,12 +111,13 @@ def test_who_may_not_listen_leaves_no_connection(
         listening = asyncio.create_task(bar._listen(settings, asyncio.Event()))
         try:
             await eventually(lambda: connections("total_connections") > 4)
-            assert connections("connections") <= 1
+            # the broker sees a moment later that one has ended, and the next may be there
+            await eventually(lambda: connections("connections") <= 1)
         finally:
             await tasks.end([listening])
 
     def connections(which: str) -> int:
-        return int(monitored(f"{nats_server.broker.monitor_url}/varz", patience=2.0)[which])
+        return int(monitored(f"{nats_server.broker.monitor_url}/varz", patience=PATIENCE)[which])
 
     run(body())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import os
 import pty
@@ -16,7 +17,7 @@ import pytest
 import structlog
 from nats.aio.client import Client
 from tests.cli.conftest import Cli
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import PATIENCE, eventually, mesh_client, run
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 
 from opsmesh.cli.dlq.settle import Settled, settle
@@ -406,10 +407,11 @@ def on_a_terminal(*argv: str, answer: str) -> str:
         env={**os.environ, "COLUMNS": "200", "TERM": "dumb"},
     ):
         os.close(theirs)
-        said = ""
-        while select.select([ours], [], [], 30)[0]:
+        # what is read may end within a character
+        said, text = "", codecs.getincrementaldecoder("utf-8")()
+        while select.select([ours], [], [], PATIENCE)[0]:
             try:
-                said += os.read(ours, 4096).decode()
+                said += text.decode(os.read(ours, 4096))
             except OSError:  # the other side has ended
                 break
             if answer and said.rstrip().endswith("[y/N]:"):

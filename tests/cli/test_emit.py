@@ -221,7 +221,7 @@ def test_json_values_are_taken_as_they_stand(value: object) -> None:
 @pytest.mark.usefixtures("mesh")
 def test_wait_succeeds_once_the_broker_has_it() -> None:
     """With an agent and a broker, `--wait` ends with 0, and text becomes what the topic wants."""
-    done = emit("python.lint.failed", "tool=ruff", "count=3", "--wait", "--json")
+    done = emit("python.lint.failed", "tool=ruff", "count=3", "--wait=60", "--json")
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout)["seq"] > 0
 
@@ -229,7 +229,7 @@ def test_wait_succeeds_once_the_broker_has_it() -> None:
 @pytest.mark.usefixtures("mesh")
 def test_an_event_that_the_agent_refuses_ends_with_65() -> None:
     """The agent's reason is shown."""
-    done = emit("python.lint.failed", "tool=ruff", "count=many")
+    done = emit("python.lint.failed", "tool=ruff", "count=many", "--wait=60")
     assert done.returncode == 65
     assert b"count" in done.stderr
 

@@ -15,20 +15,20 @@ from opsmesh.schemas import ids, times
 
 async def store(host: str, topic: str, *, ahead_s: float = 0, **payload: str) -> None:
     """An event of that host, as another host's agent would store it."""
-    event = {
-        "topic": topic,
-        "ts_utc": times.format_us(times.now_us() + round(ahead_s * 1e6)),
-        "source": "opsmesh",
-        "component": "agent",
-        "severity": "info",
-        "correlation_id": "c",
-        "host": host,
-        "session_id": "",
-        "workspace": "",
-        "payload": payload,
-        "id": ids.uuid7(),
-    }
     async with mesh_client() as client:
+        event = {
+            "topic": topic,
+            "ts_utc": times.format_us(times.now_us() + round(ahead_s * 1e6)),
+            "source": "opsmesh",
+            "component": "agent",
+            "severity": "info",
+            "correlation_id": "c",
+            "host": host,
+            "session_id": "",
+            "workspace": "",
+            "payload": payload,
+            "id": ids.uuid7(),
+        }
         await client.jetstream().publish(f"evt.{host}.{topic}", msgspec.json.encode(event))
 
 

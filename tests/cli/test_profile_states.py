@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, be_patient
 from tests.conftest import eventually, mesh_client, run
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 from typer.testing import Result
@@ -207,10 +207,13 @@ def test_live_profile_has_no_backlog(cli: Cli, nats_server: EmbeddedServer) -> N
     assert cli("profile", "enable", "note", "--backlog", "sikp").exit_code == 2
 
 
-def test_owner_elsewhere_is_told(cli: Cli, nats_server: EmbeddedServer) -> None:
+def test_owner_elsewhere_is_told(
+    cli: Cli, nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A profile that another host decides for is enabled here, and its backlog is not touched."""
     write_profiles(PROFILES.replace("on:", "run_on: any\n    on:"))
     overrides.write("note", "disabled")
+    be_patient(monkeypatch)
 
     async def body() -> None:
         async with mesh_client() as client:
@@ -220,6 +223,7 @@ def test_owner_elsewhere_is_told(cli: Cli, nats_server: EmbeddedServer) -> None:
                 await msg.respond(json.dumps(facts).encode())
 
             await client.subscribe("own.profile-note", cb=answer)
+            await client.flush()  # the broker knows of it before the command asks
             assert (await call(cli, "enable", "note", "--backlog", "skip")).exit_code == 1
             result = await call(cli, "enable", "note")
             assert "it is live on other (pid 7) already" in result.stderr
@@ -240,6 +244,7 @@ def test_owner_that_hangs_is_told(cli: Cli, nats_server: EmbeddedServer) -> None
                 pass
 
             await client.subscribe("own.>", cb=hang)
+            await client.flush()
             result = await call(cli, "enable", "note")
             assert (result.exit_code, overrides.read()) == (1, {"note": "disabled"})
             assert "does not answer" in result.stderr

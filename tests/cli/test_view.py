@@ -261,6 +261,7 @@ def test_some_hosts_alone(nats_server: EmbeddedServer, monkeypatch: pytest.Monke
                 assert [one.event.host for one in view.events if one.event] == ["web1", "WEB2"]
                 assert (view.runs, list(view.approvals)) == ({}, [])
                 assert view.of == f"{own}, only web*"
+                await eventually(lambda: mine.runs and mine.events)  # each heard for itself
                 assert {one.profile for one in mine.runs.values()} == {"asks"}
                 await eventually(lambda: mine.profiles and mine.profiles["asks"].asking == 1)
                 assert {one.event.host for one in mine.events if one.event} == {own}

@@ -204,7 +204,15 @@ async def looked_at(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Mesh
         await m.wait("automation.run.deadlettered")
         await asked(m)
         async with served(m.settings) as s:
-            await eventually(lambda: s.view.approvals and s.view.letters and s.view.profiles)
+
+            def whole() -> bool:
+                """Events, runs and the rest are heard each for itself: in whatever order."""
+                topics = {one.event.topic for one in s.view.events if one.event}
+                over = {one.profile for one in s.view.runs.values() if one.finished}
+                rest = s.view.approvals and s.view.letters and s.view.profiles
+                return bool(rest) and {"a.b", "a.c", "a.d"} <= topics and {"good", "bad"} <= over
+
+            await eventually(whole)
             yield m, s
 
 

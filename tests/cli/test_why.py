@@ -205,9 +205,11 @@ def test_queue_before_it(nats_server: EmbeddedServer, cli: Cli) -> None:
                 await msg.respond(b'{"host": "dev", "pid": 77, "seq": 0, "since_us": 0}')
 
             subscription = await client.subscribe(f"own.{consumer}", cb=answer)
+            await client.flush()  # the broker knows of it before the command asks
             one = await asyncio.to_thread(answers, cli, event.id)
             await subscription.unsubscribe()
             await client.subscribe(f"own.{consumer}")
+            await client.flush()
             other = await asyncio.to_thread(answers, cli, event.id)
             return one["triage"]["text"], other["triage"]["text"]
 

@@ -182,16 +182,17 @@ def test_a_container_beside_a_supervisor(home: Path) -> None:
 
 def test_begin_keeps_the_lock(home: Path) -> None:
     """What a container becomes holds the lock until it ends."""
+    (home / "stays.py").write_text("import time\nprint('it stays')\ntime.sleep(600)\n")
     running = subprocess.Popen(
-        [sys.executable, "-m", "opsmesh.router.containers.begin", "http.server"],
+        [sys.executable, "-m", "opsmesh.router.containers.begin", "stays"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(home)},
     )
     try:
         assert running.stdout is not None
-        running.stdout.readline()  # it serves
+        assert running.stdout.readline() == b"it stays\n"
         with pytest.raises(Exception, match="already running"):
             supervisor_state.lock()
     finally:

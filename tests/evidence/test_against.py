@@ -26,7 +26,7 @@ from opsmesh.router.scan import scan
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.router.topology import EVENTS
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import PATIENCE, eventually, mesh_client, run
 from tests.evidence.made import event, opened
 from tests.evidence.sealed import change, found, rechain, reseal, seal
 from tests.evidence.test_attacks import manifest
@@ -199,7 +199,7 @@ async def acknowledge_all(client: Client) -> None:
     js = client.jetstream()
     pull = await js.pull_subscribe_bind(sink_consumer.name("h"), stream=EVENTS)
     last = (await js.stream_info(EVENTS)).state.last_seq
-    for msg in await pull.fetch(last):
+    for msg in await pull.fetch(last, timeout=PATIENCE):
         await msg.ack_sync()
 
 

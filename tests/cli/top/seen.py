@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.conftest import eventually
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from opsmesh.cli.dlq.settle import Act
 from opsmesh.cli.health import Health
 from opsmesh.cli.top.app import Top
 from opsmesh.cli.top.doing import Doing, NotDone
+from opsmesh.cli.top.screens import Ask
 from opsmesh.cli.view.model import ProfileView, SeenEvent, View
 from opsmesh.handlers.runs.approvals import Open, Verdict
 from opsmesh.handlers.runs.ledger import Asked, Run, StepRecord
@@ -159,6 +162,18 @@ async def top(view: View, doing: Doing | None = None, **more: Any) -> AsyncItera
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await pilot.pause()
         yield pilot
+
+
+async def shows(pilot: Pilot[None], text: str) -> None:
+    """Wait until the screen shows it: it is drawn some steps after what has changed it."""
+    await eventually(lambda: text in screen(pilot))
+
+
+async def asks(pilot: Pilot[None]) -> None:
+    """Return once a question takes what is typed: keys before that go to the list below it."""
+    await eventually(
+        lambda: isinstance(pilot.app.screen, Ask) and isinstance(pilot.app.focused, Input)
+    )
 
 
 def screen(pilot: Pilot[None]) -> str:

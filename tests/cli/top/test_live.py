@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("textual", reason="textual is not installed: make extras")
 
-from tests.cli.top.seen import SIZE, event, screen
+from tests.cli.top.seen import SIZE, asks, event, screen, shows
 from tests.conftest import eventually, mesh_client, run, until
 from tests.handlers.mesh import Mesh, mesh, write_profiles
 from textual.pilot import Pilot
@@ -61,10 +61,6 @@ async def top(start: str = "events") -> AsyncIterator[Pilot[None]]:
         yield pilot
 
 
-async def shows(pilot: Pilot[None], text: str) -> None:
-    await eventually(lambda: text in screen(pilot))
-
-
 def test_done_by_hand(nats_server: EmbeddedServer) -> None:
     """An answer, and a dead letter given up, are on record as by their commands."""
 
@@ -73,7 +69,9 @@ def test_done_by_hand(nats_server: EmbeddedServer) -> None:
         await m.publish("deploy.requested", payload={"target": "x"})
         async with top("approvals") as pilot:
             await shows(pilot, "Restart it?")
-            await pilot.press("y", *"go on", "enter")
+            await pilot.press("y")
+            await asks(pilot)
+            await pilot.press(*"go on", "enter")
             [granted] = await m.wait("automation.approval.granted")
             assert granted.payload["by"] == user.name()
             assert (granted.payload["via"], granted.payload["comment"]) == ("top", "go on")
@@ -84,7 +82,9 @@ def test_done_by_hand(nats_server: EmbeddedServer) -> None:
             await shows(pilot, "dlq · 1 of broken")
             await pilot.press("ctrl+d")
             await shows(pilot, '"target": "x"')  # its event was fetched
-            await pilot.press("d", *"gone", "enter")
+            await pilot.press("d")
+            await asks(pilot)
+            await pilot.press(*"gone", "enter")
             [dropped] = await m.wait("automation.deadletter.dropped")
             assert dropped.payload["reason"] == "gone"
             await shows(pilot, "no dead letters")
@@ -102,10 +102,11 @@ def test_a_broker_that_goes_and_comes(nats_server: EmbeddedServer) -> None:
     async def body() -> None:
         async with mesh_client() as client, top() as pilot:
             await shows(pilot, "no events yet")
+            before = client.stats["reconnects"]
             await asyncio.to_thread(nats_server.kill)
             await shows(pilot, "the broker is away")
             await asyncio.to_thread(nats_server.start)
-            await eventually(lambda: client.is_connected)
+            await eventually(lambda: client.is_connected and client.stats["reconnects"] > before)
             one = event("deploy.requested", payload={"target": "back"})
             await client.jetstream().publish(subject("desk", one.topic), encode(one))
             await shows(pilot, "target=back")

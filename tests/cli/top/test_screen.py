@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pytest
 
 pytest.importorskip("textual", reason="textual is not installed: make extras")
 
 from tests.cli.conftest import Cli
-from tests.cli.top.seen import Recorded, filled, letter, profile, question, run, screen, see, top
+from tests.cli.top.seen import (
+    Recorded,
+    asks,
+    filled,
+    letter,
+    profile,
+    question,
+    run,
+    screen,
+    see,
+    shows,
+    top,
+)
 from tests.conftest import eventually
 from tests.conftest import run as go
-from textual.pilot import Pilot
+from textual.widgets import Input
 
 from opsmesh.cli.top import keys
 from opsmesh.cli.top.app import Top
-
-
-async def shows(pilot: Pilot[None], text: str) -> None:
-    """Wait until the screen shows it."""
-    await eventually(lambda: text in screen(pilot))
+from opsmesh.cli.top.screens import Details
 
 
 def test_every_view_fits() -> None:
@@ -28,6 +37,10 @@ def test_every_view_fits() -> None:
 
     async def body() -> None:
         async with top(filled()) as pilot:
+
+            def there(row: str) -> bool:
+                return any(row in " ".join(one.split()) for one in screen(pilot).splitlines())
+
             for key, row in (
                 ("1", "python.test.failed"),
                 ("2", "first-aid enabled 0 4 75%"),
@@ -38,9 +51,9 @@ def test_every_view_fits() -> None:
                 ("7", "producer:journal"),
             ):
                 await pilot.press(key)
+                await eventually(partial(there, row))
                 found = screen(pilot).splitlines()
                 assert len(found) == 24
-                assert any(row in " ".join(line.split()) for line in found), (key, found)
                 assert "? help" in found[-1]
 
     go(body())
@@ -95,7 +108,7 @@ def test_what_was_lost_is_told() -> None:
             assert [row[0] for row in rows[:4]] == ["loss", "process", "host", "process"]
             assert "ya is not on PATH" in " ".join(rows[3])
             await pilot.press("enter")
-            assert "mend it     opsmesh dlq ls" in screen(pilot)
+            await shows(pilot, "mend it     opsmesh dlq ls")
 
     go(body())
 
@@ -108,10 +121,8 @@ def test_a_broker_that_is_away_is_said() -> None:
         async with top(view) as pilot:
             view.connected = False
             view.touch()
-            await pilot.pause(0.2)
-            found = screen(pilot)
-            assert "✗ the broker is away; what is shown is from before" in found
-            assert "python.test.failed" in found
+            await shows(pilot, "✗ the broker is away; what is shown is from before")
+            assert "python.test.failed" in screen(pilot)
 
     go(body())
 
@@ -124,13 +135,13 @@ def test_a_filter_is_typed() -> None:
     async def body() -> None:
         async with top(view) as pilot:
             await pilot.press("slash", *"shell.>")
-            assert "python.test.failed" not in screen(pilot)
+            await eventually(lambda: "python.test.failed" not in screen(pilot))
             await pilot.press("enter")
-            assert "1 of 2  /shell.>" in screen(pilot)
+            await shows(pilot, "1 of 2  /shell.>")
             await pilot.press("escape")
-            assert "python.test.failed" in screen(pilot)
+            await shows(pilot, "python.test.failed")
             await pilot.press("slash", *"zz", "escape")
-            assert "/zz" not in screen(pilot)
+            await eventually(lambda: "/zz" not in screen(pilot))
 
     go(body())
 
@@ -154,7 +165,7 @@ def test_the_newest_is_stayed_at_until_somebody_reads() -> None:
             await shows(pilot, "n=late999")
             assert "paused" not in screen(pilot)
             await pilot.press("space")
-            assert "paused, 0 new" in screen(pilot)
+            await shows(pilot, "paused, 0 new")
 
     go(body())
 
@@ -168,13 +179,14 @@ def test_the_cursor_stays_at_its_row() -> None:
             app = pilot.app
             assert isinstance(app, Top)
             view.run(run("second", state="running"))
-            await pilot.pause(0.2)
+            await eventually(lambda: len(app.rows.items) == 2)
             await pilot.press("g")
+            await eventually(lambda: app.rows.cursor == 0)
             at = app.rows.current
             early = run("early")
             early.created_us = 1
             view.run(early)
-            await pilot.pause(0.2)
+            await eventually(lambda: len(app.rows.items) == 3)
             assert app.rows.current is at
             assert app.rows.cursor == 1
 
@@ -190,12 +202,10 @@ def test_enter_tells_all() -> None:
     async def body() -> None:
         async with top(view) as pilot:
             await pilot.press("enter")
-            await pilot.pause(0.1)
-            found = screen(pilot)
-            assert f'"id": "{seen.id}"' in found
-            assert "events · python.test.failed" in found
+            await shows(pilot, f'"id": "{seen.id}"')
+            assert "events · python.test.failed" in screen(pilot)
             await pilot.press("j", "k", "G", "g", "escape")
-            assert "? help" in screen(pilot)
+            await shows(pilot, "? help")
 
     go(body())
 
@@ -208,6 +218,7 @@ def test_yes_takes_a_comment() -> None:
         async with top(filled(), doing, start="approvals") as pilot:
             await pilot.press("y")
             await shows(pilot, "Yes to restart?")
+            await asks(pilot)
             await pilot.press(*"go on", "enter")
             await shows(pilot, "it is done")
             assert doing.done == [("granted", "go on", None)]
@@ -222,12 +233,21 @@ def test_a_value_is_asked_for() -> None:
 
     async def body() -> None:
         async with top(view, doing, start="approvals") as pilot:
+
+            def at(name: str) -> bool:
+                return pilot.app.focused is not None and pilot.app.focused.id == name
+
             await pilot.press("y")
-            await pilot.pause(0.1)
-            await pilot.press(*"main", "enter", "enter")
+            await asks(pilot)
+            await pilot.press(*"main", "enter")
+            await eventually(lambda: at("comment"))
+            await pilot.press("enter")
             await shows(pilot, "no JSON")
             assert doing.done == []
-            await pilot.press("home", '"', "end", '"', "enter", "enter")
+            await eventually(lambda: at("value"))
+            await pilot.press("home", '"', "end", '"', "enter")
+            await eventually(lambda: at("comment"))
+            await pilot.press("enter")
             await eventually(lambda: doing.done == [("granted", "", "main")])
 
     go(body())
@@ -253,9 +273,18 @@ def test_a_letter_is_settled_when_it_is_meant(press: list[str], done: list[objec
     async def body() -> None:
         async with top(view, doing, start="dlq") as pilot:
             await pilot.press("g")
-            for key in press:
+            for key in press[:-1]:
                 await pilot.press(key)
-                await pilot.pause()
+                # what the key opens, or leaves, is there before the next one comes
+                if key in ("r", "d", "R", "D"):
+                    await asks(pilot)
+                elif key == "slash":
+                    await eventually(lambda: isinstance(pilot.app.focused, Input))
+                elif key == "enter" and press[0] == "slash":
+                    await eventually(lambda: not isinstance(pilot.app.focused, Input))
+                elif key == "enter":
+                    await eventually(lambda: isinstance(pilot.app.screen, Details))
+            await pilot.press(press[-1])
             await eventually(lambda: doing.done == done)
 
     go(body())
@@ -266,7 +295,9 @@ def test_what_could_not_be_done_is_said() -> None:
 
     async def body() -> None:
         async with top(filled(), Recorded("it is too late"), start="dlq") as pilot:
-            await pilot.press("d", "enter")
+            await pilot.press("d")
+            await asks(pilot)
+            await pilot.press("enter")
             await shows(pilot, "it is too late")
 
     go(body())
@@ -278,11 +309,11 @@ def test_views_by_name() -> None:
     async def body() -> None:
         async with top(filled()) as pilot:
             await pilot.press("colon", *"ru", "enter")
-            assert "succeeded    first-aid" in screen(pilot)
+            await shows(pilot, "succeeded    first-aid")
             await pilot.press("colon", *"zz", "enter")
             await shows(pilot, "no view 'zz'")
             await pilot.press("tab")
-            assert "notify-send" in screen(pilot)
+            await shows(pilot, "notify-send")
 
     go(body())
 
@@ -297,9 +328,9 @@ def test_what_belongs_to_it() -> None:
     async def body() -> None:
         async with top(view, start="profiles") as pilot:
             await pilot.press("j", "f")
-            assert "1 of 2  /other" in screen(pilot)
+            await shows(pilot, "1 of 2  /other")
             await pilot.press("f")
-            assert "1 of 2  /c-1" in screen(pilot)
+            await shows(pilot, "1 of 2  /c-1")
             assert "service.start.failed" in screen(pilot)
 
     go(body())
@@ -311,12 +342,10 @@ def test_help_fits() -> None:
     async def body() -> None:
         async with top(filled()) as pilot:
             await pilot.press("question_mark")
-            await pilot.pause(0.1)
-            found = screen(pilot)
             for _, several in keys.HELP:
                 for key, does in several:
-                    assert key in found
-                    assert does in found
+                    await shows(pilot, key)
+                    await shows(pilot, does)
 
     go(body())
 
@@ -329,7 +358,7 @@ def test_text_is_no_markup() -> None:
 
     async def body() -> None:
         async with top(view) as pilot:
-            assert "m=[bold]x[/nothing]" in screen(pilot)
+            await shows(pilot, "m=[bold]x[/nothing]")
             await pilot.press("enter")
             await shows(pilot, "[bold]x[/nothing]")
 
