@@ -24,7 +24,7 @@ from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import ids, times
 from opsmesh.schemas.envelope import Event, encode, subject
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 
 
 class Host:
@@ -235,7 +235,7 @@ async def publish(client: Client, host: str, topic: str = "my.thing", **payload:
     return event
 
 
-async def finished(client: Client, count: int, *, timeout: float = 20) -> list[Run]:  # noqa: ASYNC109
+async def finished(client: Client, count: int, *, timeout: float = PATIENCE) -> list[Run]:  # noqa: ASYNC109
     """The runs of the ledger, once so many have ended."""
 
     async def there() -> list[Run]:

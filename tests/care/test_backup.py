@@ -23,7 +23,7 @@ from opsmesh.router.kv import Bucket
 from opsmesh.router.publish import Publisher
 from opsmesh.router.settings import Settings
 from tests.cli.conftest import Cli, cli
-from tests.conftest import eventually, mesh_client, private_folders, run, start_server
+from tests.conftest import PATIENCE, eventually, mesh_client, private_folders, run, start_server
 
 __all__ = ["cli"]
 
@@ -69,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         config = ConsumerConfig(durable_name="reader", ack_policy=AckPolicy.EXPLICIT)
         await js.add_consumer(topology.EVENTS, config=config)
         reading = await js.pull_subscribe_bind("reader", stream=topology.EVENTS)
-        for message in await reading.fetch(5):
+        for message in await reading.fetch(5, timeout=PATIENCE):
             await message.ack_sync()
         ledger = Bucket(client, topology.RUNS)
         revision = 0

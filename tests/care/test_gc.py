@@ -182,7 +182,7 @@ def test_positions_of_removed_profiles_go() -> None:
             for name in ("former", "back"):
                 await positions.write(name, cursor, 0)
                 await versions.removed(here.client, profiles["goes"], consumer=name, host=host)
-            later = Cursor(seq=2, owner="", count=1, at_us=times.now_us() + 1_000_000)
+            later = Cursor(seq=2, owner="", count=1, at_us=times.now_us() + 3_600_000_000)
             await positions.write("elsewhere", later, 0)
             await versions.removed(here.client, profiles["goes"], consumer="elsewhere", host=host)
             await positions.write("leafs", cursor, 0)

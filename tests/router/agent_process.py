@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.conftest import PATIENCE
 from tests.conftest import until as until
 
-from opsmesh.router import paths, spool
+from opsmesh.router import paths, spool, spool_state
 from opsmesh.router.client import with_address
 
 CODE = "import sys; from opsmesh.router.agent import main; sys.exit(main())"
@@ -71,7 +73,7 @@ def answers() -> bool:
 class Connection:
     """A bare connection to the ingest socket."""
 
-    def __init__(self, timeout: float = 20) -> None:
+    def __init__(self, timeout: float = PATIENCE) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         try:
@@ -101,6 +103,15 @@ class Connection:
         """Hang up."""
         self._file.close()
         self.socket.close()
+
+
+def agent_says() -> dict[str, Any]:
+    """What the agent tells of itself, which may take it longer than a command waits for that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool_state, "PATIENCE", PATIENCE)
+        facts = spool_state.ask_agent()
+    assert facts is not None
+    return facts
 
 
 def spooled() -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import freeze, mesh_client, run
-from tests.router.agent_process import Connection, agent, until, wait_drained
+from tests.conftest import PATIENCE, freeze, mesh_client, run
+from tests.router.agent_process import Connection, agent, agent_says, until, wait_drained
 
 from opsmesh.router import paths, server, spool, spool_state
 from opsmesh.router.client import Client
@@ -53,12 +53,6 @@ def gaps() -> list[dict[str, Any]]:
 
 def line(id: str, source: str = "test") -> bytes:
     return json.dumps({"topic": "a.b", "id": id, "source": source, "_reply": True}).encode()
-
-
-def agent_says() -> dict[str, Any]:
-    facts = spool_state.ask_agent()
-    assert facts is not None
-    return facts
 
 
 def test_nothing_overtakes_what_a_client_spooled(home: Path, broker: EmbeddedServer) -> None:
@@ -121,7 +115,7 @@ def test_a_full_spool_refuses_until_there_is_room(
     """With `refuse` no event is lost: its caller is told at once, and it is taken later."""
     monkeypatch.setenv("OPSMESH_SPOOL__MAX_BYTES", "40KiB")
     with agent(home, ready=False) as running:
-        client = Client()
+        client = Client(timeout=PATIENCE)
         kept = 0
         try:
             for kept in range(100):
@@ -149,7 +143,7 @@ def test_what_is_dropped_is_told_once(
     monkeypatch.setenv("OPSMESH_SPOOL__WHEN_FULL", policy)
     sent = {"one": 0, "two": 0}
     with agent(home, ready=False) as first:
-        client = Client()
+        client = Client(timeout=PATIENCE)
         for n in range(40):
             source = "one" if n % 3 else "two"
             answer = json.loads(client.deliver(line(str(n), source), str(n)))
@@ -203,7 +197,7 @@ def test_a_clock_set_back_changes_no_order(home: Path, broker: EmbeddedServer) -
     ahead = "99999999999999999990-1-1.spool"
     Path(spool.write(paths.spool_dir(), [line("first")])).rename(f"{paths.spool_dir()}/{ahead}")
     with agent(home, ready=False):
-        client = Client()
+        client = Client(timeout=PATIENCE)
         client.deliver(line("second"), "second")
         client.close()
         broker.start()

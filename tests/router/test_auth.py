@@ -97,8 +97,8 @@ def test_stolen_producer_is_refused(
                 error_cb=error,
             )
             await thief.publish(subject, b"{}", reply="_INBOX.desk-shell.x")
-            await eventually(lambda: refused)
-            assert subject.lower() in refused[0]
+            # nats-py also tells of a server that was slow to let it in
+            await eventually(lambda: any(subject.lower() in one for one in refused))
             with pytest.raises(NatsError):  # nats-py's own request: nothing ever answers
                 await thief.request(subject, b"", timeout=0.2)
             await thief.close()
@@ -124,8 +124,8 @@ def test_stolen_producer_hears_nothing(
             nats_server.broker.url, user_credentials=str(file), error_cb=error
         )
         await thief.subscribe(pattern)
-        await eventually(lambda: refused)
-        assert f'"{pattern.lower()}"' in refused[0]
+        # nats-py also tells of a server that was slow to let it in
+        await eventually(lambda: any(f'"{pattern.lower()}"' in one for one in refused))
         await thief.close()
 
     run(body())
@@ -155,6 +155,7 @@ def test_stolen_producer_has_nothing_answered_elsewhere(
                 heard.append(message.subject)
 
             await owner.subscribe(">", cb=hear)
+            await owner.flush()
             thief = await nats.connect(
                 nats_server.broker.url,
                 user_credentials=str(file),

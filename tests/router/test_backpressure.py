@@ -7,13 +7,12 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.conftest import eventually, freeze, run, start_server
-from tests.router.agent_process import Connection, agent, until
+from tests.router.agent_process import Connection, agent, agent_says, until
 
-from opsmesh.router import paths, spool_state
+from opsmesh.router import paths
 from opsmesh.router.budget import Budget
 from opsmesh.router.ingest import Ingest
 from opsmesh.router.server import EmbeddedServer
@@ -120,12 +119,6 @@ def flood(number: int, events: int) -> None:
     connection.send({"topic": "a.b", "id": f"{number}-end", "_reply": True})
     assert connection.answer()["ok"]
     connection.close()
-
-
-def agent_says() -> dict[str, Any]:
-    facts = spool_state.ask_agent()
-    assert facts is not None
-    return facts
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import PATIENCE
 
 from opsmesh.router import paths, spool
 from opsmesh.router.client import MAX_ADDRESS, Client, with_address
@@ -77,7 +78,7 @@ def spooled() -> list[bytes]:
 def test_the_answer_of_the_agent_is_returned(listen: Callable[..., Agent]) -> None:
     """One line goes in, the agent's line comes back, on one kept connection."""
     agent = listen(lambda line: b'{"ok":true,"id":"one","seq":7}\n')
-    client = Client()
+    client = Client(timeout=PATIENCE)
     for _ in range(3):
         assert client.deliver(LINE, "one") == b'{"ok":true,"id":"one","seq":7}'
     client.close()
@@ -104,7 +105,7 @@ def test_a_broken_connection_is_made_anew(listen: Callable[..., Agent]) -> None:
     """An agent that was restarted gets the event on a new connection."""
     answers = iter([b"1\n", None, b"2\n"])
     agent = listen(lambda line: next(answers))
-    client = Client()
+    client = Client(timeout=PATIENCE)
     assert client.deliver(LINE, "one") == b"1"
     assert client.deliver(LINE, "one") == b"2"
     client.close()
@@ -144,7 +145,7 @@ def test_a_socket_deep_in_the_file_system_is_reached(
     path = str(home / ("d" * 60) / ("e" * 60) / "ingest.sock")
     assert len(path) > MAX_ADDRESS
     listen(lambda line: b"yes\n", path)
-    client = Client(socket_path=path)
+    client = Client(socket_path=path, timeout=PATIENCE)
     assert client.deliver(LINE, "one") == b"yes"
     client.close()
 

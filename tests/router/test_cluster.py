@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.conftest import PATIENCE
 from tests.faults.clusters import LOOPBACK, Cluster, cluster_of_three
 from tests.router.agent_process import until
 
@@ -101,7 +102,7 @@ def test_only_nodes_hear_anything(hub: Cluster, who: str | None) -> None:
 
 def _said(port: int, context: ssl.SSLContext) -> bytes:
     """What a server says first; nothing when it ends the connection instead."""
-    with socket.create_connection((LOOPBACK, port), timeout=10) as plain:
+    with socket.create_connection((LOOPBACK, port), timeout=PATIENCE) as plain:
         try:
             with context.wrap_socket(plain, server_hostname=LOOPBACK) as secured:
                 return secured.recv(4096)

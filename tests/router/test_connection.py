@@ -122,11 +122,12 @@ def test_a_close_waits_for_no_broker_that_hangs(nats_server: EmbeddedServer) -> 
             freeze(process)
             wire.send_now(client, UNSENT)
             await client.publish("some.where", b"what nats-py holds")
-            await client.close()
+            async with asyncio.timeout(20):
+                await client.close()
             assert client.is_closed
 
     try:
-        run(body(), timeout=20)
+        run(body())
     finally:
         process.send_signal(signal.SIGCONT)
 
@@ -142,14 +143,15 @@ def test_a_connection_that_is_given_up_is_gone(nats_server: EmbeddedServer) -> N
         client = await connection.connect(where, name="test", changed=changed.set)
         freeze(process)
         wire.send_now(client, UNSENT)
-        await client.force_reconnect()
-        await changed.wait()
+        async with asyncio.timeout(20):
+            await client.force_reconnect()
+            await changed.wait()
         process.send_signal(signal.SIGCONT)
         await eventually(lambda: client.is_connected and client.stats["reconnects"])
         await client.close()
 
     try:
-        run(body(), timeout=20)
+        run(body())
     finally:
         process.send_signal(signal.SIGCONT)
 
@@ -213,6 +215,7 @@ def test_a_handshake_that_breaks_off_is_tried_again() -> None:
         async with half_a_handshake() as (where, met):
             connecting = asyncio.create_task(connection.connect(where, name="test"))
             await eventually(lambda: len(met) >= 2)
-            await tasks.end([connecting])
+            async with asyncio.timeout(20):
+                await tasks.end([connecting])
 
-    run(body(), timeout=20)
+    run(body())

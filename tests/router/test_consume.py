@@ -98,7 +98,8 @@ def test_handler_that_raises_is_retried(nats_server: EmbeddedServer) -> None:
 
             async def put_back() -> bool:
                 info = await js.consumer_info(EVENTS, "t")
-                return (calls, info.num_ack_pending) == (1, 1)
+                # who looks late may find it delivered again
+                return calls >= 1 and info.num_ack_pending == 1
 
             await eventually(put_back)
             await consumer.stop()
@@ -158,7 +159,8 @@ def test_survives_a_broker_restart(nats_server: EmbeddedServer) -> None:
             await eventually(lambda: got == [b"1"])
             await restart(client, nats_server)
             await client.jetstream().publish("evt.h.a.b", b"2")
-            await eventually(lambda: got[-1] == b"2")
+            # the first may come again behind it: its acknowledgement may not have got through
+            await eventually(lambda: b"2" in got)
             await consumer.stop()
 
     run(body())

@@ -9,11 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.conftest import run
+from tests.conftest import PATIENCE, run
 
-from opsmesh.router import connection, paths, ports, running, server, supervisor_state
+from opsmesh.router import connection, paths, ports, probes, running, server, supervisor_state
 from opsmesh.router.containers import health, look
 from opsmesh.router.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a broker may take more than half a second to answer."""
+    monkeypatch.setattr(probes, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(health, "PATIENCE", PATIENCE)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.conftest import run
+from tests.conftest import PATIENCE, run
 
 from opsmesh.router import connection, joined, paths, server
 from opsmesh.router.auth.store import Store
@@ -41,8 +41,11 @@ def test_a_leaf_that_was_let_in_is_not_refused(member: Joined) -> None:
     assert not run(standing.refused(member))
 
 
-def test_a_leaf_that_was_removed_is_refused(nats_server: EmbeddedServer, member: Joined) -> None:
+def test_a_leaf_that_was_removed_is_refused(
+    nats_server: EmbeddedServer, member: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once it is removed the hub answers, and refuses it."""
+    monkeypatch.setattr(standing, "REFUSAL", PATIENCE)  # who is busy refuses nobody in a second
     _removed(nats_server)
     assert run(standing.refused(member))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import freeze
 from tests.router.agent_process import AgentProcess, until
 
 from opsmesh.router import paths, server
@@ -69,7 +70,7 @@ def test_the_agent_is_ready_and_then_alive(manager: Manager, home: Path) -> None
     try:
         manager.hears("READY=1")
         manager.hears("WATCHDOG=1")
-        running.process.send_signal(signal.SIGSTOP)
+        freeze(running.process)
         manager.forget()
         assert manager.silent_for(2 * PATIENCE / 1e6)
         running.process.send_signal(signal.SIGCONT)
@@ -103,7 +104,7 @@ def test_a_producer_beats_from_its_main_thread(manager: Manager) -> None:
         try:
             manager.hears("READY=1")
             manager.hears("WATCHDOG=1")
-            process.send_signal(signal.SIGSTOP)
+            freeze(process)
             manager.forget()
             assert manager.silent_for(2 * PATIENCE / 1e6)
         finally:

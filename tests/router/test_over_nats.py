@@ -13,7 +13,8 @@ import nats
 import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
-from tests.conftest import eventually, mesh_client, private_folders, run, start_server
+from nats.js.errors import NotFoundError
+from tests.conftest import PATIENCE, eventually, mesh_client, private_folders, run, start_server
 from tests.router.agent_process import agent
 
 from opsmesh.router import paths, server
@@ -46,8 +47,24 @@ def creds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         file.write_text(issued)
         assert server.reload(broker.broker)
         with agent(home):
+            run(listening())
             yield file
         broker.stop()
+
+
+async def listening() -> None:
+    """Return once the agent hears what comes over NATS: it says that it is ready when it has asked
+    the broker for that, which may not have read so far."""
+    async with mesh_client() as owner:
+
+        async def heard() -> bool:
+            try:
+                await owner.request(f"ingest.{host()}.a.first", b"{}", timeout=60)
+            except NoRespondersError:
+                return False
+            return True
+
+        await eventually(heard)
 
 
 def host() -> str:
@@ -113,7 +130,7 @@ def test_sent_twice_it_is_one_event(creds: Path) -> None:
 def test_over_the_ingest_socket(creds: Path) -> None:
     """The socket takes a CloudEvent as it takes events; its type is the topic."""
     line = json.dumps({**STRANGE, "id": "socket", "_reply": True}).encode()
-    client = AgentClient()
+    client = AgentClient(timeout=PATIENCE)
     answer = json.loads(client.deliver(line, ""))
     client.close()
     event = run(stored(f"evt.{host()}.com.github.pull_request.opened"))
@@ -217,7 +234,11 @@ def test_an_answer_goes_to_an_inbox_alone(creds: Path) -> None:
             await owner.flush()
 
             async def taken() -> bool:
-                return bool((await stored(f"evt.{host()}.a.b"))["payload"] == {"n": 3})
+                try:
+                    newest = await stored(f"evt.{host()}.a.b")
+                except NotFoundError:  # it is the first
+                    return False
+                return bool(newest["payload"] == {"n": 3})
 
             await eventually(taken)
             await asked(owner, "a.after", {})  # whatever was answered before is stored before

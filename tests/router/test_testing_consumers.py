@@ -12,6 +12,7 @@ from tests.router.test_testing_contract import (
     Broker,
     broker,
     got,
+    in_time,
     put,
     real,
     stream,
@@ -20,32 +21,34 @@ from tests.router.test_testing_contract import (
 __all__ = ["broker", "real"]
 
 
-def test_ack_wait(broker: Broker) -> None:
+@in_time
+def test_ack_wait(broker: Broker, unit: float) -> None:
     """What nobody answers comes again after the ack wait, before new messages, in its order."""
     stream(broker)
     put(broker, "s.1", "s.2", "s.3", "s.4")
-    consumer = broker.consumer("S", "c", ack_wait=0.6)
+    consumer = broker.consumer("S", "c", ack_wait=0.6 * unit)
     first = consumer.fetch(3)
     assert got(first) == [(1, 1), (2, 1), (3, 1)]
     first[1].ack()
     assert got(consumer.fetch(1)) == [(4, 1)]
     put(broker, "s.5")
-    broker.advance(0.9)
+    broker.advance(0.9 * unit)
     assert got(consumer.fetch(10)) == [(1, 2), (3, 2), (4, 2), (5, 1)]
     assert consumer.fetch(10) == []
 
 
-def test_in_progress(broker: Broker) -> None:
+@in_time
+def test_in_progress(broker: Broker, unit: float) -> None:
     """A message that is said to be in progress comes again one ack wait later."""
     stream(broker)
     put(broker, "s.1", "s.2")
-    consumer = broker.consumer("S", "c", ack_wait=1)
+    consumer = broker.consumer("S", "c", ack_wait=unit)
     first, _ = consumer.fetch(2)
-    broker.advance(0.7)
+    broker.advance(0.7 * unit)
     first.in_progress()
-    broker.advance(0.7)
+    broker.advance(0.7 * unit)
     assert got(consumer.fetch(9)) == [(2, 2)]
-    broker.advance(0.7)
+    broker.advance(0.7 * unit)
     assert got(consumer.fetch(9)) == [(1, 2)]
 
 
@@ -61,38 +64,40 @@ def test_nak(broker: Broker) -> None:
     assert got(consumer.fetch(9)) == [(2, 2), (1, 2), (4, 1)]
 
 
-def test_nak_with_delay(broker: Broker) -> None:
+@in_time
+def test_nak_with_delay(broker: Broker, unit: float) -> None:
     """A delayed NAK brings the message back after its delay, whatever the ack wait."""
     stream(broker)
     put(broker, "s.1", "s.2", "s.3")
-    consumer = broker.consumer("S", "c", ack_wait=0.6)
+    consumer = broker.consumer("S", "c", ack_wait=0.6 * unit)
     one, two, three = consumer.fetch(3)
-    one.nak(delay=1.2)
-    two.nak(delay=0.2)
+    one.nak(delay=1.2 * unit)
+    two.nak(delay=0.2 * unit)
     three.nak(delay=0)
-    broker.advance(0.4)
+    broker.advance(0.4 * unit)
     again = consumer.fetch(9)
     assert got(again) == [(3, 2), (2, 2)]
     for message in again:
         message.ack()
-    broker.advance(0.4)
+    broker.advance(0.4 * unit)
     assert consumer.fetch(9) == []
-    broker.advance(0.7)
+    broker.advance(0.7 * unit)
     assert got(consumer.fetch(9)) == [(1, 2)]
 
 
-def test_replies_to_what_is_due_again(broker: Broker) -> None:
+@in_time
+def test_replies_to_what_is_due_again(broker: Broker, unit: float) -> None:
     """Of messages that wait to come again, `in_progress` keeps none back, a delayed NAK does."""
     stream(broker)
     put(broker, "s.1", "s.2", "s.3")
-    consumer = broker.consumer("S", "c", ack_wait=0.6)
+    consumer = broker.consumer("S", "c", ack_wait=0.6 * unit)
     one, two, three = consumer.fetch(3)
-    broker.advance(0.9)
+    broker.advance(0.9 * unit)
     one.in_progress()
-    two.nak(delay=0.4)
+    two.nak(delay=0.4 * unit)
     three.ack()
     assert got(consumer.fetch(9)) == [(1, 2)]
-    broker.advance(0.9)
+    broker.advance(0.9 * unit)
     assert got(consumer.fetch(9)) == [(2, 2), (1, 3)]
 
 
@@ -112,11 +117,12 @@ def test_late_replies(broker: Broker) -> None:
     assert consumer.state().num_ack_pending == 0
 
 
-def test_max_deliver(broker: Broker) -> None:
+@in_time
+def test_max_deliver(broker: Broker, unit: float) -> None:
     """A message is given up after max_deliver; it is neither pending nor acknowledged then."""
     stream(broker)
     put(broker, "s.1", "s.2", "s.3")
-    consumer = broker.consumer("S", "c", ack_wait=0.6, max_deliver=2)
+    consumer = broker.consumer("S", "c", ack_wait=0.6 * unit, max_deliver=2)
     one, two = consumer.fetch(2)
     one.nak()
     (one,) = consumer.fetch(1)
@@ -126,9 +132,9 @@ def test_max_deliver(broker: Broker) -> None:
     assert consumer.state().num_ack_pending == 2
     two.ack()
     assert consumer.state().ack_floor == (0, 0)
-    broker.advance(0.9)
+    broker.advance(0.9 * unit)
     assert got(consumer.fetch(9)) == [(3, 2)]
-    broker.advance(0.9)
+    broker.advance(0.9 * unit)
     assert consumer.fetch(9) == []
     assert consumer.state().num_ack_pending == 0
 
@@ -247,9 +253,8 @@ def test_what_leaves_the_stream_is_settled(broker: Broker) -> None:
     one.nak()
     broker.delete_message("S", 1)
     broker.delete_message("S", 3)
-    broker.advance(0.1)  # the server settles it in the background
-    assert consumer.state().num_ack_pending == 1
-    until(lambda: consumer.state().num_pending == 0)
+    # the server settles it in the background
+    until(lambda: (consumer.state().num_ack_pending, consumer.state().num_pending) == (1, 0))
     two.ack()
     assert consumer.fetch(9) == []
 
@@ -261,9 +266,12 @@ def test_what_leaves_the_stream_settles_all_before(broker: Broker) -> None:
     consumer = broker.consumer("S", "c", ack_policy=AckPolicy.ALL)
     consumer.fetch(3)
     broker.delete_message("S", 2)
-    broker.advance(0.1)  # the server settles it in the background
-    state = consumer.state()
-    assert (state.num_ack_pending, state.ack_floor) == (1, (2, 2))
+
+    def settled() -> bool:
+        state = consumer.state()
+        return (state.num_ack_pending, state.ack_floor) == (1, (2, 2))
+
+    until(settled)  # in the background, at the server
 
 
 def test_work_queue(broker: Broker) -> None:
@@ -275,8 +283,8 @@ def test_work_queue(broker: Broker) -> None:
     one.ack()
     two.term()
     three.nak()
-    broker.advance(0.1)  # the server removes them in the background
-    assert [message.seq for message in broker.messages("S")] == [2, 4]
+    # the server removes them in the background
+    until(lambda: [message.seq for message in broker.messages("S")] == [2, 4])
     for name, config, code in (
         ("b", {"filter_subjects": ["s.*"]}, 10100),
         ("c", {}, 10099),

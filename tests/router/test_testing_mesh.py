@@ -155,7 +155,7 @@ def ask(client: Client, **event: object) -> dict[str, object]:
 def test_ingest_answers_as_the_agent(mesh: MemoryMesh, tmp_path: Path) -> None:
     """A client is told the sequence or the reason, and twice the same event is stored once."""
     with mesh.ingest() as path:
-        client = Client(socket_path=path, spool_dir=str(tmp_path))
+        client = Client(socket_path=path, spool_dir=str(tmp_path), timeout=60)
         assert ask(client, topic="a.b", id="one") == {"ok": True, "id": "one", "seq": 1}
         assert ask(client, topic="a.b", id="one") == {"ok": True, "id": "one", "seq": 1}
         refusal = ask(

@@ -10,6 +10,7 @@ from tests.router.test_testing_contract import (
     broker,
     error,
     held,
+    in_time,
     put,
     real,
     stream,
@@ -37,14 +38,15 @@ def test_streams_do_not_overlap(broker: Broker) -> None:
     assert caught.value.err_code == 10065
 
 
-def test_duplicate_window(broker: Broker) -> None:
+@in_time
+def test_duplicate_window(broker: Broker, unit: float) -> None:
     """A message id is stored once within the window, and again after it."""
-    stream(broker, duplicate_window=0.5)
+    stream(broker, duplicate_window=0.5 * unit)
     assert broker.publish("s.a", b"1", msg_id="i") == PubAck(1, False)
     assert broker.publish("s.b", b"2", msg_id="i") == PubAck(1, True)
     broker.delete_message("S", 1)
     assert broker.publish("s.b", b"2", msg_id="i") == PubAck(1, True)
-    broker.advance(0.8)
+    broker.advance(0.8 * unit)
     assert broker.publish("s.b", b"2", msg_id="i") == PubAck(2, False)
 
 
@@ -180,27 +182,30 @@ def test_rollup(broker: Broker) -> None:
     assert held(broker) == ["all"]
 
 
-def test_max_age(broker: Broker) -> None:
+@in_time
+def test_max_age(broker: Broker, unit: float) -> None:
     """max_age ends every message, however long its own lifetime, but those that live for ever."""
-    stream(broker, max_age=0.6, duplicate_window=0.5)
+    stream(broker, max_age=0.6 * unit, duplicate_window=0.5 * unit)
     broker.publish("s.never", b"never", headers={"Nats-TTL": "never"})
     broker.publish("s.long", b"long", headers={"Nats-TTL": "1h"})
     put(broker, "s.a")
     assert held(broker) == ["never", "long", "s.a"]
-    broker.advance(1.3)
+    broker.advance(1.3 * unit)
     assert held(broker) == ["never"]
 
 
-def test_lifetimes(broker: Broker) -> None:
+@in_time
+def test_lifetimes(broker: Broker, unit: float) -> None:
     """A message with a lifetime goes when it is over; the others stay, and sequences go on."""
     stream(broker)
     broker.publish("s.b", b"two", headers={"Nats-TTL": "1m"})
-    for text in ("1", "1s", "1000ms", "0.5s0.5s"):
+    whole, half = round(unit), f"{unit / 2:g}s"
+    for text in (f"{whole}", f"{whole}s", f"{whole}000ms", half + half):
         broker.publish("s.a", text.encode(), headers={"Nats-TTL": text})
     for text in ("0", "-1", "500ms", "x", "1.5", "1d"):
         assert error(broker, Nats_TTL=text) == 10165, text
     assert len(held(broker)) == 5
-    broker.advance(2.5)
+    broker.advance(2.5 * unit)
     assert held(broker) == ["two"]
     assert broker.publish("s.a", b"").seq == 6
 
@@ -211,10 +216,11 @@ def test_lifetimes_must_be_allowed(broker: Broker) -> None:
     assert error(broker, Nats_TTL="5") == 10166
 
 
-def test_schedules(broker: Broker) -> None:
+@in_time
+def test_schedules(broker: Broker, unit: float) -> None:
     """A schedule's message moves to its target at its time; a newer one on its subject ends it."""
     stream(broker, allow_msg_schedules=True, allow_rollup_hdrs=True)
-    soon = times.format_us(broker.now_us() + 1_000_000)
+    soon = times.format_us(broker.now_us() + round(unit * 1e6))
 
     def schedule(subject: str, data: bytes, at: str, **more: str) -> None:
         headers = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": "s.t", **more}
@@ -228,7 +234,7 @@ def test_schedules(broker: Broker) -> None:
     put(broker, "s.3")
     schedule("s.4", b"future", future)
     assert held(broker) == ["one", "past", "cancelled", "s.3", "future"]
-    broker.advance(2.5)
+    broker.advance(2.5 * unit)
     assert held(broker) == ["cancelled", "s.3", "future", "past", "one"]
     past_message, one = broker.messages("S")[-2:]
     assert (one.subject, dict(one.headers)) == (

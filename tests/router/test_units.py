@@ -65,7 +65,7 @@ def test_no_supervisor_begins_beside_a_unit(home: Path) -> None:
     assert process.stdout.readline() == "here\n"
     with pytest.raises(AlreadyRunning):
         supervisor_state.lock()
-    process.communicate("\n", timeout=20)
+    process.communicate("\n", timeout=60)
     os.close(supervisor_state.lock())
 
 
@@ -285,7 +285,7 @@ def test_locks_are_shared_by_units(home: Path) -> None:
     wait(held)
     for process in both:
         assert process.poll() is None
-        process.communicate("\n", timeout=20)
+        process.communicate("\n", timeout=60)
         assert process.returncode == 0
 
 
