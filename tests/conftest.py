@@ -247,9 +247,13 @@ def freeze(process: subprocess.Popen[bytes]) -> None:
     threads = Path(f"/proc/{process.pid}/task")
 
     def stopped() -> bool:
-        states = [
-            (one / "stat").read_text().rpartition(")")[2].split()[0] for one in threads.iterdir()
-        ]
+        try:
+            states = [
+                (one / "stat").read_text().rpartition(")")[2].split()[0]
+                for one in threads.iterdir()
+            ]
+        except (FileNotFoundError, ProcessLookupError):  # one of them has just ended
+            return False
         return set(states) == {"T"}
 
     until(stopped)

@@ -153,7 +153,7 @@ class Liar:
         return Response(BOMB, media_type="application/json", headers={"Content-Encoding": "gzip"})
 
     async def _slow(self, body: dict[str, Any], context: str) -> Response:
-        await asyncio.sleep(2)
+        await asyncio.sleep(60)  # nobody waits so long
         return self._done(body, context)
 
     def _busy(self, body: dict[str, Any], context: str) -> Response:

@@ -154,7 +154,7 @@ async def client(
 ) -> AsyncIterator[Client]:
     """The SDK's client."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with httpx.AsyncClient(headers=headers, timeout=20) as http:
+    async with httpx.AsyncClient(headers=headers, timeout=60) as http:
         config = ClientConfig(httpx_client=http, streaming=streaming)
         yield await create_client(address, client_config=config)
 

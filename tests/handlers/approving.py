@@ -77,10 +77,12 @@ async def ended(m: Mesh, state: str) -> Run:
 
 
 async def left(profile: str, settings: Settings) -> Open:
-    """The question of a run whose handlers have ended."""
+    """The question of a run whose handlers have asked, told, and ended."""
     async with mesh(profile, settings=settings) as m:
         await m.publish()
         [one] = await asked(m)
+        # it is in the ledger before it is told, and handlers that end do not wait for what waits
+        await m.wait("automation.approval.requested")
     return one
 
 

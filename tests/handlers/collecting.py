@@ -63,7 +63,8 @@ def git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [
             *("git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"),
-            *("-c", "commit.gpgsign=false", *arguments),
+            # newer ones leave a process behind that looks after the repository
+            *("-c", "commit.gpgsign=false", "-c", "maintenance.auto=false", *arguments),
         ],
         check=True,
         capture_output=True,

@@ -27,7 +27,7 @@ from a2a.utils.errors import (
     PushNotificationNotSupportedError,
     TaskNotFoundError,
 )
-from tests.conftest import eventually, mesh_client, run
+from tests.conftest import eventually, mesh_client, run, until
 from tests.handlers.a2a_served import Served, client, message, run_of, send, served
 
 from opsmesh.handlers.a2a import agents
@@ -123,6 +123,15 @@ class Hook:
         self.status = 200
         self.port = 0
 
+    def of(self, task_id: str) -> list[tuple[str, dict[str, str], dict[str, Any]]]:
+        """What was heard of one task; news of an earlier test's may still be on their way."""
+        return [one for one in self.heard if _about(one[2]) == task_id]
+
+
+def _about(news: dict[str, Any]) -> str:
+    [(kind, said)] = news.items()
+    return str(said["id" if kind == "task" else "taskId"])
+
 
 @contextmanager
 def hook() -> Iterator[Hook]:
@@ -194,10 +203,10 @@ def test_no_token(mesh: Served, authorization: str) -> None:
     """Whoever has no token of ours is told how to prove itself, and nothing else."""
     headers = {"Authorization": authorization, "A2A-Version": "1.0"}
     for path in ("/a2a/v1/rpc", "/a2a/v1/tasks", "/a2a/v1/tasks/x", "/"):
-        answer = httpx.post(f"{mesh.address}{path}", json={}, headers=headers)
+        answer = httpx.post(f"{mesh.address}{path}", json={}, headers=headers, timeout=60)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    card = httpx.get(f"{mesh.address}/.well-known/agent-card.json")
+    card = httpx.get(f"{mesh.address}/.well-known/agent-card.json", timeout=60)
     assert card.json()["securityRequirements"][0]["schemes"] == {"bearer": {}}
 
 
@@ -244,12 +253,10 @@ def test_news(mesh: Served, heard: Hook) -> None:
             return await send(asking, said, task_push_notification_config=to)
 
     task = run(body())
-    run(eventually(lambda: heard.heard and "task" in heard.heard[-1][2]))
-    path, headers, body_ = heard.heard[-1]
+    path, headers, body_ = until(lambda: [one for one in heard.of(task.id) if "task" in one[2]])[0]
     assert path == "/hook/a"
     assert headers["X-A2A-Notification-Token"] == "t-" + "1" * 8
     assert headers["Authorization"] == "Bearer hook-" + "c0de" * 4
-    assert body_["task"]["id"] == task.id
     assert body_["task"]["status"]["state"] == "TASK_STATE_COMPLETED"
 
 
@@ -295,13 +302,14 @@ def test_news_are_not_redirected(mesh: Served, heard: Hook) -> None:
     """Whoever gets news cannot send them on."""
     heard.status = 307
 
-    async def body() -> None:
+    async def body() -> Task:
         async with client(mesh.address, token=TOKENS["planner"]) as asking:
-            await send(asking, message("told", "say"), task_push_notification_config=_push(heard))
+            said = message("told", "say")
+            return await send(asking, said, task_push_notification_config=_push(heard))
 
-    run(body())
-    run(eventually(lambda: heard.heard))
-    assert {path for path, *_ in heard.heard} == {"/hook/a"}
+    task = run(body())
+    told = until(lambda: heard.of(task.id))
+    assert {path for path, *_ in told} == {"/hook/a"}
 
 
 @pytest.mark.slow
@@ -316,7 +324,7 @@ def test_news_beside_an_address_that_is_away(mesh: Served, heard: Hook) -> None:
             first = await send(asking, said, task_push_notification_config=away)
             again = await send(asking, said, task_push_notification_config=_push(heard))
             assert first.id == again.id
-            await eventually(lambda: [one for *_, one in heard.heard if "task" in one])
+            await eventually(lambda: [one for *_, one in heard.of(first.id) if "task" in one])
 
     run(body())
 
@@ -347,8 +355,7 @@ def test_news_after_a_restart(mesh: Served, heard: Hook, tmp_path: Path) -> None
     task_id = run(body())
 
     def ends(of: str) -> list[Any]:
-        found = [body for *_, body in heard.heard if "task" in body]
-        return [one for one in found if one["task"]["id"] == of]
+        return [body for *_, body in heard.of(of) if "task" in body]
 
     async def another() -> str:
         async with client(mesh.address, token=TOKENS["planner"]) as asking:

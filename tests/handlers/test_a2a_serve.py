@@ -56,7 +56,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_card(mesh: Served) -> None:
     """The card names the enabled profiles that are exposed, and what is written about them."""
-    found = httpx.get(f"{mesh.address}/.well-known/agent-card.json").json()
+    found = httpx.get(f"{mesh.address}/.well-known/agent-card.json", timeout=60).json()
     skills = {one["id"]: one for one in found["skills"]}
     assert sorted(skills) == ["asks", "data", "fails", "persons", "say", "until", "values"]
     assert skills["say"]["description"] == "says it again"
@@ -410,7 +410,8 @@ def _rpc(mesh: Served, **more: Any) -> httpx.Response:
         "params": {"id": "nothing"},
     }
     headers = {"A2A-Version": "1.0", **more.pop("headers", {})}
-    return httpx.post(f"{mesh.address}/a2a/v1/rpc", **{"json": body, "headers": headers, **more})
+    facts: dict[str, Any] = {"json": body, "headers": headers, "timeout": 60, **more}
+    return httpx.post(f"{mesh.address}/a2a/v1/rpc", **facts)
 
 
 @pytest.mark.parametrize(
@@ -449,5 +450,5 @@ def test_old_clients(mesh: Served) -> None:
         "parts": [{"kind": "text", "text": "hello"}],
     }
     body = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": said}}
-    answer = httpx.post(f"{mesh.address}/a2a/v1/rpc", json=body, timeout=20).json()
+    answer = httpx.post(f"{mesh.address}/a2a/v1/rpc", json=body, timeout=60).json()
     assert answer["result"]["status"]["state"] == "completed"

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import msgspec
 import pytest
+from nats.aio.client import Client
 from tests.conftest import eventually, mesh_client, run
 from tests.handlers.approving import asked, ended, left, ran, reply, say, say_meanwhile, text
 from tests.handlers.mesh import mesh, write_profiles
@@ -18,12 +20,14 @@ from opsmesh.handlers.errors import Ask
 from opsmesh.handlers.profiles.profile import load_profiles
 from opsmesh.handlers.runs import approvals, asking
 from opsmesh.handlers.runs.approvals import Open, RefusedAnswer
+from opsmesh.handlers.runs.ledger import Ledger
 from opsmesh.handlers.testing import Profiles
 from opsmesh.router import deadletter, paths
 from opsmesh.router.errands import ANSWER
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.settings import Settings
 from opsmesh.router.testing import MemoryMesh
+from opsmesh.schemas import times
 
 #: A configuration folder of each test's own.
 pytestmark = pytest.mark.usefixtures("home")
@@ -111,25 +115,33 @@ def test_expired(
 def test_expired_while_nobody_was_there(nats_server: EmbeddedServer, tmp_path: Path) -> None:
     """The end of a question is a time, and not a timer: it is met by whoever comes next."""
     out, settings = tmp_path / "out", Settings()
+    profile = text(out, "expires: 1h, otherwise: run")
 
     async def body() -> None:
-        one = await left(text(out, "expires: 3s, otherwise: run"), settings)
+        one = await left(profile, settings)
         async with mesh_client(settings) as client:
-
-            async def over() -> bool:
-                return [o async for o in approvals.waiting(client)] == []
-
-            await eventually(over)
+            await _expire(client, one)
+            assert [o async for o in approvals.waiting(client)] == []
             with pytest.raises(RefusedAnswer, match="it expired at"):
                 await reply(client, one)
         assert ran(out) == []
-        async with mesh(text(out, "expires: 3s, otherwise: run"), settings=settings) as m:
+        async with mesh(profile, settings=settings) as m:
             await ended(m, "succeeded")
             assert ran(out) == ["restarted", "after-expired"]
             [refused] = await m.wait("automation.approval.refused")
             assert refused.payload["reason"].startswith("it expired at")
 
     run(body())
+
+
+async def _expire(client: Client, one: Open) -> None:
+    """Have a question's time come: as if its hour had passed while its handlers were away."""
+    held = await Ledger(client).get(one.run.key)
+    assert held is not None
+    now_us = times.now_us()
+    step = held.run.steps[-1]
+    step.asked = (msgspec.structs.replace(step.asked[-1], expires_us=now_us),)
+    await held.save(now_us)
 
 
 def test_answered_while_nobody_was_there(nats_server: EmbeddedServer, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_killed(nats_server: EmbeddedServer, tmp_path: Path, place: str) -> None
             if place in ANSWERED:
                 [one] = await waiting(client)
                 await reply(client, one)
-            await asyncio.to_thread(victim.wait, 30)
+            await asyncio.to_thread(victim.wait, 60)
             assert victim.returncode == -signal.SIGKILL
             with handlers(tmp_path / "logs") as processes:
                 processes.start()

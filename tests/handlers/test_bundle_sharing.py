@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from tests.conftest import eventually, mesh_client, restart, run
+from tests.conftest import eventually, freeze, mesh_client, restart, run
 from tests.handlers.collecting import Context, collect
 from tests.handlers.mesh import mesh
 
@@ -158,20 +158,35 @@ def test_broker_is_away(
 ) -> None:
     """What could not be shared, or not all of it, is shared when the broker is back, once."""
     monkeypatch.setattr(sharing, "RETRY_S", 0.05)
-    monkeypatch.setattr(store, "TIMEOUT", 1.0)
-    bundle(context, size=200 * CHUNK)
+    monkeypatch.setattr(store, "TIMEOUT", 3.0)
+    bundle(context, size=8 * CHUNK)
+    publish, sent = JetStreamContext.publish, [0]
 
     async def body() -> None:
+        third, hung, lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def cut(self: JetStreamContext, name: str, *args: Any, **more: Any) -> Any:
+            sent[0] += ".C." in name
+            if ".C." not in name or sent[0] != 3:
+                return await publish(self, name, *args, **more)
+            third.set()
+            await hung.wait()
+            try:  # the broker ends with it unread
+                return await publish(self, name, *args, **{**more, "timeout": 0.5})
+            finally:
+                lost.set()
+
         async with mesh_client() as client:
+            monkeypatch.setattr(JetStreamContext, "publish", cut)
             task = asyncio.create_task(sharer(client, context).run())
-
-            async def begun() -> bool:
-                return await chunks(client) >= 2
-
-            await eventually(begun)
+            await third.wait()
+            assert nats_server.process is not None
+            await asyncio.to_thread(freeze, nats_server.process)
+            hung.set()
+            await lost.wait()
             await restart(client, nats_server)
-            assert await chunks(client) < 200
             [shared] = await eventually(Store(client).list)
+            assert sent[0] > 3 + shared.size // CHUNK
             await Store(client).fetch(shared, io.BytesIO())
             assert await chunks(client) == -(-shared.size // CHUNK)
             task.cancel()

@@ -82,8 +82,9 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def crashed(context: Context, journal: Path, *, event: Event, **options: Any) -> Made:
-    item = {"coredump": {"directory": str(journal), **options}, "timeout": "30s"}
-    return collect(context, [item], event=event)
+    # gdb reads a core in a second, and on a busy machine in many
+    item = {"coredump": {"directory": str(journal), **options}, "timeout": "120s"}
+    return collect(context, [item], event=event, timeout=150.0)
 
 
 CRASH = msgspec.structs.replace(EVENT, payload={"pid": 173, "exe": EXE})

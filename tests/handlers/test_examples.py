@@ -57,6 +57,7 @@ def test_on_save_for_real(nats_server: EmbeddedServer, tmp_path: Path) -> None:
     tried, which fails where there is no desktop."""
     (tmp_path / "cart.py").write_text("import os\n")
     text = (FOLDER / "on-save.yaml").read_text().replace("window: 1s", "window: 50ms")
+    text = text.replace("timeout: 20s", "timeout: 60s")  # a busy machine starts programs slowly
 
     async def body() -> None:
         async with mesh(text) as m:
@@ -82,7 +83,8 @@ def test_on_save_for_real(nats_server: EmbeddedServer, tmp_path: Path) -> None:
 
 def test_file_audit_for_real(nats_server: EmbeddedServer, tmp_path: Path) -> None:
     """A burst of operations is one bundle that holds all of them."""
-    text = (FOLDER / "file-audit.yaml").read_text().replace("window: 2m", "window: 300ms")
+    # its number ends the burst, so that it is one however long a busy machine takes to store it
+    text = (FOLDER / "file-audit.yaml").read_text().replace("max: 500", "max: 3")
 
     async def body() -> None:
         async with mesh(text) as m:

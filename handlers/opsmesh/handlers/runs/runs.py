@@ -68,7 +68,9 @@ class Runs:
         self._beside: Counter[str] = Counter()
         #: Runs that may be in the ledger as started by us, and have not been.
         self._unbegun: set[str] = set()
-        #: Reserved runs that a newer one takes the place of, and why.
+        #: Runs that are on their way into the ledger, or are there, and have not been begun.
+        self._coming: dict[str, Run] = {}
+        #: Such runs that a newer one takes the place of, or that nobody wants any more, and why.
         self._replaced: dict[str, str] = {}
         self._stopping: set[asyncio.Task[None]] = set()
         self._log = log.bind(profile=profile.name)
@@ -105,8 +107,14 @@ class Runs:
         to be handed to `begin`, or to `let_go`; what is written twice stays what it is."""
         for run in runs:
             if run.state == "queued" and run.key not in self._jobs:
+                self._coming[run.key] = run
                 self._reserve(run)
-        return await self._services.ledger.create_all(runs)
+        try:
+            return await self._services.ledger.create_all(runs)
+        except BaseException:
+            for run in runs:
+                self._coming.pop(run.key, None)
+            raise
 
     def store_now(self, run: Run) -> Held | None:
         """The same for a single run that may begin at once: its record is on its way, and the
@@ -141,12 +149,14 @@ class Runs:
 
     def let_go(self, run: Run) -> None:
         """Another record stands for this run: it is not begun."""
+        self._coming.pop(run.key, None)
         if (reserved := self._reserved.pop(run.key, None)) is not None:
             self._count(reserved.slot, -1)
             self._turns.leave(reserved.slot)
 
     def unreserve(self) -> None:
         """Whoever stored runs has ended before it began them: somebody else will."""
+        self._coming.clear()
         for key, run in list(self._reserved.items()):
             self._unbegun.add(key)
             self.let_go(run)
@@ -155,6 +165,7 @@ class Runs:
         """Take a run of the ledger up; one that is finished, or here already, is left alone."""
         run, key = held.run, held.run.key
         reserved = self._reserved.pop(key, None)
+        self._coming.pop(key, None)
         ours = run.holder is not None and run.holder.id == self._me.id
         fresh = ours and (reserved is not None or key in self._unbegun)
         busy = run.finished or key in self._jobs
@@ -208,8 +219,10 @@ class Runs:
                 await asyncio.gather(*(self._attempts.release(job) for job in jobs))
 
     def cancel(self, run_id: str, reason: str) -> bool:
-        """End a run that somebody does not want any more; False when it is not here."""
-        found = [job.held.run for job in self._jobs.values() if job.held.run.run_id == run_id]
+        """End a run that somebody does not want any more; False when it is not here. One that the
+        ledger has and that is not begun yet is: whoever reads the ledger may be sooner than we."""
+        jobs = [job.held.run for job in self._jobs.values()]
+        found = [run for run in (*jobs, *self._coming.values()) if run.run_id == run_id]
         self._replace(found, reason)
         return bool(found)
 
