@@ -27,12 +27,12 @@ CREDENTIALS = struct.Struct("3i")
 class StandInAgent:
     """Answers each line; `hang`: takes lines and says nothing; `refuse`: answers with an error;
     `known`: ids that the broker has already; `kills_at`: whoever sends the event of this number is
-    killed (kill -9) before it has an answer."""
+    sent `kills_with` before it has an answer."""
 
     def __init__(self, path: Path, *, hang: bool = False, refuse: str = "") -> None:
         self.events: list[dict[str, Any]] = []
         self.known: set[str] = set()
-        self.kills_at = 0
+        self.kills_at, self.kills_with = 0, signal.SIGKILL
         self._hang, self._refuse = hang, refuse
         self._changed = threading.Condition()
         self._open: list[socket.socket] = []
@@ -71,7 +71,7 @@ class StandInAgent:
 
     def _kill(self, connection: socket.socket) -> None:
         told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        os.kill(CREDENTIALS.unpack(told)[0], signal.SIGKILL)
+        os.kill(CREDENTIALS.unpack(told)[0], self.kills_with)
 
     def _serve(self, connection: socket.socket) -> None:
         # a producer that is stopped resets the connection: its last event may lack its answer

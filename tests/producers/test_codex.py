@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.producers.agent import StandInAgent, until
+from tests.producers.agent import StandInAgent, standing_in, until
 from tests.producers.process import producing, started
 from tests.router.agent_process import spooled
 
@@ -356,6 +357,18 @@ def test_a_stop_in_between_reads_no_line_again(codex: Path, agent: StandInAgent)
         agent.wait_for(lambda events: len({event["id"] for event in events}) == 6)
     ids = [event["id"] for event in agent.events]
     assert ids[3:] in (ids[-3:], [ids[2], *ids[-3:]])
+
+
+def test_a_stop_in_the_middle_of_a_file_leaves_nothing_out(codex: Path, home: Path) -> None:
+    """Stopped before anybody had taken an event, the next life tells it, and the rest of a file
+    that does not change any more."""
+    with standing_in(home, hang=True) as hanging:
+        hanging.kills_at, hanging.kills_with = 1, signal.SIGTERM
+        place(codex, OK)
+        assert started("codex", "since=all", log=log(codex)).wait(60) == 0
+    (home / "run/opsmesh/ingest.sock").unlink()
+    with standing_in(home) as answering, producing("codex", "since=all", log=log(codex)):
+        answering.wait_for(lambda events: len(events) == 3)
 
 
 def test_without_a_mesh_events_wait_in_order(codex: Path) -> None:
