@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +20,19 @@ from tests.conftest import until as until
 
 from opsmesh.router import spool
 
+#: What the kernel says of who is at the other end: struct ucred (unix(7)).
+CREDENTIALS = struct.Struct("3i")
+
 
 class StandInAgent:
     """Answers each line; `hang`: takes lines and says nothing; `refuse`: answers with an error;
-    `known`: ids that the broker has already."""
+    `known`: ids that the broker has already; `kills_at`: whoever sends the event of this number is
+    sent `kills_with` before it has an answer."""
 
     def __init__(self, path: Path, *, hang: bool = False, refuse: str = "") -> None:
         self.events: list[dict[str, Any]] = []
         self.known: set[str] = set()
+        self.kills_at, self.kills_with = 0, signal.SIGKILL
         self._hang, self._refuse = hang, refuse
         self._changed = threading.Condition()
         self._open: list[socket.socket] = []
@@ -61,11 +69,17 @@ class StandInAgent:
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
+    def _kill(self, connection: socket.socket) -> None:
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        os.kill(CREDENTIALS.unpack(told)[0], self.kills_with)
+
     def _serve(self, connection: socket.socket) -> None:
         # a producer that is stopped resets the connection: its last event may lack its answer
         with contextlib.suppress(OSError), connection.makefile("rwb") as stream:
-            for line in stream:
+            for number, line in enumerate(stream, 1):
                 if self._hang:
+                    if number == self.kills_at:
+                        self._kill(connection)
                     continue
                 try:
                     event = msgspec.json.decode(line)  # as strict as the agent is
@@ -85,6 +99,9 @@ class StandInAgent:
                 with self._changed:
                     self.events.append(event)
                     self._changed.notify_all()
+                if len(self.events) == self.kills_at:
+                    self._kill(connection)
+                    return
                 stream.write(json.dumps(answer).encode() + b"\n")
                 stream.flush()
 

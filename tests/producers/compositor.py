@@ -138,9 +138,10 @@ class StandInCompositor:
                     continue
                 with connection, suppress(OSError):
                     question = connection.recv(4096).decode()
-                    self.asked.append(question)
                     told = self.monitors if question == "j/monitors" else self.errors
                     connection.sendall(json.dumps(told).encode())
+                    # once it is answered: who waits for it here changes what is told next
+                    self.asked.append(question)
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.producers.agent import StandInAgent, until
+from tests.producers.agent import StandInAgent, standing_in, until
 from tests.producers.process import producing, started
 from tests.router.agent_process import spooled
 
@@ -205,12 +206,21 @@ def test_damaged_lines_are_harmless() -> None:
 # --- which files, and from where
 
 
-def place(home: Path, name: str, *, day: str = "2026/11/27", count: int | None = None) -> Path:
-    """A rollout of Codex' in its folder, all or the first lines of it."""
+def place(
+    home: Path,
+    name: str,
+    *,
+    day: str = "2026/11/27",
+    count: int | None = None,
+    year: bytes = b"2026",
+) -> Path:
+    """A rollout of Codex' in its folder, all or the first lines of it; `year`: as if they had been
+    written then."""
     path = home / "codex/sessions" / day / f"rollout-{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = (DATA / f"rollout-{name}.jsonl").read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(whole[:count]))
+    text = b"".join(whole[:count])
+    path.write_bytes(text.replace(b'"timestamp": "2026-', b'"timestamp": "%b-' % year))
     return path
 
 
@@ -281,13 +291,6 @@ def append(path: Path, name: str, start: int) -> None:
         file.write(b"".join(whole[start:]))
 
 
-def now(path: Path) -> None:
-    """As if its lines had been written just now: the captures are of last week."""
-    path.write_text(
-        path.read_text().replace('"timestamp": "2026-11-23T', '"timestamp": "2036-11-23T')
-    )
-
-
 def test_a_session_is_told_while_it_runs(codex: Path, agent: StandInAgent) -> None:
     """Also where there was no session before: a new file in a new folder is told at once, and what
     is added to it when it is added."""
@@ -314,8 +317,7 @@ def test_what_is_older_than_the_first_start_is_not_told(codex: Path, agent: Stan
     path = place(codex, OK, count=8, day="2026/11/23")
     with producing("codex", log=log(codex)):
         ready(codex)
-        new = place(codex, ERROR)
-        now(new)
+        place(codex, ERROR, year=b"2036")  # at one stroke: what was read as old is not read again
         agent.wait_for(lambda events: len(events) == 3)
         rest = (DATA / f"rollout-{OK}.jsonl").read_text().splitlines(keepends=True)[8:]
         with path.open("a") as file:
@@ -345,14 +347,28 @@ def test_a_restart_tells_nothing_twice_and_nothing_less(codex: Path, agent: Stan
 
 
 def test_a_stop_in_between_reads_no_line_again(codex: Path, agent: StandInAgent) -> None:
-    """Stopped and started again, no event is sent a second time."""
+    """Stopped and started again, no event is sent a second time, but for one whose answer the stop
+    kept from it."""
     with producing("codex", "since=all", log=log(codex)):
         place(codex, OK)
         agent.wait_for(lambda events: len(events) == 3)
     with producing("codex", "since=all", log=log(codex)):
         place(codex, ERROR)
-        agent.wait_for(lambda events: len(events) == 6)
-    assert len({event["id"] for event in agent.events}) == 6
+        agent.wait_for(lambda events: len({event["id"] for event in events}) == 6)
+    ids = [event["id"] for event in agent.events]
+    assert ids[3:] in (ids[-3:], [ids[2], *ids[-3:]])
+
+
+def test_a_stop_in_the_middle_of_a_file_leaves_nothing_out(codex: Path, home: Path) -> None:
+    """Stopped before anybody had taken an event, the next life tells it, and the rest of a file
+    that does not change any more."""
+    with standing_in(home, hang=True) as hanging:
+        hanging.kills_at, hanging.kills_with = 1, signal.SIGTERM
+        place(codex, OK)
+        assert started("codex", "since=all", log=log(codex)).wait(60) == 0
+    (home / "run/opsmesh/ingest.sock").unlink()
+    with standing_in(home) as answering, producing("codex", "since=all", log=log(codex)):
+        answering.wait_for(lambda events: len(events) == 3)
 
 
 def test_without_a_mesh_events_wait_in_order(codex: Path) -> None:

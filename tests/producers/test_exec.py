@@ -210,7 +210,8 @@ def test_what_outlives_the_command_is_killed_after_the_grace(
     agent: StandInAgent, tmp_path: Path
 ) -> None:
     """A child that ignores TERM has the grace, and no more, when its shell is gone."""
-    code = "(trap '' TERM; echo up; while :; do sleep 0.05; done) & echo $! > child; wait"
+    deaf = "trap '' TERM; until [ -s child ]; do sleep 0.01; done; echo up"
+    code = f"({deaf}; while :; do sleep 0.05; done) & echo $! > child; wait"
     done, _ = overdue("sh", "-c", code, says="up", grace=0.3, cwd=tmp_path)
     assert done.returncode == 124
     child = int((tmp_path / "child").read_text())

@@ -429,8 +429,8 @@ def test_a_stream_that_is_no_protocol_is_left_alone(home: Path) -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == (b"hello\n" + b"anything\n" * 10, b"")
-    until(lambda: Path(running.log_path()).exists())
-    assert "lsp.stopped" in Path(running.log_path()).read_text()
+    log = Path(running.log_path())
+    until(lambda: log.exists() and "lsp.stopped" in log.read_text())  # it is there before its text
 
 
 def test_list_shows_who_talks(project: Path, home: Path) -> None:
@@ -511,11 +511,12 @@ def test_a_real_neovim(agent: StandInAgent, project: Path, home: Path) -> None:
         + "{"
         + ", ".join(json.dumps(word) for word in RUFF)
         + "}})\n"
-        + "vim.wait(20000, function() return #vim.lsp.get_clients({bufnr = 0}) > 0 end)\n"
+        + "vim.wait(60000, function() return #vim.lsp.get_clients({bufnr = 0}) > 0 end)\n"
         + "vim.api.nvim_buf_set_lines(0, 0, -1, false, {'def f(:'})\n"
         + "vim.cmd('silent write')\n"
-        + "vim.wait(20000, function() return #vim.diagnostic.get(0) > 0 end)\n"
-        + "vim.lsp.buf.format()\n"
+        + "vim.wait(60000, function() return #vim.diagnostic.get(0) > 0 end)\n"
+        # a request that it gives up is cancelled, and has not failed
+        + "vim.lsp.buf.format({timeout_ms = 60000})\n"
         + "vim.cmd('quitall!')\n"
     )
     done = subprocess.run(

@@ -17,6 +17,7 @@ import pytest
 from tests.producers.agent import StandInAgent, spooled, standing_in, until
 from tests.producers.osv import Osv, serving
 from tests.producers.process import producing
+from tests.producers.strokes import put
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.main import app
@@ -255,7 +256,7 @@ def test_the_producer_tells_a_change(
     (app_folder / "uv.lock").write_text(UV_LOCK.replace("3.1.2", "3.1.3"))
     with producing("pip-audit", f"path={app_folder}", "settle=50ms", log=home / "log"):
         until((home / "asked").exists)
-        (app_folder / "uv.lock").write_text(UV_LOCK)
+        put(app_folder / "uv.lock", UV_LOCK)
         events = agent.wait_for(lambda events: len(ids(events)) == 2)
     assert ids(events) == [("3.1.2", "CVE-2024-22195"), ("3.7", "PYSEC-1")]
 

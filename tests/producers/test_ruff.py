@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.producers.agent import StandInAgent, spooled, until
 from tests.producers.process import producing
+from tests.producers.strokes import put
 from typer.testing import CliRunner, Result
 
 from opsmesh.cli.main import app
@@ -216,7 +217,7 @@ def test_the_producer_tells_each_change_once(
         until(lambda: (home / "state/opsmesh/producers/ruff/memory.json").exists())
         cart.write_text(UNUSED)
         agent.wait_for(lambda events: len(events) == 1)
-        cart.write_text("# a line\n" + UNUSED)
+        put(cart, "# a line\n" + UNUSED)  # an empty file would have no finding
         (project / "lib/deep").mkdir(parents=True)
         (project / "lib/deep/new.py").write_text("import sys\n")
         agent.wait_for(lambda events: len(events) == 2)

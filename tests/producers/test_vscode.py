@@ -21,6 +21,7 @@ from tests.conftest import mesh_client, run
 from tests.producers.agent import StandInAgent, spooled, standing_in, until
 from tests.producers.idle import idle
 from tests.producers.process import producing
+from tests.producers.strokes import unseen
 from tests.producers.vscodes import EXTENSION, hosting, node
 from tests.router.agent_process import agent as real_agent
 
@@ -137,11 +138,15 @@ def test_a_host_that_is_killed_is_told_with_the_words_of_the_log(
 ) -> None:
     """A host that dies is told at once, with the exit code and signal that the server's log has."""
     server = home / "logs/remoteagent.log"
-    with producing("vscode", log=home / "log"), hosting(home / "logs/exthost1") as host:
-        host.die()
-        server.write_text(ENDED.format(pid=host.pid + 1, code=0, signal="null"))
-        with server.open("a") as log:
-            log.write(ENDED.format(pid=host.pid, code="null", signal="SIGSEGV"))
+    with (
+        producing("vscode", log=home / "log") as process,
+        hosting(home / "logs/exthost1") as host,
+    ):
+        with unseen(process):  # it waits for GRACE, two seconds, and no more
+            host.die()
+            server.write_text(ENDED.format(pid=host.pid + 1, code=0, signal="null"))
+            with server.open("a") as log:
+                log.write(ENDED.format(pid=host.pid, code="null", signal="SIGSEGV"))
         [payload] = crashed(agent)
         until(lambda: not host_files())
     assert payload == {
@@ -179,7 +184,10 @@ def test_an_end_that_is_nobodys_news(agent: StandInAgent, home: Path, how: str) 
     """A host that takes its leave, ends with its editor, was asked to end, or is of an earlier
     boot, is not told."""
     server = home / "logs/remoteagent.log"
-    with hosting(home / "logs/exthost1") as host, producing("vscode", log=home / "log"):
+    with (
+        hosting(home / "logs/exthost1") as host,
+        producing("vscode", log=home / "log") as process,
+    ):
         [file] = host_files()
         if how == "leaves":
             host.say("leave")
@@ -194,10 +202,9 @@ def test_an_end_that_is_nobodys_news(agent: StandInAgent, home: Path, how: str) 
             file.write_text(json.dumps({**told, "boot_id": "another"}))
         until(lambda: not host_files())
         with hosting(home / "logs/exthost2") as second:  # what comes later comes through
-            second.die()
-            (home / "logs/remoteagent.log").write_text(
-                ENDED.format(pid=second.pid, code=5, signal="null")
-            )
+            with unseen(process):
+                second.die()
+                server.write_text(ENDED.format(pid=second.pid, code=5, signal="null"))
             [payload] = crashed(agent)
     assert payload["exit_code"] == 5
     assert f"<{second.pid}>" in payload["message"]
@@ -209,11 +216,15 @@ def test_files_that_no_host_has_written_are_passed_over(agent: StandInAgent, hom
     for name, text in (("1-1.json", "{"), ("2-2.json", "[]"), ("3-3.json", '{"pid":"x"}')):
         (places.hosts() / name).write_text(text)
     (places.hosts() / "4-4.json").mkdir()
-    with producing("vscode", log=home / "log"), hosting(home / "logs/exthost1") as host:
-        host.die()
-        (home / "logs/remoteagent.log").write_text(
-            ENDED.format(pid=host.pid, code=1, signal="null")
-        )
+    with (
+        producing("vscode", log=home / "log") as process,
+        hosting(home / "logs/exthost1") as host,
+    ):
+        with unseen(process):
+            host.die()
+            (home / "logs/remoteagent.log").write_text(
+                ENDED.format(pid=host.pid, code=1, signal="null")
+            )
         assert crashed(agent)[0]["exit_code"] == 1
 
 

@@ -170,7 +170,7 @@ def test_ya_never_waits_for_the_mesh(home: Path) -> None:
     )
     with standing_in(home, hang=True), producing("yazi", stand_in(home, script)):
         until((home / "done").exists)
-        assert len(spooled(home)) < 3  # two seconds each: the mesh is far behind
+        assert len(spooled(home)) < 50  # two seconds each: the mesh is far behind
         (home / "run/opsmesh/ingest.sock").unlink()  # the agent is gone for good
     until(lambda: len(spooled(home)) == 100)
 

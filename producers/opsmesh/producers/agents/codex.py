@@ -141,13 +141,15 @@ class Codex:
                     self._emit(opened, fact, emit)
                 offset = line.end
                 if count % NOTE_EVERY == 0:
-                    self._files.note(path, status, offset)
+                    self._files.stopped(path, status, offset)
                     self._store()
             self._troubles.over(str(path))
         except OSError as error:
             self._troubles.note(str(path), f"{path}: {error.strerror or error}")
-        finally:  # also when we are stopped in the middle
-            self._files.note(path, status, offset)
+        except BaseException:
+            self._files.stopped(path, status, offset)
+            raise
+        self._files.note(path, status, offset)
 
     def _opened(self, path: Path, offset: int) -> _Open:
         """What is known of a session; of one that was read in an earlier life, what its first line

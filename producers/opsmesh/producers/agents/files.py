@@ -103,6 +103,10 @@ class Files:
         """It is read up to there, as it was then."""
         self.places[self._name(path)] = Place(offset, status.st_size, status.st_mtime_ns)
 
+    def stopped(self, path: Path, status: os.stat_result, offset: int) -> None:
+        """It is read up to there and not yet to its end: there is something new in it."""
+        self.places[self._name(path)] = Place(offset, offset, status.st_mtime_ns)
+
     def forget(self, now_ns: int) -> None:
         """Keep the newest places. All others are read to their end at `now_ns`: what is written
         to them from now on is later than that."""
