@@ -217,20 +217,21 @@ profiles:
     concurrency: {{mode: {mode}}}
     retry: {{attempts: 2, initial: 300ms, jitter: 0}}
     actions:
-      - command: [sh, -c, '{gate}; echo "$1" >> {out}; test "$1" = 2 || test $OPSMESH_ATTEMPT = 2',
-                  sh, "${{{{ event.payload.n }}}}"]
+      - command: [sh, -c, 'echo "$1" >> {out}; until test -e {go}; do sleep 0.02; done;
+                  test "$1" = 2 || test $OPSMESH_ATTEMPT = 2', sh, "${{{{ event.payload.n }}}}"]
 """
 
     async def order(mode: str) -> list[str]:
-        out = tmp_path / mode
-        # in parallel the second attempt lets the other run pass, however slowly that begins
-        gate = f"until test $OPSMESH_ATTEMPT = 1 || grep -q 2 {out}; do sleep 0.02; done"
-        gate = gate if mode == "parallel" else "true"
-        async with mesh(profiles.format(mode=mode, out=out, gate=gate)) as m:
+        out, go = tmp_path / mode, tmp_path / f"{mode}-go"
+        async with mesh(profiles.format(mode=mode, out=out, go=go)) as m:
             await m.publish(payload={"n": "1"})
-            if mode == "parallel":  # of two that begin at once either may be the first
-                await eventually(lambda: out.exists() and out.read_text())
             await m.publish(payload={"n": "2"})
+
+            async def behind() -> bool:
+                return any(r.profile == mode and r.state == "queued" for r in await m.runs())
+
+            await eventually(behind)  # the first fails once the second waits, not before
+            go.touch()
 
             async def there() -> bool:
                 return len([r for r in await m.runs() if r.profile == mode and r.finished]) == 2
