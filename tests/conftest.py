@@ -22,6 +22,7 @@ import hypothesis
 import pytest
 import structlog
 from nats.aio.client import Client
+from nats.errors import TimeoutError as NatsTimeout
 
 from opsmesh.router import connection, paths, ports, server, topology
 from opsmesh.router.errors import BrokerUnavailable
@@ -266,13 +267,17 @@ async def eventually(
 ) -> Any:
     """The condition's first true value; AssertionError when it stays false for `timeout` s."""
     deadline = time.monotonic() + timeout
+    last: NatsTimeout | None = None
     while True:
         began = time.monotonic()
         value = condition()
         if asyncio.iscoroutine(value):
-            value = await value
+            try:
+                value = await value
+            except NatsTimeout as late:  # a broker that is busy is asked again
+                value, last = None, late
         if value:
             return value
         now = time.monotonic()
-        assert now < deadline, f"never true within {timeout} s: {condition}"
+        assert now < deadline, f"never true within {timeout} s: {condition} {last or ''}"
         await asyncio.sleep(max(LOOK, 2 * (now - began)))  # who asks a broker leaves it time

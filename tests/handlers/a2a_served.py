@@ -154,7 +154,9 @@ async def client(
 ) -> AsyncIterator[Client]:
     """The SDK's client."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with httpx.AsyncClient(headers=headers, timeout=60) as http:
+    # one that waits is closed after five seconds, also under a request that comes just then
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(headers=headers, timeout=60, limits=limits) as http:
         config = ClientConfig(httpx_client=http, streaming=streaming)
         yield await create_client(address, client_config=config)
 
