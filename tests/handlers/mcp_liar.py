@@ -85,7 +85,7 @@ def ask(method: str, params: dict[str, Any]) -> Any:
     """A request to the client, and its answer."""
     with answered:
         say({"id": f"ask-{method}", "method": method, "params": params})
-        answered.wait_for(lambda: f"ask-{method}" in answers, timeout=10)
+        answered.wait_for(lambda: f"ask-{method}" in answers, timeout=60)
         return answers.pop(f"ask-{method}", None)
 
 

@@ -134,7 +134,7 @@ def test_killed_between_two_writes(nats_server: EmbeddedServer, tmp_path: Path, 
             for choice in CHOICES:
                 await owner_of(client, f"profile-{choice}-on-{settings.host}")
             await publish(client, settings)
-            await asyncio.to_thread(victim.wait, 30)
+            await asyncio.to_thread(victim.wait, 60)
             assert victim.returncode == -signal.SIGKILL
             with handlers(tmp_path / "logs") as processes:
                 processes.start()
@@ -161,7 +161,7 @@ def test_killed_by_its_own_step(nats_server: EmbeddedServer, tmp_path: Path) -> 
     """A command that has its effect and kills its handler leaves `unknown`: it is not run again
     under skip, fail and ask, and what the dead handler's programs still do is ended first."""
     out, settings = tmp_path / "out", Settings()
-    here = " && ".join(f"[ -e {out}-{choice} ]" for choice in CHOICES)
+    here = " && ".join(f"[ -s {out}-{choice} ]" for choice in CHOICES)
     # The first time it goes on for a minute after its handler is gone. Who kills a handler that is
     # gone already must not say so: nobody reads it any more, and SIGPIPE would end it.
     script = (

@@ -35,7 +35,7 @@ def test_a_collection_is_one_run_that_sees_all_events(
 profiles:
   digest:
     on: service.start.failed
-    collect: {{window: 10s, max: 3, key: payload.unit}}
+    collect: {{window: 10m, max: 3, key: payload.unit}}
     actions:
       - command: [sh, -c, 'echo "$1" >> {out}', sh,
                   "${{{{ events.map(e, e.payload.n) }}}} of ${{{{ event.payload.unit }}}}"]
@@ -72,8 +72,8 @@ profiles:
 
     async def before() -> tuple[str, str]:
         async with mesh(profiles, settings=settings) as m:
-            await m.publish()
-            last = await m.publish()
+            # stored one right after the other: within one window, however slow we are
+            _, last = await asyncio.gather(m.publish(), m.publish())
             started = await m.publish("config.apply.started", payload={})
             await m.decided("quiet", 1)
             await m.decided("missing", 1)
@@ -217,15 +217,21 @@ profiles:
     concurrency: {{mode: {mode}}}
     retry: {{attempts: 2, initial: 300ms, jitter: 0}}
     actions:
-      - command: [sh, -c, 'echo "$1" >> {out}; test "$1" = 2 || test $OPSMESH_ATTEMPT = 2', sh,
-                  "${{{{ event.payload.n }}}}"]
+      - command: [sh, -c, 'echo "$1" >> {out}; until test -e {go}; do sleep 0.02; done;
+                  test "$1" = 2 || test $OPSMESH_ATTEMPT = 2', sh, "${{{{ event.payload.n }}}}"]
 """
 
     async def order(mode: str) -> list[str]:
-        out = tmp_path / mode
-        async with mesh(profiles.format(mode=mode, out=out)) as m:
+        out, go = tmp_path / mode, tmp_path / f"{mode}-go"
+        async with mesh(profiles.format(mode=mode, out=out, go=go)) as m:
             await m.publish(payload={"n": "1"})
             await m.publish(payload={"n": "2"})
+
+            async def behind() -> bool:
+                return any(r.profile == mode and r.state == "queued" for r in await m.runs())
+
+            await eventually(behind)  # the first fails once the second waits, not before
+            go.touch()
 
             async def there() -> bool:
                 return len([r for r in await m.runs() if r.profile == mode and r.finished]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 import structlog
@@ -19,12 +20,12 @@ profiles:
     actions: [command: ["true"]]
   hopeless:
     on: service.start.failed
-    retry: {attempts: 2, initial: 1ms, jitter: 0}
+    retry: {{attempts: 2, initial: 1ms, jitter: 0}}
     actions: [command: ["false"]]
   single:
     on: service.start.failed
-    concurrency: {mode: single}
-    actions: [command: ["sleep", "0.3"]]
+    concurrency: {{mode: single}}
+    actions: [command: [sh, -c, "until test -e $0; do sleep 0.02; done", "{go}"]]
 """
 
 
@@ -43,16 +44,17 @@ def written(log_of_before: None) -> io.StringIO:
 
 
 def test_every_line_of_a_run_names_its_story(
-    nats_server: EmbeddedServer, written: io.StringIO
+    nats_server: EmbeddedServer, written: io.StringIO, tmp_path: Path
 ) -> None:
     """Whatever is said of a run (that it succeeded, failed, was given up, was not begun) says which
     run it was and to which story it belongs."""
 
     async def body() -> set[str]:
-        async with mesh(PROFILES) as one:
+        async with mesh(PROFILES.format(go=tmp_path / "go")) as one:
             ids = {(await one.publish()).correlation_id for _ in range(2)}
-            await one.wait("automation.run.succeeded", 3)
             await one.wait("automation.run.skipped")
+            (tmp_path / "go").touch()  # not before: the first is under way until then
+            await one.wait("automation.run.succeeded", 3)
             await one.wait("automation.run.deadlettered", 2)
         return ids
 

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import http.server
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import run
+from tests.conftest import free_ports, run
 from tests.handlers.approving import asked, ended, say
 from tests.handlers.mcp_servers import configure, steps
 from tests.handlers.mesh import mesh
@@ -110,7 +109,7 @@ def test_cancelled_and_late(peer: Peer) -> None:
 
 def test_killed_and_back() -> None:
     """A server that dies is a dead one; the next call after it came back opens a session anew."""
-    first = Peer()
+    first = Peer(*free_ports(1))  # nobody else is given it while no one listens
     configure(peer={"url": first.url})
 
     async def body() -> None:
@@ -273,7 +272,7 @@ def test_bad_http(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) 
         url = f"http://127.0.0.1:{server.server_address[1]}/mcp"
         with pytest.raises(CallFailed) as caught:
             await Session.open(
-                "bad", McpServer.model_validate({"url": url, "timeout": "10s"}), fill=str
+                "bad", McpServer.model_validate({"url": url, "timeout": "60s"}), fill=str
             )
         assert caught.value.kind == "dead_server"
         assert "was not ready within" not in str(caught.value)
@@ -287,8 +286,7 @@ def test_bad_http(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) 
 
 def test_nobody_listens() -> None:
     """An address where nobody listens is a dead server."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    [port] = free_ports(1)
 
     async def body() -> None:
         with pytest.raises(CallFailed, match="server 'x' cannot be reached: ConnectError"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from tests.conftest import eventually, run
 from tests.handlers.mcp_servers import alive, configure, liar
 from tests.handlers.mesh import Mesh, mesh
 
 from opsmesh.cli.run import commands as run_command
+from opsmesh.handlers.actions import mcp
 from opsmesh.handlers.runs import cancelling
 from opsmesh.handlers.runs.ledger import Run
 from opsmesh.router.server import EmbeddedServer
@@ -100,10 +102,13 @@ def test_runs(nats_server: EmbeddedServer) -> None:
     run(body())
 
 
-def test_cancelled_run(nats_server: EmbeddedServer, home: Path) -> None:
+def test_cancelled_run(
+    nats_server: EmbeddedServer, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Progress is in the run's record; cancelling the run cancels the call; the handlers' end ends
     the server."""
     log = home / "log"
+    monkeypatch.setattr(mcp, "PROGRESS_S", 60)  # the first note stays, however slow we are
     configure(liar=liar("stays", env={"LIAR_LOG": str(log)}))
     pids: list[int] = []
 

@@ -150,7 +150,7 @@ def test_a_page_under_another_name_is_refused(home: Path, host: str, status: int
     """On loopback a request by a name that is not this machine's is a browser that was misled."""
 
     async def body() -> None:
-        async with endpoint(Settings()) as url, httpx.AsyncClient() as client:
+        async with endpoint(Settings()) as url, httpx.AsyncClient(timeout=60) as client:
             said = {"host": host.format(port=url.rpartition(":")[2])}
             assert (await client.get(f"{url}/metrics", headers=said)).status_code == status
 

@@ -197,7 +197,7 @@ def test_an_owner_that_could_not_begin_tries_again(
             await eventually(lambda: failed)
             await topology.ensure(js, settings, topology.Known(home / "another.json"))
             await starting
-            await asyncio.wait_for(server.owned(), 20)
+            await asyncio.wait_for(server.owned(), 60)
             await server.stop()
 
     run(body())

@@ -28,7 +28,7 @@ async def store(client: Client, count: int) -> None:
 
 async def steal(client: Client, count: int) -> None:
     """Ask for the consumer's next messages, as a process does that had the position before."""
-    asked = json.dumps({"batch": count, "expires": 5_000_000_000}).encode()
+    asked = json.dumps({"batch": count, "expires": 60_000_000_000}).encode()
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{CONSUMER}"
     inbox = client.new_inbox()
     await client.subscribe(inbox)  # the broker answers nobody who does not listen

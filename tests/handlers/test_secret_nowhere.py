@@ -15,6 +15,7 @@ from tests.handlers.mesh import mesh
 
 from opsmesh.handlers.secrets.sources import Files
 from opsmesh.router import paths
+from opsmesh.router.server import EmbeddedServer
 
 #: Words that nothing else holds, and no rule knows.
 VALUE = "wombat/" + 'quilt+"anchor' + "&harp"
@@ -72,8 +73,9 @@ def holding(folder: Path, besides: set[Path]) -> list[str]:
     ]
 
 
-@pytest.mark.usefixtures("nats_server")
-def test_nowhere(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nowhere(
+    nats_server: EmbeddedServer, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """No file of the mesh, no stream, no bucket, no log line and no command that shows things
     holds it: events, ledger, results, dead letter, bundle, `run show`, `profile show`."""
     Files().write("lamp", VALUE)
@@ -122,6 +124,7 @@ def test_nowhere(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
             return stored, said, Path(paths.state_dir(), "work", finished.run_id)
 
     stored, said, workdir = run(body())
+    nats_server.stop()  # all is written, and its files do not come and go while they are read
     assert stored == []
     assert said == []
     captured = capfd.readouterr()

@@ -334,7 +334,9 @@ def test_waiting_is_measured_from_what_fired(nats_server: object) -> None:
 profiles:
   at_once: {on: [a.b], actions: [command: [true]]}
   later: {on: [a.b], debounce: 300ms, actions: [command: [true]]}
-""".replace("debounce: 300ms", "debounce: {window: 1s}").replace("[true]", "['true']")
+""".replace("debounce: 300ms", "debounce: {window: 300ms, edge: trailing}").replace(
+        "[true]", "['true']"
+    )
 
     async def body() -> None:
         async with mesh(profiles) as m:
@@ -342,6 +344,12 @@ profiles:
             found = await m.wait("automation.run.succeeded", 2)
             waited = {one.payload["profile"]: one.payload["waited_ms"] for one in found}
             assert set(waited) == {"at_once", "later"}
-            assert all(0 <= value < 900 for value in waited.values())
+            fired_after_us = {"at_once": 0, "later": 300_000}
+            assert waited == {
+                one.profile: round(
+                    (one.steps[0].started_us - one.stored_us - fired_after_us[one.profile]) / 1e3, 3
+                )
+                for one in await m.runs()
+            }
 
     run(body())
