@@ -93,11 +93,13 @@ class Mesh:
 
 
 def write_profiles(text: str) -> Path:
-    """The profiles file of this test's mesh."""
+    """The profiles file of this test's mesh; a new one in place of one that is there, so that
+    nobody reads it half written."""
     path = Path(paths.config_dir(), "profiles.yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    return new.replace(path)
 
 
 @asynccontextmanager
