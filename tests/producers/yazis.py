@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.producers.agent import until
@@ -106,7 +106,8 @@ def children(pid: int) -> list[int]:
     """The processes that a process has started, in any of its threads."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(child) for child in path.read_text().split()]
+        with suppress(OSError):  # the thread has ended
+            found += [int(child) for child in path.read_text().split()]
     return found
 
 
