@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -17,6 +18,8 @@ from typing import Final, NoReturn
 
 #: Seconds that an answer may take.
 LIMIT: Final = 60.0
+#: Seconds that it is waited for at a time.
+WAIT: Final = 1.0
 #: Nice value of a question asked in the background.
 NICE: Final = 19
 #: Signals that end a program which does not handle them.
@@ -73,9 +76,9 @@ def _ask(
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-        output, said = child.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        raise NoAnswer(f"{argv[0]} gave no answer within {limit:g} s") from None
+        if (answer := _heard(child, time.monotonic() + limit)) is None:
+            raise NoAnswer(f"{argv[0]} gave no answer within {limit:g} s")
+        output, said = answer
     except OSError as error:
         raise NoAnswer(f"{argv[0]}: {error.strerror or error}") from error
     finally:
@@ -89,6 +92,15 @@ def _ask(
     return Answer(
         status=child.returncode, output=output, said=said.decode("utf-8", "backslashreplace")
     )
+
+
+def _heard(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes] | None:
+    """What it writes to its end; None at the deadline. A signal that comes in the last moment
+    before the wait does not interrupt it, and is dealt with after it: no wait is long."""
+    while (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.communicate(timeout=min(left, WAIT))
+    return None
 
 
 @contextlib.contextmanager
