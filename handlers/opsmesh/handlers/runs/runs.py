@@ -104,17 +104,12 @@ class Runs:
 
     async def store(self, runs: Sequence[Run]) -> list[Held]:
         """Write runs that have been fired; those that may begin at once as begun. Each of them is
-        to be handed to `begin`, or to `let_go`; what is written twice stays what it is."""
+        to be handed to `begin`, `let_go` or `not_stored`; what is written twice stays as it is."""
         for run in runs:
             if run.state == "queued" and run.key not in self._jobs:
                 self._coming[run.key] = run
                 self._reserve(run)
-        try:
-            return await self._services.ledger.create_all(runs)
-        except BaseException:
-            for run in runs:
-                self._coming.pop(run.key, None)
-            raise
+        return await self._services.ledger.create_all(runs)
 
     def store_now(self, run: Run) -> Held | None:
         """The same for a single run that may begin at once: its record is on its way, and the
