@@ -4,7 +4,6 @@ stream behind it is still the one that was archived."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Final
 
 from nats.errors import TimeoutError as NatsTimeout
@@ -12,8 +11,10 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 from nats.js.errors import NotFoundError
 
+from opsmesh.handlers.evidence.archive import Archive
 from opsmesh.router import sink_consumer, topology
 from opsmesh.router.topology import EVENTS
+from opsmesh.schemas.redact import Redactor
 
 #: Messages under way or waiting for the disk at most: one commit holds no more.
 BATCH: Final = 2048
@@ -49,21 +50,22 @@ async def begin(js: JetStreamContext, info: StreamInfo, name: str, *, after: int
 
 
 async def gone_back(
-    js: JetStreamContext, info: StreamInfo, position: int, is_ours: Callable[[bytes, int], bool]
+    js: JetStreamContext, info: StreamInfo, archive: Archive, redactor: Redactor
 ) -> bool:
-    """Whether the stream ends before the archive's position, or holds something else there:
-    `is_ours` is asked of its message and of when that was stored, in microseconds."""
+    """Whether the stream ends before the archive's position, or holds something else there."""
+    position, data = archive.seq, archive.data
     if position == 0:
         return False
     if info.state.last_seq < position:
         return True
-    if position < info.state.first_seq:
+    if data is None or position < info.state.first_seq:
         return False
     try:
         found = await js.get_msg(EVENTS, position)
     except NotFoundError:  # deleted since
         return False
-    return not is_ours(found.data or b"", round(found.time.timestamp() * 1e6) if found.time else 0)
+    stored = (EVENTS, position, round(found.time.timestamp() * 1e6) if found.time else 0)
+    return not redactor.same(data, found.data or b"", stored=stored)
 
 
 async def _forget_former(js: JetStreamContext) -> None:

@@ -196,7 +196,7 @@ class Sink:
     async def _check_position(self, js: JetStreamContext, info: StreamInfo) -> None:
         """A stream that went back, or another one of the same name, is noted in the chain."""
         position, stream = self._archive.seq, info.state
-        if not await consumer.gone_back(js, info, position, self._is_ours):
+        if not await consumer.gone_back(js, info, self._archive, self._redactor):
             return
         facts = {"kind": lines.REGRESSED, "archived": position, "stream_last": stream.last_seq}
         log.error("evidence.stream_regressed", **facts)
@@ -241,13 +241,6 @@ class Sink:
                 raise _Lost(f"message {delivered + 1} of the consumer did not arrive")
             if self._lost:
                 raise _Lost(self._lost)
-
-    def _is_ours(self, stored: bytes, stored_us: int) -> bool:
-        """Whether the stream's message of the last archived sequence is the one archived there."""
-        data, position = self._archive.data, self._archive.seq
-        return data is None or self._redactor.same(
-            data, stored, stored=(EVENTS, position, stored_us)
-        )
 
     def _same(self, archived: bytes, data: bytes, stored_us: int) -> bool:
         return self._redactor.same(archived, data, stored=(EVENTS, 0, stored_us))
