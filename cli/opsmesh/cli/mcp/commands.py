@@ -188,10 +188,10 @@ async def _with(server: str, body: Callable[[Session], Awaitable[T]]) -> T:
 
     pool = _pool()
     try:
-        try:
-            pool.spec(server)
-        except CallFailed as error:
-            output.fail(str(error), hint="opsmesh mcp ls", code=output.NOT_FOUND)
+        pool.spec(server)
+    except CallFailed as error:
+        output.fail(str(error), hint="opsmesh mcp ls", code=output.NOT_FOUND)
+    try:
         return await body(await pool.session(server, _secrets().fill))
     finally:
         await pool.aclose()

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from opsmesh.cli import output
 from opsmesh.cli.events import moment
 from opsmesh.cli.profiles import backtest_report
+from opsmesh.cli.profiles import lookup as profile_lookup
 from opsmesh.cli.profiles.backtest_period import Kind, archive
 from opsmesh.cli.profiles.backtest_report import Report
 from opsmesh.handlers.backtest.diff import Change, Difference, compare, explain, same_decisions
@@ -200,9 +201,7 @@ class _Run:
 
 
 def _chosen(file: Path, names: Sequence[str]) -> dict[str, Profile]:
-    if not file.exists():
-        output.fail(f"{file}: no such file", code=output.NOT_FOUND)
-    found = _valid(load_file(file), f"{file} is refused")
+    found = _valid(load_file(profile_lookup.there(file)), f"{file} is refused")
     if not found:
         output.fail(f"{file} has no profiles", code=output.USAGE)
     for name in names:

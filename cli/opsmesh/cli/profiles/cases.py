@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from opsmesh.cli import output
 from opsmesh.cli.events import find, not_before
+from opsmesh.cli.profiles import lookup as profile_lookup
 from opsmesh.cli.session import with_client
 from opsmesh.handlers.cases import report as case_report
 from opsmesh.handlers.cases.cases import FOLDER, Case, load_cases, topics
@@ -94,10 +95,9 @@ def profile_test(
 
 def _cases(files: list[Path] | None, profiles: Path | None, only: str | None) -> list[Case]:
     config_dir = Path(paths.config_dir())
-    for path in (*(files or ()), *((profiles,) if profiles is not None else ())):
-        if not path.exists():
-            output.fail(f"{path}: no such file", code=output.NOT_FOUND)
-    chosen = [(path, str(path)) for path in files or ()]
+    if profiles is not None:
+        profile_lookup.there(profiles)
+    chosen = [(path, str(profile_lookup.there(path))) for path in files or ()]
     if not chosen:
         found = sorted((config_dir / FOLDER).glob("*.yaml"))
         chosen = [(path, f"{FOLDER}/{path.name}") for path in found]
@@ -150,9 +150,7 @@ def _write(event_id: str, name: str | None, source: Path | None, out: Path | Non
     if out is not None and out.exists():
         output.fail(f"{out} is there already", hint="name a new file", code=output.USAGE)
     config_dir = Path(paths.config_dir())
-    if source is not None and not source.exists():
-        output.fail(f"{source}: no such file", code=output.NOT_FOUND)
-    place = source or config_dir
+    place = config_dir if source is None else profile_lookup.there(source)
     found = load_file(place) if place.is_file() else load_profiles(place)
     _stop_at(found.errors)
     if name is not None and name not in found.profiles:

@@ -29,6 +29,13 @@ def find(found: ProfileSet, name: str) -> Profile:
     return found.profiles[name]
 
 
+def there(path: Path) -> Path:
+    """A file or folder that the call names; ends the command where there is none."""
+    if not path.exists():
+        output.fail(f"{path}: no such file", code=output.NOT_FOUND)
+    return path
+
+
 def state_of(profile: Profile) -> ProfileState:
     """Its state here: a person's choice on this machine, or else what its file says."""
     return overrides.read().get(profile.name, profile.state)

@@ -57,8 +57,7 @@ def try_(
         return
     if file is None or stop is not None:
         output.fail("say what: a FILE, or --stop PROFILE", code=output.USAGE)
-    if not file.exists():
-        output.fail(f"{file}: no such file", code=output.NOT_FOUND)
+    profile_lookup.there(file)
     profile, errors = candidates.read(file)
     if profile is None:
         for error in errors:

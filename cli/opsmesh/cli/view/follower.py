@@ -70,8 +70,6 @@ class Follower:
         self._back = view.keep * (SPARSE if hosts else 1)
         self._book = Book()
         self._look = asyncio.Event()
-        #: How many dead letters there were, and the last one's number, when they were read.
-        self._letters_seen = (-1, -1)
         self.client: Client | None = None
         #: Whoever shows the view has nothing more to wait for.
         self.ended = False
@@ -159,12 +157,12 @@ class Follower:
                     self.view.run(run)
 
     async def _looking(self, client: Client) -> None:
-        self._letters_seen = (-1, -1)
+        letters_seen = (-1, -1)
         while True:
             self._look.clear()
             # at the same time: what is asked of a broker that hangs is each waited for
-            found, _ = await asyncio.gather(
-                health.check(self._settings, hub=self._hub), self._listed(client)
+            found, letters_seen = await asyncio.gather(
+                health.check(self._settings, hub=self._hub), self._listed(client, letters_seen)
             )
             now_us = times.now_us()
             self._book.facts.forget(now_us - FACTS_US)
@@ -179,19 +177,21 @@ class Follower:
                 async with asyncio.timeout(LOOK_S):
                     await self._look.wait()
 
-    async def _listed(self, client: Client) -> None:
-        """Questions and letters as they are now; as they were where the broker does not tell."""
+    async def _listed(self, client: Client, letters_seen: tuple[int, int]) -> tuple[int, int]:
+        """Questions and letters as they are now; as they were where the broker does not tell. How
+        many letters there were when they were read, and the last one's number."""
         named = self._hosts.named
         with contextlib.suppress(*AWAY, BrokerUnavailable, PermissionDenied):
             self.view.approvals = [
                 one async for one in approvals.waiting(client) if named(one.run.host)
             ]
             state = (await client.jetstream().stream_info(topology.DLQ)).state
-            if (now := (state.messages, state.last_seq)) != self._letters_seen:
+            if (now := (state.messages, state.last_seq)) != letters_seen:
                 self.view.letters = [
                     one async for one in deadletter.letters(client, bodies=False) if named(one.host)
                 ]
-                self._letters_seen = now
+                letters_seen = now
+        return letters_seen
 
 
 def _of(settings: Settings, hub: connection.Endpoint | None, hosts: Sequence[str]) -> str:
