@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-#: Seconds that an answer may take.
-PATIENCE = 60.0
+from tests.conftest import PATIENCE
 
 
 class Browser:

@@ -182,7 +182,7 @@ def test_a_container_beside_a_supervisor(home: Path) -> None:
 
 def test_begin_keeps_the_lock(home: Path) -> None:
     """What a container becomes holds the lock until it ends."""
-    (home / "stays.py").write_text("import time\nprint('it stays')\ntime.sleep(600)\n")
+    (home / "stays.py").write_text("import signal\nprint('it stays')\nsignal.pause()\n")
     running = subprocess.Popen(
         [sys.executable, "-m", "opsmesh.router.containers.begin", "stays"],
         stdin=subprocess.DEVNULL,

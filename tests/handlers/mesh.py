@@ -16,7 +16,7 @@ from opsmesh.handlers.live.position import Positions
 from opsmesh.handlers.live.records import Record, records
 from opsmesh.handlers.runs.ledger import Ledger, Run
 from opsmesh.handlers.server import Server
-from opsmesh.router import deadletter, paths
+from opsmesh.router import deadletter, files, paths
 from opsmesh.router.deadletter import Letter
 from opsmesh.router.scan import scan
 from opsmesh.router.settings import Settings
@@ -97,9 +97,8 @@ def write_profiles(text: str) -> Path:
     nobody reads it half written."""
     path = Path(paths.config_dir(), "profiles.yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    return new.replace(path)
+    files.write_private(path, text.encode())
+    return path
 
 
 @asynccontextmanager
