@@ -141,9 +141,7 @@ def test_journalctl_that_dies_is_started_again(agent: StandInAgent, journal: Pat
     """After journalctl was killed, the next failure is told all the same."""
     with producing(journal, "since=2000-01-01") as process:
         seen = agent.wait_for(throttled)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
+        os.kill(following(process.pid), signal.SIGKILL)
         journals.add(journal, journals.later("t-after.service"))
         events = agent.wait_for(lambda events: "t-after.service" in failures(events))
     assert failures(events[len(seen) :]) == ["t-after.service"]
