@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+
 import pytest
+from nats.js.api import StreamConfig
 from tests.conftest import mesh_client, run
 
 from opsmesh.router.pull import Pull, delivery
@@ -106,5 +110,33 @@ def test_a_reader_that_is_forgotten_begins_anew(
             monkeypatch.setattr(Pull, "start", late)
             assert [m.data async for m in scan(client, EVENTS)] == [b"0", b"1", b"2"]
             assert forgotten == [True]
+
+    run(body())
+
+
+def test_what_is_replaced_meanwhile_is_not_missed(nats_server: EmbeddedServer) -> None:
+    """Every subject that there was comes once, however often its message is replaced while it is
+    read: the broker's count is 0 for a moment then."""
+
+    async def body() -> None:
+        async with mesh_client() as client, mesh_client() as other:
+            js = client.jetstream()
+            name = "KV_NEWEST"
+            await js.add_stream(StreamConfig(name=name, subjects=["x.*"], max_msgs_per_subject=1))
+            subjects = [f"x.{n}" for n in range(3)]
+            for subject in subjects:
+                await js.publish(subject, b"")
+
+            async def write() -> None:
+                for subject in itertools.cycle(subjects):
+                    await other.jetstream().publish(subject, b"")
+
+            writer = asyncio.create_task(write())
+            try:
+                for _ in range(40):
+                    found = scan(client, name, subjects=["x.>"], newest_per_subject=True)
+                    assert sorted([msg.subject async for msg in found]) == subjects
+            finally:
+                writer.cancel()
 
     run(body())
