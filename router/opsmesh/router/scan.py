@@ -155,7 +155,7 @@ async def _read(
                 return
             # The broker takes what is replaced from its count before it counts what replaces it,
             # so for a moment there seems to be no more (2.15.1: 5 of 100 readers beside a writer).
-            if where.pending == 0 and await last_seq(js, stream) <= where.stream_seq:
+            if where.pending == 0 and await _is_last(js, stream, where.stream_seq):
                 return
     finally:
         # a reader that stopped early is cleaned up when the loop finds it: perhaps after the
@@ -188,6 +188,13 @@ async def _is_current(js: JetStreamContext, stream: str, consumer: ConsumerInfo)
 async def last_seq(js: JetStreamContext, stream: str) -> int:
     """The sequence of the last message that the stream has stored."""
     return (await js.stream_info(stream)).state.last_seq
+
+
+async def _is_last(js: JetStreamContext, stream: str, seq: int) -> bool:
+    try:
+        return await last_seq(js, stream) <= seq
+    except (NatsError, OSError, TimeoutError):  # away: as `_at_end`
+        return False
 
 
 async def _at_end(js: JetStreamContext, stream: str, consumer: str, received: int) -> bool:
