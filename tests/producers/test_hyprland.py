@@ -235,6 +235,7 @@ def test_a_mesh_that_hangs_never_keeps_the_compositor_waiting(home: Path) -> Non
         producing("hyprland", "focus_settle=1h", "layout_settle=10ms", log=home / "log"),
     ):
         ready(hypr)
+        late = 0
         for number in range(10_000):
             if number % 4000 == 0:
                 workspace = 2 + number // 4000
@@ -243,7 +244,8 @@ def test_a_mesh_that_hangs_never_keeps_the_compositor_waiting(home: Path) -> Non
             if number % 32 == 0:  # the compositor comes back to its loop
                 begun = time.monotonic()
                 hypr.flush()
-                assert time.monotonic() - begun < 1.0  # one emit waits for two seconds
+                late += time.monotonic() - begun > 1.0
+        assert late < 3  # each of three emits waits for two seconds; a busy machine is late once
         hypr.flush()
         memory = home / "state/opsmesh/producers/hyprland/memory.json"
         until(
