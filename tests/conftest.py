@@ -163,7 +163,7 @@ async def mesh_client(settings: Settings | None = None) -> AsyncIterator[Client]
     settings = settings or Settings()
     client = await connection.connect(connection.endpoint(settings, role="admin"), name="test")
     known = topology.Known(Path(paths.state_dir(), "known.json"))
-    await topology.ensure(client.jetstream(), settings, known)
+    await topology.ensure(client.jetstream(timeout=PATIENCE), settings, known)
     try:
         yield client
     finally:

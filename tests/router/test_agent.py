@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import freeze, mesh_client, run
+from tests.conftest import PATIENCE, freeze, mesh_client, run
 from tests.router.agent_process import (
     AgentProcess,
     Connection,
@@ -118,12 +119,13 @@ def test_a_steady_load_finds_its_way_back_to_the_broker(home: Path, broker: Embe
         send(200)
         broker.start()
         direct = answered = 0
+        deadline = time.monotonic() + PATIENCE
         while direct < 200:  # 200 requests are under way all the time
             answer = connection.answer()
             answered += 1
             direct += "seq" in answer
             send(1)
-            assert answered < 50_000
+            assert time.monotonic() < deadline
         while answered < sent:
             connection.answer()
             answered += 1

@@ -174,7 +174,7 @@ def test_answers_come_in_the_order_of_requests(connect: Callable[[], Connection]
     answers = [connection.answer() for _ in range(2000)]
     assert [a["ok"] for a in answers] == [bool(n % 7) for n in range(2000)]
     assert [a["id"] for a in answers if a["ok"]] == [f"id-{n}" for n in range(2000) if n % 7]
-    seqs = [a["seq"] for a in answers if a["ok"]]
+    seqs = [a["seq"] for a in answers if "seq" in a]  # what a busy broker has not taken is spooled
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
 
 

@@ -14,8 +14,8 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from opsmesh.handlers.live.owner import presence
 
-#: Seconds that an owner has to answer.
-PATIENCE: Final = 0.6
+#: Seconds that an owner has to answer: one beside a busy machine may need one.
+PATIENCE: Final = 2.0
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
