@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from opsmesh.cli.hub.cluster import app
 from opsmesh.router import files, paths
+from opsmesh.router.auth import manifest
 from opsmesh.router.auth.ca import names
+from opsmesh.router.auth.store import Store
 from opsmesh.router.hub import cluster, node_file, plan, shared
 
 NODES = ("--node", "a=127.0.0.1", "--node", "b=127.0.0.2", "--node", "c=127.0.0.3")
@@ -106,8 +108,8 @@ def test_joining_that_was_broken_off_costs_no_keys(
     with monkeypatch.context() as patched:
         patched.setattr(files, "write_private", full)
         with pytest.raises(OSError, match="of a test"):
-            shared.place(theirs, first=True)
-    shared.place(theirs, first=True)
+            shared.place(theirs, first=True, host="b")
+    shared.place(theirs, first=True, host="b")
     assert (state() / "auth/keys.json").read_bytes() == b"theirs"
     shared.restore()
     assert (state() / "auth/keys.json").read_bytes() == b"its own"
@@ -152,14 +154,15 @@ def test_ls_tells_that_the_own_server_is_down(tmp_path: Path) -> None:
 
 
 def test_files_are_written_again_as_they_should_be_now(tmp_path: Path) -> None:
-    """`files` gives the other nodes what is in force now, with the certificates that they have."""
+    """`files` gives the other nodes what is in force now, with the certificates that they have, and
+    none of this node's own users."""
     told("init", *NODES, "-o", str(tmp_path))
     before = node_file.decode((tmp_path / "c.node").read_bytes())
-    (state() / "auth/manifest.yaml").write_text("version: 1\n")
+    Store(state() / "auth").issue("desk-sink", role="sink", host="desk")
     told("files", "-o", str(tmp_path))
     after = node_file.decode((tmp_path / "c.node").read_bytes())
     assert after.files == before.files
-    assert after.state["auth/manifest.yaml"] == b"version: 1\n"
+    assert manifest.decode(after.state["auth/manifest.yaml"]).users.keys() == {"desk-sink"}
 
 
 def test_a_node_refuses_a_restore(tmp_path: Path) -> None:
