@@ -6,19 +6,36 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from opsmesh.cli.auth import commands as auth
+from opsmesh.cli.hub import knowing
 from opsmesh.cli.hub.cluster import app
 from opsmesh.router import files, paths
 from opsmesh.router.auth import manifest
 from opsmesh.router.auth.ca import names
 from opsmesh.router.auth.store import Store
-from opsmesh.router.hub import cluster, node_file, plan, shared
+from opsmesh.router.hub import cluster, node_file, nodes, plan, shared
+from opsmesh.router.hub.cluster import Cluster, Node
+from opsmesh.router.hub.nodes import Standing, Stands
+from opsmesh.router.hub.replica import Facts, Number
 
 NODES = ("--node", "a=127.0.0.1", "--node", "b=127.0.0.2", "--node", "c=127.0.0.3")
+PLAN = Cluster(
+    name="hub",
+    own="a",
+    keeper="a",
+    nodes=[Node(name=name, address="127.0.0.1") for name in ("a", "b", "c")],
+)
+STANDING = Standing(
+    nodes=[Stands(node=name, address="127.0.0.1", state="connected") for name in ("a", "b", "c")],
+    leader="a",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +180,44 @@ def test_files_are_written_again_as_they_should_be_now(tmp_path: Path) -> None:
     after = node_file.decode((tmp_path / "c.node").read_bytes())
     assert after.files == before.files
     assert manifest.decode(after.state["auth/manifest.yaml"]).users.keys() == {"desk-sink"}
+
+
+def test_credentials_are_issued_on_the_keeper_alone() -> None:
+    """What another node would issue the keeper's next word would undo: it is refused there; what is
+    revoked there counts, and it is said who has not heard of it."""
+    cluster.write(msgspec.structs.replace(PLAN, own="a", keeper="b"), {})
+    store = Store(state() / "auth")
+    store.create()
+    store.issue("desk-sink", role="sink", host="desk")
+    for argv in (
+        ("issue", "--role", "sink", "--host", "lab"),
+        ("rotate", "desk-sink"),
+        ("rotate", "--signing"),
+        ("ca", "--renew"),
+    ):
+        done = CliRunner().invoke(auth.app, argv)
+        assert done.exit_code == 2
+        assert "credentials of cluster hub are issued on b" in done.output
+    done = CliRunner().invoke(auth.app, ("revoke", "desk-sink"))
+    assert done.exit_code == 0
+    assert "b and c hear of it once the broker and the agent run here" in done.output
+    assert store.manifest().users == {}
+
+
+@pytest.mark.parametrize(("ago", "late"), [(10, []), (100, ["c"])])
+def test_a_node_may_be_behind_for_a_minute(ago: float, late: list[str]) -> None:
+    """A node that has not the latest is a problem for `status` when it had a minute for it."""
+    now = round(time.time() * 1e6)
+
+    def facts(node: str, number: int, at_us: int) -> Facts:
+        counted = Number(number=number, at_us=at_us, digest="")
+        return Facts(node=node, number=counted, voids=0, revoked="", at_us=at_us)
+
+    new = round(now - ago * 1e6)
+    found = [facts("a", 2, new), facts("b", 2, new), facts("c", 1, now - 10**10)]
+    assert knowing.late(found) == late
+    assert not nodes.knowing(STANDING, found).well
+    assert nodes.knowing(STANDING, found[:2]).well
 
 
 def test_a_node_refuses_a_restore(tmp_path: Path) -> None:

@@ -139,6 +139,20 @@ def test_a_nodes_processes_are_signed_for_anew(two: Two) -> None:
     assert two.b.signed_before() == []
 
 
+def test_a_nodes_certificate_is_of_the_newest_authority(two: Two) -> None:
+    """When the keeper has made another authority, the node's own processes show a certificate of
+    that one, so that they are let in once the one before is not trusted any more."""
+    two.a.ca.create("a")
+    two.a.ca.issue_server("hub", ["127.0.0.1"])
+    two.take(two.told())
+    assert two.b.ca.signed(two.b.own_certificate)
+    before = two.b.own_certificate.read_bytes()
+    two.a.ca.create("a")
+    two.take(two.told())
+    assert two.b.own_certificate.read_bytes() != before
+    assert two.b.ca.signed(two.b.own_certificate)
+
+
 def test_a_file_that_is_gone_at_the_keeper_goes(two: Two) -> None:
     """What the keeper does not have any more is removed on the node."""
     (two.a.folder / "ca").mkdir()

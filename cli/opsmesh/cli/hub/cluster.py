@@ -337,7 +337,7 @@ def _secure(made: Cluster) -> None:
     """TLS towards hosts and clients: one certificate that is good for every node."""
     store = Store(Path(paths.state_dir(), shared.KEYS))
     reached = [*(node.address for node in made.nodes), *(node.name for node in made.nodes)]
-    trust.certify(store, made.name, [*reached, *([made.listen] if made.listen else ())])
+    trust.certify(store, made.own, [*reached, *([made.listen] if made.listen else ())])
 
 
 def _held(settings: Settings) -> int:

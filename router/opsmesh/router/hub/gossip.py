@@ -141,13 +141,13 @@ class Node:
         others = [told[one.name] for one in self._own.others if one.name in told]
         newest = max(others, key=lambda one: one.number.order, default=mine)
         if newest.number.order > mine.number.order:
-            state = await self._fetched(newest.node)
+            state = await self.fetched(newest.node)
             await self._take(state)
             log.info("nodes.taken", number=state.number.number, node=newest.node)
             return
         for one in others:
             if one.revoked not in (mine.revoked, self._voided.get(one.node)):
-                await self._void(await self._fetched(one.node), one.node)
+                await self._void(await self.fetched(one.node), one.node)
                 self._voided[one.node] = one.revoked
 
     async def _facts(self) -> Facts:
@@ -190,7 +190,8 @@ class Node:
             packed = await asyncio.to_thread(pack, state)
             await self._client.publish(msg.reply, packed[first : first + PIECE])
 
-    async def _fetched(self, node: str) -> State:
+    async def fetched(self, node: str) -> State:
+        """All that another node has; BadState where that was cut."""
         packed = b""
         while True:
             asked = str(len(packed)).encode()

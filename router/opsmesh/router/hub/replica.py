@@ -82,7 +82,8 @@ class Replica:
         self._facts: Facts | None = None
 
     def facts(self) -> Facts:
-        """What this node has now; cheap while nothing has changed."""
+        """What this node has now; cheap while nothing has changed. The number is another one only
+        when the rest is, too: whoever counts has changed something before."""
         seen = self._stat()
         if self._facts is None or seen != self._seen:
             self._facts, self._seen = self._look(), seen
@@ -91,7 +92,8 @@ class Replica:
     def state(self) -> State:
         """All that this node has."""
         with self._store.locked():
-            return State(number=self._number(), files=self._contents())
+            told = manifest.encode(manifest.told(self._store.manifest(), self._own))
+            return State(number=self._number(), files={**self._others(), MANIFEST: told})
 
     def place(self, state: State) -> None:
         """Put a newer state on the disk, beside what is this node's alone. BadState for any other.
@@ -115,6 +117,7 @@ class Replica:
 
     def record(self, number: Number) -> None:
         """This is what the node has."""
+        self._facts = None
         files.write_private(self._store.folder / NUMBER, msgspec.json.encode(number))
 
     def revoke(self, state: State) -> bool:
@@ -131,18 +134,17 @@ class Replica:
 
     def _look(self) -> Facts:
         with self._store.locked():
-            number, contents = self._number(), self._contents()
-            digest = _digest(contents)
+            number, told = self._number(), manifest.told(self._store.manifest(), self._own)
+            digest = _digest([sorted(self._others().items()), told])
             if self._keeper and number.digest != digest:
                 number = Number(number=number.number + 1, at_us=times.now_us(), digest=digest)
                 self.record(number)
-        revoked = manifest.decode(contents[MANIFEST]).revoked
         return Facts(
             node=self._host,
             number=number,
-            voids=len(revoked),
-            revoked=hashlib.sha256("\n".join(sorted(revoked)).encode()).hexdigest(),
-            at_us=max(number.at_us, *(_at(one) for one in revoked.values()), 0),
+            voids=len(told.revoked),
+            revoked=_digest(list(told.revoked)),
+            at_us=max(number.at_us, *(_at(one) for one in told.revoked.values()), 0),
         )
 
     def _number(self) -> Number:
@@ -164,10 +166,10 @@ class Replica:
             raise BadState("it is another cluster's")
         return theirs
 
-    def _contents(self) -> dict[str, bytes]:
-        found = {name: (self._store.folder / name).read_bytes() for name in sorted(self._names())}
-        told = manifest.told(self._store.manifest(), self._own)
-        return {**found, MANIFEST: manifest.encode(told)}
+    def _others(self) -> dict[str, bytes]:
+        """The files beside the manifest."""
+        names = self._names() - {MANIFEST}
+        return {name: (self._store.folder / name).read_bytes() for name in names}
 
     def _names(self) -> set[str]:
         folder = self._store.folder
@@ -176,7 +178,7 @@ class Replica:
 
     def _stat(self) -> list[tuple[str, int, int, int]]:
         found = []
-        for name in sorted({*self._names(), NUMBER}):
+        for name in sorted(self._names()):
             with contextlib.suppress(FileNotFoundError):
                 stat = (self._store.folder / name).stat()
                 found.append((name, stat.st_ino, stat.st_mtime_ns, stat.st_size))
@@ -189,8 +191,8 @@ def _foreign(name: str) -> bool:
     return parts[0] in (OWN, NUMBER) or any(not part or part.startswith(".") for part in parts)
 
 
-def _digest(contents: dict[str, bytes]) -> str:
-    return hashlib.sha256(msgspec.msgpack.encode(sorted(contents.items()))).hexdigest()
+def _digest(what: object) -> str:
+    return hashlib.sha256(msgspec.msgpack.encode(what)).hexdigest()
 
 
 def _at(void: Void) -> int:
