@@ -14,7 +14,7 @@ import pytest
 from opsmesh.router.auth import creds
 from opsmesh.router.auth.store import Store
 from opsmesh.router.hub import gossip
-from opsmesh.router.hub.replica import BadState, Replica, State
+from opsmesh.router.hub.replica import BadState, Replica, State, behind
 
 
 class Two:
@@ -117,6 +117,21 @@ def test_what_is_revoked_on_a_node_is_revoked_for_all(two: Two) -> None:
     assert users(two.a) == {"lab-producer"}
     assert two.a.manifest().revoked.keys() == two.b.manifest().revoked.keys()
     assert not two.keeper.revoke(two.node.state())
+
+
+def test_who_has_not_all_is_behind(two: Two) -> None:
+    """A node is behind while another one has a newer state, or has revoked what it has not; both
+    are, when each has revoked another key."""
+    for host in ("desk", "lab"):
+        two.a.issue(f"{host}-sink", role="sink", host=host)
+    two.keeper.facts()
+    assert behind([two.keeper.facts(), two.node.facts()]) == ["b"]
+    two.take(two.told())
+    assert behind([two.keeper.facts(), two.node.facts()]) == []
+    two.b.revoke("desk-sink")
+    assert behind([two.keeper.facts(), two.node.facts()]) == ["a"]
+    other = msgspec.structs.replace(two.node.facts(), node="c", revoked="of another key")
+    assert behind([two.node.facts(), other]) == ["b", "c"]
 
 
 def test_only_what_is_shared_is_counted(two: Two) -> None:

@@ -43,7 +43,8 @@ def tell() -> None:
         return
     found = facts(own, within=WAIT)
     late = set(behind(found)) if found else set()
-    know = {one.node for one in found} - late
+    # while something newer has to come here, nobody can say that it holds what was done here
+    know = set() if own.own in late else {one.node for one in found} - late
     left = [other.name for other in own.others if other.name not in know]
     names = " and ".join(left)
     if not left:
@@ -51,8 +52,7 @@ def tell() -> None:
     elif not found:
         output.note(f"{names} hear of it once the broker and the agent run here")
     else:
-        verb = "does" if len(left) == 1 else "do"
-        output.note(f"{names} {verb} not know of it yet: opsmesh hub cluster ls")
+        output.note(f"{names} may not know of it yet: opsmesh hub cluster ls")
 
 
 def facts(own: Cluster, *, within: float = 0) -> list[Facts]:

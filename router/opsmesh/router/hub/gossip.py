@@ -73,10 +73,11 @@ async def stand(own: Cluster, *, within: float = 0) -> list[Facts]:
     broker = server.known(Path(paths.state_dir()))
     if broker is None:
         raise BrokerUnavailable("", "")
-    mine = await asyncio.to_thread(_replica(own, broker).facts)
+    replica = _replica(own, broker)
     deadline = asyncio.get_running_loop().time() + within
     async with _connected(broker, patient=False) as client:
         while True:
+            mine = await asyncio.to_thread(replica.facts)
             told = await ask(client, mine, len(own.nodes))
             found = [mine, *(told[one.name] for one in own.others if one.name in told)]
             if not behind(found) or asyncio.get_running_loop().time() > deadline:

@@ -68,8 +68,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 def behind(found: Sequence[Facts]) -> list[str]:
     """The nodes that have not all that another one has."""
-    newest = max(one.order for one in found)
-    return [one.node for one in found if one.order < newest]
+    newest = max(found, key=lambda one: one.order)
+    ahead = {one.revoked for one in found if one.order == newest.order}
+    # each of two nodes has revoked another key: neither has all
+    return [one.node for one in found if one.order < newest.order or len(ahead) > 1]
 
 
 class Replica:
