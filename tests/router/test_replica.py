@@ -144,6 +144,19 @@ def test_only_what_is_shared_is_counted(two: Two) -> None:
     assert Replica(two.a, host="a", keeper=True).facts() == two.keeper.facts()
 
 
+def test_another_process_sees_what_was_taken(two: Two) -> None:
+    """A state that changes nothing but its number, as the node knew all of it, is seen by whoever
+    looks at the folder from outside."""
+    two.a.issue("desk-sink", role="sink", host="desk")
+    two.take(two.told())
+    two.b.revoke("desk-sink")
+    looking = Replica(two.b, host="b", keeper=False)
+    before = looking.facts().number.number
+    two.keeper.revoke(two.node.state())
+    two.take(two.told())
+    assert looking.facts().number.number == before + 1
+
+
 def test_a_nodes_processes_are_signed_for_anew(two: Two) -> None:
     """When the keeper signs with another key, the node's own credentials are signed with it, so
     that nothing is cut off once the one before is not trusted any more."""

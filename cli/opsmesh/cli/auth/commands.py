@@ -365,7 +365,7 @@ def _tell(*, quiet: bool = False) -> bool:
     """Have the running broker take it up; whether one runs."""
     broker = server.known(Path(paths.state_dir()))
     running = broker is not None and server.reload(broker)
-    knowing.tell()
+    knowing.tell(running=running)
     if not running and not quiet:
         output.note("the broker does not run here; it takes this up at its next start")
     return running

@@ -239,9 +239,8 @@ def _apply(hub: Plan, *, reload: bool) -> None:
     """Tell the server that runs; one that does not learns of it when it starts."""
     broker = server.known(Path(paths.state_dir()))
     if reload:
-        if broker is not None:  # also one whose supervisor was killed
-            server.reload(broker)
-        knowing.tell()
+        # also one whose supervisor was killed
+        knowing.tell(running=broker is not None and server.reload(broker))
     if broker is None or running.mesh() is None:
         return
     try:

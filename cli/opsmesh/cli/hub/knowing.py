@@ -37,11 +37,12 @@ def keeper_only() -> None:
         )
 
 
-def tell() -> None:
-    """After a change: have the other nodes take it, and say which have not."""
+def tell(*, running: bool) -> None:
+    """After a change that the server here has read, if it is `running`: have the other nodes take
+    it, and say which may not have."""
     if (own := cluster.read()) is None:
         return
-    found = facts(own, within=WAIT)
+    found = facts(own, within=WAIT) if running else []
     late = set(behind(found)) if found else set()
     # while something newer has to come here, nobody can say that it holds what was done here
     know = set() if own.own in late else {one.node for one in found} - late

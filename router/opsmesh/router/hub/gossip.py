@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -73,16 +74,26 @@ async def stand(own: Cluster, *, within: float = 0) -> list[Facts]:
     broker = server.known(Path(paths.state_dir()))
     if broker is None:
         raise BrokerUnavailable("", "")
-    replica = _replica(own, broker)
-    deadline = asyncio.get_running_loop().time() + within
-    async with _connected(broker, patient=False) as client:
-        while True:
-            mine = await asyncio.to_thread(replica.facts)
-            told = await ask(client, mine, len(own.nodes))
-            found = [mine, *(told[one.name] for one in own.others if one.name in told)]
-            if not behind(found) or asyncio.get_running_loop().time() > deadline:
+    replica, deadline = _replica(own, broker), time.monotonic() + within
+    while True:
+        try:
+            found = await _standing(own, broker, replica)
+            if not behind(found) or time.monotonic() > deadline:
                 return found
-            await asyncio.sleep(AGAIN)
+        except (
+            *connection.AWAY,
+            BrokerUnavailable,
+        ):  # a server that reads its file anew may refuse for a moment
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(AGAIN)
+
+
+async def _standing(own: Cluster, broker: Broker, replica: Replica) -> list[Facts]:
+    mine = await asyncio.to_thread(replica.facts)
+    async with _connected(broker, patient=False) as client:
+        told = await ask(client, mine, len(own.nodes))
+    return [mine, *(told[one.name] for one in own.others if one.name in told)]
 
 
 async def ask(client: Client, mine: Facts, nodes: int) -> dict[str, Facts]:

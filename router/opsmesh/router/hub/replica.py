@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -66,6 +67,16 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return *self.number.order, self.voids
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    """What the folder holds beside its number."""
+
+    digest: str = ""
+    voids: int = 0
+    revoked: str = ""
+    revoked_us: int = 0
+
+
 def behind(found: Sequence[Facts]) -> list[str]:
     """The nodes that have not all that another one has."""
     newest = max(found, key=lambda one: one.order)
@@ -81,15 +92,25 @@ class Replica:
         self._store, self._host, self._keeper = store, host, keeper
         self._own = own_names(host)
         self._seen: object = None
-        self._facts: Facts | None = None
+        self._held = _Held()
 
     def facts(self) -> Facts:
-        """What this node has now; cheap while nothing has changed. The number is another one only
-        when the rest is, too: whoever counts has changed something before."""
-        seen = self._stat()
-        if self._facts is None or seen != self._seen:
-            self._facts, self._seen = self._look(), seen
-        return self._facts
+        """What this node has now; cheap while nothing has changed."""
+        with self._store.locked():
+            if (seen := self._stat()) != self._seen:
+                self._held, self._seen = self._look(), seen
+            number = self._number()
+            if self._keeper and number.digest != self._held.digest:
+                now = times.now_us()
+                number = Number(number=number.number + 1, at_us=now, digest=self._held.digest)
+                self.record(number)
+        return Facts(
+            node=self._host,
+            number=number,
+            voids=self._held.voids,
+            revoked=self._held.revoked,
+            at_us=max(number.at_us, self._held.revoked_us),
+        )
 
     def state(self) -> State:
         """All that this node has."""
@@ -119,7 +140,6 @@ class Replica:
 
     def record(self, number: Number) -> None:
         """This is what the node has."""
-        self._facts = None
         files.write_private(self._store.folder / NUMBER, msgspec.json.encode(number))
 
     def revoke(self, state: State) -> bool:
@@ -134,19 +154,13 @@ class Replica:
             files.write_private(self._store.folder / MANIFEST, manifest.encode(void))
             return True
 
-    def _look(self) -> Facts:
-        with self._store.locked():
-            number, told = self._number(), manifest.told(self._store.manifest(), self._own)
-            digest = _digest([sorted(self._others().items()), told])
-            if self._keeper and number.digest != digest:
-                number = Number(number=number.number + 1, at_us=times.now_us(), digest=digest)
-                self.record(number)
-        return Facts(
-            node=self._host,
-            number=number,
+    def _look(self) -> _Held:
+        told = manifest.told(self._store.manifest(), self._own)
+        return _Held(
+            digest=_digest([sorted(self._others().items()), told]),
             voids=len(told.revoked),
             revoked=_digest(list(told.revoked)),
-            at_us=max(number.at_us, *(_at(one) for one in told.revoked.values()), 0),
+            revoked_us=max((_at(one) for one in told.revoked.values()), default=0),
         )
 
     def _number(self) -> Number:
