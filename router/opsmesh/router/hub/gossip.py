@@ -80,10 +80,8 @@ async def stand(own: Cluster, *, within: float = 0) -> list[Facts]:
             found = await _standing(own, broker, replica)
             if not behind(found) or time.monotonic() > deadline:
                 return found
-        except (
-            *connection.AWAY,
-            BrokerUnavailable,
-        ):  # a server that reads its file anew may refuse for a moment
+        except (*connection.AWAY, BrokerUnavailable):
+            # a server that reads its file anew may refuse for a moment
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(AGAIN)
