@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+from nats.js.errors import ServiceUnavailableError
 
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.pull import Pull, delivery
@@ -31,6 +34,9 @@ LEAVE = 1.0
 #: until one stays.
 TRIES = 20
 
+#: What a cluster answers that has lost a leader, and has another one soon.
+_NO_LEADER: Final = (ServiceUnavailableError, NoRespondersError, NatsTimeout)
+
 
 async def scan(
     client: Client,
@@ -46,7 +52,8 @@ async def scan(
     """Messages of `stream` in order, to the end of today; with `follow` for ever.
 
     `since_us` is the store time to begin with, in microseconds since the epoch. In a cluster no
-    replica is read that is still catching up: its end of the stream would be taken for today's.
+    replica is read that is still catching up: its end of the stream would be taken for today's. A
+    reader that is lost while the broker is there goes on after the last message that it gave.
     """
     js = client.jetstream()
     config = ConsumerConfig(
@@ -66,36 +73,51 @@ async def scan(
     elif since_us is not None:
         config.deliver_policy = DeliverPolicy.BY_START_TIME
         config.opt_start_time = datetime.fromtimestamp(since_us / 1e6, UTC)
-    tries = 0
+    tries, last = 0, 0
     while True:
-        info = await _consumer(js, stream, config)
-        if not info.num_pending and not follow:
-            await js.delete_consumer(stream, info.name)
-            return
-        begun = False
         try:
+            info = await _consumer(js, stream, config)
+            if last:
+                await _goes_on(js, stream, last)
+            if not info.num_pending and not follow:
+                await js.delete_consumer(stream, info.name)
+                return
             async with contextlib.aclosing(_read(client, stream, info, follow=follow)) as messages:
-                async for msg in messages:
-                    begun = True
-                    yield msg
+                async for msg, seq in messages:
+                    if seq > last:
+                        tries, last = 0, seq
+                        yield msg
             return
-        except _Lost as lost:
+        except (_Lost, *_NO_LEADER) as lost:
             # a cluster forgets readers that it has just made, in the seconds after a node is back
-            # (docs/cluster.md)
+            # (docs/cluster.md), and those in the memory of a node that dies
+            if not tries and not isinstance(lost, _Lost):
+                raise  # at the very beginning that is for the caller to know
             tries += 1
-            if begun or not client.is_connected or tries == TRIES:
+            if not client.is_connected or tries == TRIES:
                 where = client.connected_url
                 raise BrokerUnavailable(where.geturl() if where else "", str(lost)) from None
             await asyncio.sleep(QUIET)
+            if last and not newest_per_subject:  # these begin anew: what was given is passed over
+                config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
+                config.opt_start_seq, config.opt_start_time = last + 1, None
 
 
 class _Lost(Exception):
     """The consumer is gone, or cannot be trusted to be complete."""
 
 
+async def _goes_on(js: JetStreamContext, stream: str, last: int) -> None:
+    """BrokerUnavailable for a stream that was put back behind what was read: nothing would come."""
+    state = (await js.stream_info(stream)).state
+    if state.last_seq < last:
+        raise BrokerUnavailable("", f"{stream} has gone back from {last} to {state.last_seq}")
+
+
 async def _read(
     client: Client, stream: str, info: ConsumerInfo, *, follow: bool
-) -> AsyncGenerator[Received, None]:
+) -> AsyncGenerator[tuple[Received, int], None]:
+    """Each message, and its sequence."""
     js = client.jetstream()
     remaining = info.num_pending or 0
     queue: asyncio.Queue[Received | str] = asyncio.Queue()
@@ -121,10 +143,11 @@ async def _read(
             if isinstance(msg, str):
                 raise _Lost(msg)
             pull.done(1)
-            yield msg
+            where = delivery(msg.reply)
+            yield msg, where.stream_seq
             remaining -= 1
             # the broker's own count ends it too: what was removed meanwhile never arrives
-            if not follow and (remaining <= 0 or delivery(msg.reply).pending == 0):
+            if not follow and (remaining <= 0 or where.pending == 0):
                 return
     finally:
         # a reader that stopped early is cleaned up when the loop finds it: perhaps after the
