@@ -17,6 +17,7 @@ import pytest
 from jeepney import DBusAddress, new_method_call
 from jeepney.io.blocking import open_dbus_connection
 from jeepney.wrappers import DBusErrorResponse, unwrap_msg
+from tests.conftest import PATIENCE
 from tests.conftest import until as until
 
 #: The interpreter that Debian's python3-dbusmock belongs to.
@@ -140,7 +141,7 @@ class Desktop:
         """A stranger on the bus says that a button was pressed."""
         from jeepney import new_signal
 
-        with open_dbus_connection(self.address) as connection:
+        with open_dbus_connection(self.address, auth_timeout=PATIENCE) as connection:
             where = DBusAddress(PATH, interface=SERVICE)
             connection.send(new_signal(where, "ActionInvoked", "us", (id, key)))
             # the bus has it when it has answered what came after it
@@ -156,7 +157,7 @@ class Desktop:
         to: str = SERVICE,
     ) -> Any:
         """One call; its only answer, or None."""
-        with open_dbus_connection(self.address) as connection:
+        with open_dbus_connection(self.address, auth_timeout=PATIENCE) as connection:
             message = _call(path, interface, method, signature, *body, to=to)
             answer = unwrap_msg(connection.send_and_get_reply(message, timeout=60))
         return answer[0] if answer else None
@@ -166,7 +167,7 @@ class Desktop:
 
     def _answers(self) -> bool:
         try:
-            with open_dbus_connection(self.address):
+            with open_dbus_connection(self.address, auth_timeout=PATIENCE):
                 return True
         except (OSError, DBusErrorResponse):
             return False

@@ -172,6 +172,23 @@ def test_asked_before_we_came(desktop: Desktop) -> None:
     run(body())
 
 
+def test_told_while_we_look(desktop: Desktop) -> None:
+    """A question that two hear of at once is put on the screen once."""
+
+    async def body() -> None:
+        async with mesh(ASKS.format(approve="otherwise: skip")) as m:
+            questions = m.server._questions
+            assert questions is not None
+            assert questions._subscription is not None
+            await questions._subscription.unsubscribe()
+            await m.publish()
+            await m.wait("automation.approval.requested")
+            await asyncio.gather(questions._show_all(), questions._show_all())
+            assert len(desktop.seen()) == 1
+
+    run(body())
+
+
 def test_no_desktop_at_first(
     nats_server: EmbeddedServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from jeepney import DBusAddress, new_method_call
 from jeepney.io.blocking import open_dbus_connection
 from jeepney.wrappers import DBusErrorResponse, unwrap_msg
+from tests.conftest import PATIENCE
 from tests.producers.agent import until
 
 CONFIG = """\
@@ -157,14 +158,14 @@ class SystemBus:
     ) -> Any:
         """One call; its only answer, or None."""
         address = DBusAddress(path, bus_name=to, interface=interface)
-        with open_dbus_connection(self.address) as connection:
+        with open_dbus_connection(self.address, auth_timeout=PATIENCE) as connection:
             message = new_method_call(address, method, signature, body)
             answer = unwrap_msg(connection.send_and_get_reply(message, timeout=60))
         return answer[0] if answer else None
 
     def _answers(self) -> bool:
         try:
-            with open_dbus_connection(self.address):
+            with open_dbus_connection(self.address, auth_timeout=PATIENCE):
                 return True
         except (OSError, DBusErrorResponse):
             return False

@@ -25,7 +25,9 @@ from opsmesh.router.component import birth
 from opsmesh.router.supervisor_state import State, Status
 
 STRANGE = """
+import signal
 import sys
+import threading
 
 
 class Ticker:
@@ -41,11 +43,14 @@ class Ticker:
 
     def run(self, emit):
         try:
+            if self.word == "deaf":
+                threading.Thread(target=threading.Event().wait, daemon=True).start()
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             for n in range(3):
                 emit("clock.ticked", {"n": n, "word": self.word})
             print("ticked", file=sys.stderr, flush=True)
             while True:
-                __import__("signal").pause()
+                signal.pause()
         finally:
             emit("clock.stopped", {})
 
@@ -135,6 +140,21 @@ def test_a_producer_is_run_numbered_and_stopped(agent: StandInAgent, strangers: 
     assert agent.events[0]["payload"] == {"n": 0, "word": "tock"}
     assert {event["source"] for event in agent.events} == {"ticker"}
     assert len({event["boot_id"] for event in agent.events}) == 1
+
+
+def test_a_producer_that_waits_hears_what_interrupts_nothing(
+    agent: StandInAgent, strangers: Path
+) -> None:
+    """SIGTERM that the kernel gives to another thread ends a producer in its wait, as it does where
+    it comes between Python's last look and the wait, once in thousands of times."""
+    process = start("run", "ticker", "-o", "word=deaf")
+    assert process.stderr is not None
+    while process.stderr.readline() != "ticked\n":
+        pass
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert agent.events[-1]["topic"] == "clock.stopped"
 
 
 def test_a_producer_that_cannot_run_says_why(home: Path, strangers: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from jeepney import DBusAddress, HeaderFields, new_signal
 from jeepney.io.blocking import open_dbus_connection
+from tests.conftest import PATIENCE
 from tests.producers.agent import StandInAgent, spooled, standing_in, until
 from tests.producers.idle import idle
 from tests.producers.process import producing, started
@@ -138,7 +139,7 @@ def test_ten_thousand_forged_signals_are_none(
     )
     with watching(home) as process:
         to = bus.name_of(process.pid)
-        with open_dbus_connection(bus.address) as stranger:
+        with open_dbus_connection(bus.address, auth_timeout=PATIENCE) as stranger:
             for number in range(10_000):
                 place, interface, member, signature, body = forged[number % len(forged)]
                 emitter = DBusAddress(place, interface=interface)

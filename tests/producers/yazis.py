@@ -72,9 +72,13 @@ class RealYazi:
         self._terminal.type(f"y{self._id}", *keys)
 
     def quit(self) -> None:
-        """As `q` does; returns once it is gone."""
-        self._emit("quit", "--no-confirm")
-        until(lambda: f"y{self._id}" not in _sessions(self._terminal))
+        """As `q` does; returns once it is gone. It may be too busy to hear the first time."""
+
+        def gone() -> bool:
+            self._emit("quit", "--no-confirm")
+            return f"y{self._id}" not in _sessions(self._terminal)
+
+        until(gone)
 
     def hang_up(self) -> None:
         """Close its window; much quicker than `quit`, for which Yazi takes 5 seconds in tmux."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+
 import pytest
+from nats.js.api import StreamConfig
 from tests.conftest import mesh_client, run
 
 from opsmesh.router.errors import BrokerUnavailable
@@ -171,5 +175,33 @@ def test_a_stream_that_went_back_is_not_waited_for(nats_server: EmbeddedServer) 
             await js.add_stream(config)
             with pytest.raises(BrokerUnavailable, match="gone back from 3 to 0"):
                 await anext(following)
+
+    run(body())
+
+
+def test_what_is_replaced_meanwhile_is_not_missed(nats_server: EmbeddedServer) -> None:
+    """Every subject that there was comes once, however often its message is replaced while it is
+    read: the broker's count is 0 for a moment then."""
+
+    async def body() -> None:
+        async with mesh_client() as client, mesh_client() as other:
+            js = client.jetstream()
+            name = "KV_NEWEST"
+            await js.add_stream(StreamConfig(name=name, subjects=["x.*"], max_msgs_per_subject=1))
+            subjects = [f"x.{n}" for n in range(3)]
+            for subject in subjects:
+                await js.publish(subject, b"")
+
+            async def write() -> None:
+                for subject in itertools.cycle(subjects):
+                    await other.jetstream().publish(subject, b"")
+
+            writer = asyncio.create_task(write())
+            try:
+                for _ in range(40):
+                    found = scan(client, name, subjects=["x.>"], newest_per_subject=True)
+                    assert sorted([msg.subject async for msg in found]) == subjects
+            finally:
+                writer.cancel()
 
     run(body())

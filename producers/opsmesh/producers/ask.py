@@ -10,16 +10,15 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final, NoReturn
 
+from opsmesh.producers.waking import waking
+
 #: Seconds that an answer may take.
 LIMIT: Final = 60.0
-#: Seconds that it is waited for at a time.
-WAIT: Final = 1.0
 #: Nice value of a question asked in the background.
 NICE: Final = 19
 #: Signals that end a program which does not handle them.
@@ -57,7 +56,7 @@ def ask(
     env = {**os.environ, **ENVIRONMENT}
     for name in GIT_VARIABLES:
         env.pop(name, None)
-    with _ended_with_us():
+    with waking(), _ended_with_us():
         return _ask(argv, cwd=cwd, env=env, limit=limit, nice=nice)
 
 
@@ -76,9 +75,9 @@ def _ask(
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-        if (answer := _heard(child, time.monotonic() + limit)) is None:
-            raise NoAnswer(f"{argv[0]} gave no answer within {limit:g} s")
-        output, said = answer
+        output, said = child.communicate(timeout=limit)
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswer(f"{argv[0]} gave no answer within {limit:g} s") from error
     except OSError as error:
         raise NoAnswer(f"{argv[0]}: {error.strerror or error}") from error
     finally:
@@ -92,15 +91,6 @@ def _ask(
     return Answer(
         status=child.returncode, output=output, said=said.decode("utf-8", "backslashreplace")
     )
-
-
-def _heard(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes] | None:
-    """What it writes to its end; None at the deadline. A signal that comes in the last moment
-    before the wait does not interrupt it, and is dealt with after it: no wait is long."""
-    while (left := deadline - time.monotonic()) > 0:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.communicate(timeout=min(left, WAIT))
-    return None
 
 
 @contextlib.contextmanager

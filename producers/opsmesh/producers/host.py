@@ -28,6 +28,7 @@ from opsmesh.producers.errors import (
     Unavailable,
     UnknownProducer,
 )
+from opsmesh.producers.waking import waking
 from opsmesh.router import notify, paths
 from opsmesh.router.client import Client
 from opsmesh.router.files import write_private
@@ -202,7 +203,8 @@ def run(producer: Producer) -> None:
     notify.ready()
     notify.beat_from_main_thread()
     try:
-        producer.run(host.emit)
+        with waking():
+            producer.run(host.emit)
     finally:
         notify.rest()
         host.close()

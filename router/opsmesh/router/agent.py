@@ -7,7 +7,6 @@ no broker, and notices by itself when one comes, goes, or comes back with someth
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -70,6 +69,8 @@ from opsmesh.schemas.registry import load_registry
 LOOK: Final = 0.1
 #: Seconds between looks at a connection that tells of its changes itself.
 IDLE: Final = 60.0
+#: Seconds between attempts to have the connections for what a producer may not.
+OTHERS_AGAIN: Final = 5.0
 #: Seconds between attempts when no broker is known, refuses us, or cannot make the streams.
 RETRY: Final = 1.0
 #: Seconds between looks whether the loss of a stream was accepted.
@@ -103,6 +104,8 @@ class Agent:
         )
         self._client: Client | None = None
         self._others: dict[Role, Client] = {}
+        #: Whether one of them could not be had.
+        self._lacking = False
         self._known = topology.Known(topology.known_file())
         self._said = ""
         self._changed = asyncio.Event()
@@ -232,9 +235,12 @@ class Agent:
             elif self._client.is_connected and not self._outbox.is_open:
                 await self._check_streams(self._client)
             else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(IDLE):
+                try:
+                    async with asyncio.timeout(OTHERS_AGAIN if self._lacking else IDLE):
                         await self._changed.wait()
+                except TimeoutError:
+                    if self._lacking and self._client.is_connected:
+                        await self._open_others(self._client, again=True)
 
     async def _connect(self) -> None:
         try:
@@ -249,9 +255,17 @@ class Agent:
         found = joined.read()
         return "producer" if found is not None and found.hub.kind == "thin" else "admin"
 
+    async def _open_others(self, client: Client, *, again: bool = False) -> None:
+        """The connections for what a producer may not: to ask handlers, and to hear events."""
+        self._lacking = False
+        self._errands.client = await self._as("handler", client)
+        hearing = await self._as("viewer", client)
+        if not again or hearing is not client:
+            await self._followers.attach(hearing)
+
     async def _as(self, role: Role, client: Client) -> Client:
-        """A connection for what a producer may not: to hear events, and to ask handlers. `client`
-        where that may it, on a broker of its own, and where no other can be had."""
+        """A connection of that role. `client` where that may it, on a broker of its own, and where
+        no other can be had yet."""
         if self._role() == "admin":
             return client
         known = self._others.get(role)
@@ -262,6 +276,7 @@ class Agent:
             async with asyncio.timeout(connection.CLI_TIMEOUT):
                 made = await connection.connect(where, name=f"agent-{role}")
         except (BrokerUnavailable, TimeoutError):
+            self._lacking = True
             return client
         self._others[role] = made
         return made
@@ -290,8 +305,7 @@ class Agent:
             return
         self._known, self._said = known, ""
         self._outbox.open(client, connection=reconnects)
-        self._errands.client = await self._as("handler", client)
-        await self._followers.attach(await self._as("viewer", client))
+        await self._open_others(client)
         await self._open_gate(client)
         if self._role() == "admin":  # at a hub: its own agent
             await self._over_nats.attach(client)

@@ -21,7 +21,7 @@ import msgspec
 from nats.aio.client import Client
 
 from opsmesh.router.pull import delivery
-from opsmesh.router.scan import scan
+from opsmesh.router.scan import QUIET, last_seq, scan
 from opsmesh.router.snapshot import SILENCE_S, Snapshot, SnapshotFailed, ask
 
 #: Messages that are under way at once while a bucket is written.
@@ -47,21 +47,26 @@ async def save(client: Client, stream: str, write: Callable[[bytes], object]) ->
     info = await ask(client, f"$JS.API.STREAM.INFO.{stream}", {}, stream)
     seq, count = int(info["state"]["last_seq"]), 0
     if info["state"]["messages"]:
-        reading = scan(client, stream, follow=True)
+        reading, silence_s = scan(client, stream, follow=True), SILENCE_S
         async with contextlib.aclosing(reading):  # type: ignore[type-var]
             while True:
                 try:
-                    async with asyncio.timeout(SILENCE_S):
+                    async with asyncio.timeout(silence_s):
                         message = await anext(reading)
                 except TimeoutError as error:
+                    if silence_s == QUIET:
+                        break  # what came last was removed
                     raise SnapshotFailed(stream, f"nothing came for {SILENCE_S:g} s") from error
                 where = delivery(message.reply)
                 seq, count = where.stream_seq, count + 1
                 headers = dict(message.headers or {})
                 line = Line(seq=seq, subject=message.subject, data=message.data, headers=headers)
                 await asyncio.to_thread(write, msgspec.json.encode(line) + b"\n")
-                if where.pending == 0:
-                    break
+                silence_s = SILENCE_S
+                if where.pending == 0:  # perhaps for a moment, see `scan`
+                    if await last_seq(client.jetstream(), stream) <= seq:
+                        break
+                    silence_s = QUIET
     return Snapshot(config=info["config"], state={"messages": count, "last_seq": seq})
 
 

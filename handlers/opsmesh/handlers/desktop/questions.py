@@ -65,6 +65,8 @@ class Questions:
         self._subscription: Subscription | None = None
         self._unbreak: Callable[[], None] | None = None
         self._work: set[asyncio.Task[None]] = set()
+        #: Held from the look whether a question is shown until it is: two may hear of it at once.
+        self._showing = asyncio.Lock()
 
     async def start(self) -> None:
         """Listen, and show what waits already."""
@@ -123,18 +125,20 @@ class Questions:
         await self._show_all()
 
     async def _show(self, found: Open) -> None:
-        if found.run.host != self._host or found.asked.id in self._board.questions():
-            return
-        notice = worded(found, self._redactor)
-        held = self._board.admit(notice)
-        if held is None:  # `opsmesh approvals ls` has it
-            log.warning("desktop.question_held_back", profile=notice.profile, id=notice.question)
-            return
-        try:
-            await self._board.show(notice, held=held)
-        except DesktopAway as away:
-            self._board.take_back(notice, held)
-            log.info("desktop.away", reason=str(away), question=notice.question)
+        async with self._showing:
+            if found.run.host != self._host or found.asked.id in self._board.questions():
+                return
+            notice = worded(found, self._redactor)
+            held = self._board.admit(notice)
+            if held is None:  # `opsmesh approvals ls` has it
+                about = {"profile": notice.profile, "id": notice.question}
+                log.warning("desktop.question_held_back", **about)
+                return
+            try:
+                await self._board.show(notice, held=held)
+            except DesktopAway as away:
+                self._board.take_back(notice, held)
+                log.info("desktop.away", reason=str(away), question=notice.question)
 
     def _do(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -25,6 +25,7 @@ from typing import Final
 from opsmesh.producers.exec import terminal
 from opsmesh.producers.exec.limit import Limit, send
 from opsmesh.producers.exec.pump import Pump
+from opsmesh.producers.waking import waking
 
 #: Signals that end or steer a command, passed on to it.
 PASSED_ON: Final = (
@@ -212,7 +213,8 @@ def _passing_on(pid: int, *, group: bool) -> Iterator[list[int]]:
 
     before = {signum: signal.signal(signum, pass_on) for signum in PASSED_ON}
     try:
-        yield interrupts
+        with waking():
+            yield interrupts
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
