@@ -37,7 +37,7 @@ PLAN = Cluster(
 def node(nats_server: EmbeddedServer) -> EmbeddedServer:
     """A server whose machine is the node `laptop`."""
     cluster.write(PLAN, {})
-    node_user.issue(nats_server.broker.auth, "laptop")
+    node_user.issue(nats_server.broker.auth, "laptop")  # as its agent does at its start
     return nats_server
 
 

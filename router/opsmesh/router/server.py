@@ -25,7 +25,7 @@ from typing import Any
 from opsmesh.router import files, paths, ports
 from opsmesh.router.auth.store import Store
 from opsmesh.router.errors import BrokerMisconfigured, BrokerUnavailable
-from opsmesh.router.hub import cluster, node_user
+from opsmesh.router.hub import cluster
 from opsmesh.router.hub.server import LOOPBACK, Spread, spread
 from opsmesh.router.roles import Role
 from opsmesh.router.server_config import ServerConfig
@@ -106,8 +106,6 @@ def prepare(
     store = broker.auth
     new = store.create()
     store.own(name)
-    if place.cluster is not None:
-        node_user.issue(store, name)
     _adopt(state / place.store / "jetstream", store.account, new=new)
     text = ServerConfig(
         name=name,

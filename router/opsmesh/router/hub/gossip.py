@@ -56,6 +56,7 @@ async def keep() -> None:
         broker = server.known(Path(paths.state_dir()))
         if broker is not None:
             try:
+                node_user.issue(broker.auth, own.own)  # with the keys that are here now
                 async with _connected(broker, patient=True) as client:
                     await Node(client, own, broker).run()
             except (RouterError, NatsError, OSError, TimeoutError) as error:
@@ -89,6 +90,8 @@ async def stand(own: Cluster, *, within: float = 0) -> list[Facts]:
 
 async def _standing(own: Cluster, broker: Broker, replica: Replica) -> list[Facts]:
     mine = await asyncio.to_thread(replica.facts)
+    if not node_user.file(broker.auth).exists():
+        node_user.issue(broker.auth, own.own)
     async with _connected(broker, patient=False) as client:
         told = await ask(client, mine, len(own.nodes))
     return [mine, *(told[one.name] for one in own.others if one.name in told)]
@@ -121,6 +124,7 @@ class Node:
         self._replica = _replica(own, broker)
         self._changing = asyncio.Lock()
         self._news = asyncio.Event()
+        self._last: Facts | None = None
         self._heard: dict[str, Facts] = {}
         self._voided: dict[str, str] = {}
         self._throttle = logs.Throttle()
@@ -162,7 +166,8 @@ class Node:
 
     async def _facts(self) -> Facts:
         async with self._changing:
-            return await asyncio.to_thread(self._replica.facts)
+            self._last = await asyncio.to_thread(self._replica.facts)
+        return self._last
 
     async def _take(self, state: State) -> None:
         async with self._changing:
@@ -173,8 +178,8 @@ class Node:
 
     async def _void(self, state: State, node: str) -> None:
         async with self._changing:
-            self._unread = True
             if await asyncio.to_thread(self._replica.revoke, state):
+                self._unread = True
                 log.info("nodes.revoked", node=node)
             await self._read()
 
@@ -187,7 +192,9 @@ class Node:
     async def _asked(self, msg: Msg) -> None:
         with contextlib.suppress(msgspec.DecodeError, RouterError, NatsError, OSError):
             asker = msgspec.json.decode(msg.data, type=Facts)
-            mine = await self._facts()
+            # whoever asks while something is taken here is not kept waiting: it is behind yet
+            known = self._last if self._changing.locked() else None
+            mine = known or await self._facts()
             await self._client.publish(msg.reply, msgspec.json.encode(mine))
             if asker != self._heard.get(asker.node) and asker.order > mine.order:
                 self._news.set()

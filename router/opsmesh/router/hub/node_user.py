@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from opsmesh.router import files
+from opsmesh.router import files, paths
 from opsmesh.router.auth import creds, grants, jwt
 from opsmesh.router.auth.permissions import INBOX
 from opsmesh.router.auth.store import Store
@@ -27,6 +27,7 @@ def file(store: Store) -> Path:
 
 def issue(store: Store, host: str) -> None:
     """Write new ones; what was issued before stays valid, as long as the cluster has its keys."""
+    paths.private_dir(str(file(store).parent))
     system, key = jwt.key_of(store.keys().system), jwt.new_key("user")
     name = f"{host_token(host)}-node"
     token = jwt.user(
