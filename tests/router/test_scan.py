@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from pathlib import Path
 
 import pytest
 from nats.js.api import StreamConfig
 from tests.conftest import mesh_client, run
+from tests.faults.clusters import PASSWORD, USER, Cluster, cluster_of_three
 
+from opsmesh.router import connection
+from opsmesh.router.connection import Endpoint
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.pull import Pull, delivery
 from opsmesh.router.scan import scan
@@ -205,3 +209,34 @@ def test_what_is_replaced_meanwhile_is_not_missed(nats_server: EmbeddedServer) -
                 writer.cancel()
 
     run(body())
+
+
+@pytest.mark.slow
+def test_a_reader_goes_on_when_its_node_dies(tmp_path: Path) -> None:
+    """In a cluster a reader lies in the memory of one node: when that is killed while it reads, who
+    is connected to another node gets the rest, each once and in order."""
+
+    async def body(hub: Cluster) -> None:
+        node = hub.nodes[0]
+        where = Endpoint(url=node.url, user=USER, password=PASSWORD)
+        client = await connection.connect(where, name="cli", patient=False)
+        js = client.jetstream()
+        await js.add_stream(name="S", subjects=["s.>"], num_replicas=3)
+        for n in range(3000):
+            await js.publish_async("s.x", str(n).encode())
+        await js.publish_async_completed()
+        while True:
+            reading = scan(client, "S")
+            found = [int((await anext(reading)).data)]
+            (reader,) = await js.consumers_info("S")
+            assert reader.cluster is not None
+            if reader.cluster.leader != node.name:
+                break
+            await reading.aclose()  # type: ignore[attr-defined]
+        next(one for one in hub.nodes if one.name == reader.cluster.leader).kill()
+        found += [int(msg.data) async for msg in reading]
+        assert found == list(range(3000))
+        await client.close()
+
+    with cluster_of_three(tmp_path) as hub:
+        run(body(hub), timeout=120)
