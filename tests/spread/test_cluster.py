@@ -186,6 +186,32 @@ def test_a_node_that_was_down_hears_of_it(nodes: Machines, tmp_path: Path) -> No
     assert [one["knows"] for one in found["nodes"]] == ["unknown", "latest", "latest"]
 
 
+def test_keys_are_exchanged_on_the_keeper_alone(nodes: Machines) -> None:
+    """Another signing key and another authority, until the ones before are trusted by nobody: the
+    processes of all three nodes go on, with no command on the other two."""
+    first = nodes["a"]
+    for argv in (
+        ("rotate", "--signing"),
+        ("rotate", "--signing", "--finish"),
+        ("ca", "--new"),
+        ("ca", "--renew"),
+        ("ca", "--retire"),
+    ):
+        first.opsmesh("auth", *argv)
+        until(lambda: knows(first) == ["latest"] * 3)
+    for n, one in enumerate(nodes.values()):
+        one.kill("agent")  # connects anew, with what there is now
+        assert one.emit(n * 20, (n + 1) * 20).wait(60) == 0
+        arrived(first, f"evt.{one.name}.load.test", 20)
+        until(lambda one=one: one.json("status", codes=(0, 1))["verdict"] == "ok")  # type: ignore[misc]
+
+
+def knows(one: Machine) -> list[str]:
+    """Which nodes have the latest, as this one hears it."""
+    found = one.json("hub", "cluster", "ls", codes=(0, 1))
+    return [node["knows"] for node in found["nodes"]]
+
+
 def issue(nodes: Machines, name: str, folder: Path) -> Path:
     """A producer's credentials, as the keeper issues them."""
     file = folder / f"{name}.creds"
