@@ -6,17 +6,36 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from opsmesh.cli.auth import commands as auth
+from opsmesh.cli.hub import knowing
 from opsmesh.cli.hub.cluster import app
 from opsmesh.router import files, paths
+from opsmesh.router.auth import manifest
 from opsmesh.router.auth.ca import names
-from opsmesh.router.hub import cluster, node_file, plan, shared
+from opsmesh.router.auth.store import Store
+from opsmesh.router.hub import cluster, node_file, nodes, plan, shared
+from opsmesh.router.hub.cluster import Cluster, Node
+from opsmesh.router.hub.nodes import Standing, Stands
+from opsmesh.router.hub.replica import Facts, Number
 
 NODES = ("--node", "a=127.0.0.1", "--node", "b=127.0.0.2", "--node", "c=127.0.0.3")
+PLAN = Cluster(
+    name="hub",
+    own="a",
+    keeper="a",
+    nodes=[Node(name=name, address="127.0.0.1") for name in ("a", "b", "c")],
+)
+STANDING = Standing(
+    nodes=[Stands(node=name, address="127.0.0.1", state="connected") for name in ("a", "b", "c")],
+    leader="a",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +125,8 @@ def test_joining_that_was_broken_off_costs_no_keys(
     with monkeypatch.context() as patched:
         patched.setattr(files, "write_private", full)
         with pytest.raises(OSError, match="of a test"):
-            shared.place(theirs, first=True)
-    shared.place(theirs, first=True)
+            shared.place(theirs, first=True, host="b")
+    shared.place(theirs, first=True, host="b")
     assert (state() / "auth/keys.json").read_bytes() == b"theirs"
     shared.restore()
     assert (state() / "auth/keys.json").read_bytes() == b"its own"
@@ -152,14 +171,53 @@ def test_ls_tells_that_the_own_server_is_down(tmp_path: Path) -> None:
 
 
 def test_files_are_written_again_as_they_should_be_now(tmp_path: Path) -> None:
-    """`files` gives the other nodes what is in force now, with the certificates that they have."""
+    """`files` gives the other nodes what is in force now, with the certificates that they have, and
+    none of this node's own users."""
     told("init", *NODES, "-o", str(tmp_path))
     before = node_file.decode((tmp_path / "c.node").read_bytes())
-    (state() / "auth/manifest.yaml").write_text("version: 1\n")
+    Store(state() / "auth").issue("desk-sink", role="sink", host="desk")
     told("files", "-o", str(tmp_path))
     after = node_file.decode((tmp_path / "c.node").read_bytes())
     assert after.files == before.files
-    assert after.state["auth/manifest.yaml"] == b"version: 1\n"
+    assert manifest.decode(after.state["auth/manifest.yaml"]).users.keys() == {"desk-sink"}
+
+
+def test_credentials_are_issued_on_the_keeper_alone() -> None:
+    """What another node would issue the keeper's next word would undo: it is refused there; what is
+    revoked there counts, and it is said who has not heard of it."""
+    cluster.write(msgspec.structs.replace(PLAN, own="a", keeper="b"), {})
+    store = Store(state() / "auth")
+    store.create()
+    store.issue("desk-sink", role="sink", host="desk")
+    for argv in (
+        ("issue", "--role", "sink", "--host", "lab"),
+        ("rotate", "desk-sink"),
+        ("rotate", "--signing"),
+        ("ca", "--renew"),
+    ):
+        done = CliRunner().invoke(auth.app, argv)
+        assert done.exit_code == 2
+        assert "credentials of cluster hub are issued on b" in done.output
+    done = CliRunner().invoke(auth.app, ("revoke", "desk-sink"))
+    assert done.exit_code == 0
+    assert "b and c hear of it once the broker and the agent run here" in done.output
+    assert store.manifest().users == {}
+
+
+@pytest.mark.parametrize(("ago", "late"), [(10, []), (100, ["c"])])
+def test_a_node_may_be_behind_for_a_minute(ago: float, late: list[str]) -> None:
+    """A node that has not the latest is a problem for `status` when it had a minute for it."""
+    now = round(time.time() * 1e6)
+
+    def facts(node: str, number: int, at_us: int) -> Facts:
+        counted = Number(number=number, at_us=at_us, digest="")
+        return Facts(node=node, number=counted, voids=0, revoked="", at_us=at_us)
+
+    new = round(now - ago * 1e6)
+    found = [facts("a", 2, new), facts("b", 2, new), facts("c", 1, now - 10**10)]
+    assert knowing.late(found) == late
+    assert not nodes.knowing(STANDING, found).well
+    assert nodes.knowing(STANDING, found[:2]).well
 
 
 def test_a_node_refuses_a_restore(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from nats.errors import FlushTimeoutError
+from nats.aio.msg import Msg
+from nats.errors import FlushTimeoutError, NoRespondersError
+from nats.js.errors import ServiceUnavailableError
 from tests.conftest import eventually, freeze, mesh_client, run
 from tests.faults.meshes import halt
 
-from opsmesh.router import connection, tasks, wire
+from opsmesh.router import connection, leaderless, tasks, wire
 from opsmesh.router.auth.tls import Tls
 from opsmesh.router.connection import Endpoint
 from opsmesh.router.errors import BrokerSilent, BrokerUnavailable
@@ -217,5 +219,58 @@ def test_a_handshake_that_breaks_off_is_tried_again() -> None:
             await eventually(lambda: len(met) >= 2)
             async with asyncio.timeout(20):
                 await tasks.end([connecting])
+
+    run(body())
+
+
+#: A question of JetStream's API that this server hears nobody for: there is no such domain.
+NOBODY = "$JS.nowhere.API.INFO"
+
+
+def test_a_command_waits_for_somebody_who_leads(nats_server: EmbeddedServer) -> None:
+    """JetStream that takes nothing for a moment, as in a cluster that chooses a leader, is asked
+    again by a command, which then has its answer; a few lines stand in for the leader."""
+
+    async def body() -> None:
+        where = connection.endpoint(Settings(), role="admin")
+        command = await connection.connect(where, name="cli", patient=False)
+        async with mesh_client() as leader:
+            asked = asyncio.create_task(command.request(NOBODY, timeout=5))
+            # refused by then: the first answer is on its way before the next one of this server
+            await command.flush()
+
+            async def answer(msg: Msg) -> None:
+                await leader.publish(msg.reply, b"here")
+
+            await leader.subscribe(NOBODY, cb=answer)
+            assert (await asked).data == b"here"
+        await command.close()
+
+    run(body())
+
+
+def test_a_command_says_what_it_waited_for(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nobody leads for longer than a cluster needs, the error says so, and how long it was."""
+    monkeypatch.setattr(leaderless, "PATIENCE", 0.0)
+
+    async def body() -> None:
+        where = connection.endpoint(Settings(), role="admin")
+        command = await connection.connect(where, name="cli", patient=False)
+        with pytest.raises(ServiceUnavailableError, match="no node of the cluster leads"):
+            await command.jetstream(domain="nowhere").account_info()
+        await command.close()
+
+    run(body())
+
+
+def test_a_component_keeps_its_own_patience(nats_server: EmbeddedServer) -> None:
+    """Who reconnects by itself hears at once that nobody takes what it asks."""
+
+    async def body() -> None:
+        async with mesh_client() as client:
+            with pytest.raises(NoRespondersError):
+                await client.request(NOBODY, timeout=5)
 
     run(body())

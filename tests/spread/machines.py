@@ -33,6 +33,24 @@ async def main():
 asyncio.run(main())
 """
 
+#: Connects to this host's own broker with the credentials of a file; exit code 3 when refused.
+_CONNECT = """
+import asyncio, sys
+from pathlib import Path
+from opsmesh.router import connection, paths, server
+from opsmesh.router.connection import Endpoint
+from opsmesh.router.errors import CredentialsRefused
+async def main():
+    broker = server.known(Path(paths.state_dir()))
+    where = Endpoint(url=broker.url, credentials=Path(sys.argv[1]), tls=broker.auth.own_tls)
+    try:
+        client = await connection.connect(where, name="stranger", patient=False)
+    except CredentialsRefused:
+        sys.exit(3)
+    await client.close()
+asyncio.run(main())
+"""
+
 #: Prints a line for each event of the stream: sequence, id, subject, and its envelope.
 _EVENTS = """
 import asyncio, sys
@@ -97,6 +115,12 @@ class Machine:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
+    def lets_in(self, credentials: Path) -> bool:
+        """Whether the broker of this host, and no other, takes these credentials."""
+        done = self._run(sys.executable, "-c", _CONNECT, str(credentials))
+        assert done.returncode in (0, 3), done.stderr
+        return done.returncode == 0
+
     def events(self, subject: str = "evt.>") -> list[tuple[str, dict[str, Any]]]:
         """What EVENTS holds, in its order: subject and envelope."""
         done = self._run(sys.executable, "-c", _EVENTS, subject)
@@ -132,6 +156,12 @@ class Machine:
         state = json.loads((self.folder / "run/opsmesh/supervisor.json").read_text())
         pid = next(c["pid"] for c in state["components"] if c["name"] == component)
         os.kill(pid, signal.SIGKILL)
+
+    def crash(self) -> None:
+        """kill -9 of everything that runs here."""
+        state = json.loads((self.folder / "run/opsmesh/supervisor.json").read_text())
+        for pid in (state["pid"], *(one["pid"] for one in state["components"])):
+            os.kill(pid, signal.SIGKILL)
 
     def log(self, component: str) -> str:
         """What it logged."""

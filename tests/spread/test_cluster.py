@@ -15,6 +15,7 @@ from tests.spread.machines import Machine, Machines, arrived, machines
 pytestmark = pytest.mark.slow
 
 NODES = ("a", "b", "c")
+THIN = ("--kind", "thin")
 EACH = 1500
 FIRES_EVERY = 20
 
@@ -120,15 +121,12 @@ def test_a_node_is_cut_off_under_load(nodes: Machines, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nodes", [("thin", "leaf")], indirect=True)
-def test_hosts_go_on_at_another_node(nodes: Machines, tmp_path: Path) -> None:
+def test_hosts_go_on_at_another_node(nodes: Machines) -> None:
     """A thin host and a leaf that have joined the cluster are heard while each of its nodes is away
     in turn: every event is there once, in its host's order."""
     hosts = (nodes["thin"], nodes["leaf"])
     for host in hosts:
         made = nodes["a"].opsmesh("hub", "token", "--host", host.name, "--kind", host.name)
-        nodes["a"].opsmesh("hub", "cluster", "files", "-o", str(tmp_path))
-        for other in ("b", "c"):  # they know of the thin host's producer from then on
-            nodes[other].opsmesh("hub", "cluster", "join", str(tmp_path / f"{other}.node"))
         host.opsmesh("join", "-", given=made)
         host.up()
     for n, name in enumerate(NODES):
@@ -144,6 +142,82 @@ def test_hosts_go_on_at_another_node(nodes: Machines, tmp_path: Path) -> None:
     for host in hosts:
         stored = nodes["b"].events(f"evt.{host.name}.load.test")
         assert [event["payload"]["n"] for _, event in stored] == list(range(3 * 200))
+
+
+@pytest.mark.parametrize("nodes", [("thin",)], indirect=True)
+def test_a_host_is_let_in_by_a_keeper_that_dies(nodes: Machines) -> None:
+    """A thin host whose token the keeper made is heard at the two other nodes when the keeper is
+    killed, with no further command on any of them."""
+    thin = nodes["thin"]
+    thin.opsmesh("join", "-", given=nodes["a"].opsmesh("hub", "token", "--host", "thin", *THIN))
+    nodes["a"].crash()
+    thin.up()
+    assert thin.emit(0, 200).wait(120) == 0
+    arrived(nodes["b"], "evt.thin.load.test", 200)
+
+
+def test_what_is_revoked_on_one_node_is_void_on_all(nodes: Machines, tmp_path: Path) -> None:
+    """Credentials that the keeper has issued are taken by all nodes, and by none once one node has
+    revoked them: the keeper, or another one while the keeper is dead."""
+    issued = {name: issue(nodes, name, tmp_path) for name in ("one", "two")}
+    for name in NODES:
+        for file in issued.values():
+            until(lambda name=name, file=file: nodes[name].lets_in(file))  # type: ignore[misc]
+    nodes["a"].opsmesh("auth", "revoke", "one")
+    assert [nodes[name].lets_in(issued["one"]) for name in NODES] == [False] * 3
+    nodes["a"].crash()
+    nodes["b"].opsmesh("auth", "revoke", "two")
+    assert [nodes[name].lets_in(issued["two"]) for name in ("b", "c")] == [False] * 2
+    nodes["a"].up()
+    until(lambda: not nodes["a"].lets_in(issued["two"]))
+
+
+def test_a_node_that_was_down_hears_of_it(nodes: Machines, tmp_path: Path) -> None:
+    """What was revoked while a node was down is void there after its start, though the keeper is
+    dead by then."""
+    file = issue(nodes, "one", tmp_path)
+    until(lambda: nodes["c"].lets_in(file))
+    nodes["c"].opsmesh("down")
+    nodes["a"].opsmesh("auth", "revoke", "one")
+    nodes["a"].crash()
+    nodes["c"].up()
+    until(lambda: not nodes["c"].lets_in(file))
+    found = nodes["c"].json("hub", "cluster", "ls", codes=(1,))
+    assert [one["knows"] for one in found["nodes"]] == ["unknown", "latest", "latest"]
+
+
+def test_keys_are_exchanged_on_the_keeper_alone(nodes: Machines) -> None:
+    """Another signing key and another authority, until the ones before are trusted by nobody: the
+    processes of all three nodes go on, with no command on the other two."""
+    first = nodes["a"]
+    for argv in (
+        ("rotate", "--signing"),
+        ("rotate", "--signing", "--finish"),
+        ("ca", "--new"),
+        ("ca", "--renew"),
+        ("ca", "--retire"),
+    ):
+        first.opsmesh("auth", *argv)
+        until(lambda: knows(first) == ["latest"] * 3)
+    for n, one in enumerate(nodes.values()):
+        one.kill("agent")  # connects anew, with what there is now
+        assert one.emit(n * 20, (n + 1) * 20).wait(60) == 0
+        arrived(first, f"evt.{one.name}.load.test", 20)
+        until(lambda one=one: one.json("status", codes=(0, 1))["verdict"] == "ok")  # type: ignore[misc]
+
+
+def knows(one: Machine) -> list[str]:
+    """Which nodes have the latest, as this one hears it."""
+    found = one.json("hub", "cluster", "ls", codes=(0, 1))
+    return [node["knows"] for node in found["nodes"]]
+
+
+def issue(nodes: Machines, name: str, folder: Path) -> Path:
+    """A producer's credentials, as the keeper issues them."""
+    file = folder / f"{name}.creds"
+    options = ("--role", "producer", "--host", "desk", "--name", name, "-o", str(file))
+    nodes["a"].opsmesh("auth", "issue", *options)
+    return file
 
 
 def test_what_a_hub_of_one_held_is_brought_in(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ async def _broker(
             await _approvals(health, client)
             if hub is None:
                 health.mesh = await hub_health.look(client, settings)
-            if (wrong := hub_health.problem(health.mesh)) is not None:
+            for wrong in await hub_health.problems(health.mesh):
                 health.problem(*wrong)
             if also is not None:
                 await also(client)

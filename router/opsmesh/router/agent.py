@@ -52,7 +52,7 @@ from opsmesh.router.errors import (
 )
 from opsmesh.router.follow import Followers
 from opsmesh.router.gate import Gate
-from opsmesh.router.hub import sourcing, watch
+from opsmesh.router.hub import gossip, sourcing, watch
 from opsmesh.router.ingest import ASKS_STATUS, HANG_UP, MAX_LINE, Ingest
 from opsmesh.router.intake import REPLY, Intake, asks_reply
 from opsmesh.router.metrics import at_agent, figures, telling
@@ -134,6 +134,7 @@ class Agent:
                     group.create_task(notify.beat()),
                     group.create_task(full_disk.watch(lambda: self._outbox.waits)),
                     group.create_task(watch.watch(lambda: self._client)),
+                    group.create_task(gossip.keep()),
                     group.create_task(self._announce("mesh.component.started", version=version())),
                 ]
                 await stop.wait()

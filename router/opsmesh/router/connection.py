@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import re
 import ssl
@@ -24,7 +25,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError, StaleConnectionError
 from nats.errors import Error as NatsError
 
-from opsmesh.router import joined, logs, paths, server, tasks, wire
+from opsmesh.router import joined, leaderless, logs, paths, server, tasks, wire
 from opsmesh.router.auth import creds
 from opsmesh.router.auth.creds import Creds
 from opsmesh.router.auth.reads import REFUSED
@@ -264,7 +265,9 @@ class _Client(Client):
     async def request(self, subject: str, *args: Any, **more: Any) -> Msg:
         subject = self.road(subject)
         self.check(subject)
-        answer = await super().request(subject, *args, **more)
+        send = functools.partial(super().request, subject, *args, **more)
+        # a command's only patience: components ask again by themselves
+        answer = await (send() if self._taken_within is None else leaderless.asked(subject, send))
         if self._gate is not None and (what := (answer.headers or {}).get(REFUSED)):
             who, stored = self.identity, (answer.headers or {}).get("Nats-Time-Stamp", "")
             raise Unreadable(what, user=who.name if who else "", stored=stored)

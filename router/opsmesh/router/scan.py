@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+from nats.js.errors import ServiceUnavailableError
 
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.pull import Pull, delivery
@@ -34,6 +38,9 @@ LEAVE = 1.0
 #: until one stays.
 TRIES = 20
 
+#: What a cluster answers that has lost a leader, and has another one soon.
+_NO_LEADER: Final = (ServiceUnavailableError, NoRespondersError, NatsTimeout)
+
 
 async def scan(
     client: Client,
@@ -51,12 +58,13 @@ async def scan(
     `since_us` is the store time to begin with, in microseconds since the epoch. With
     `newest_per_subject` every subject that there is at the start comes once, with its message of
     that moment or a later one. In a cluster no replica is read that is still catching up: its end
-    of the stream would be taken for today's.
+    of the stream would be taken for today's. A reader that is lost while the broker is there goes
+    on after the last message that it gave.
     """
     js = client.jetstream()
-    before = None
+    newest = None
     if newest_per_subject and not follow:
-        before = await last_seq(js, stream)
+        newest = _Newest(before=await last_seq(js, stream))
     config = ConsumerConfig(
         ack_policy=AckPolicy.NONE,
         filter_subjects=subjects,
@@ -74,44 +82,65 @@ async def scan(
     elif since_us is not None:
         config.deliver_policy = DeliverPolicy.BY_START_TIME
         config.opt_start_time = datetime.fromtimestamp(since_us / 1e6, UTC)
-    tries = 0
+    tries, last = 0, 0
     while True:
-        info = await _consumer(js, stream, config)
-        if not info.num_pending and not follow:
-            await js.delete_consumer(stream, info.name)
-            return
-        begun = False
         try:
+            info = await _consumer(js, stream, config)
+            if last:
+                await _goes_on(js, stream, last)
+            if not info.num_pending and not follow:
+                await js.delete_consumer(stream, info.name)
+                return
             async with contextlib.aclosing(
-                _read(client, stream, info, follow=follow, before=before)
+                _read(client, stream, info, follow=follow, newest=newest)
             ) as messages:
-                async for msg in messages:
-                    begun = True
-                    yield msg
+                async for msg, seq in messages:
+                    if newest is not None or seq > last:
+                        tries, last = 0, max(seq, last)
+                        yield msg
             return
-        except _Lost as lost:
+        except (_Lost, *_NO_LEADER) as lost:
             # a cluster forgets readers that it has just made, in the seconds after a node is back
-            # (docs/cluster.md)
+            # (docs/cluster.md), and those in the memory of a node that dies
+            if not tries and not isinstance(lost, _Lost):
+                raise  # at the very beginning that is for the caller to know
             tries += 1
-            if begun or not client.is_connected or tries == TRIES:
+            if not client.is_connected or tries == TRIES:
                 where = client.connected_url
                 raise BrokerUnavailable(where.geturl() if where else "", str(lost)) from None
             await asyncio.sleep(QUIET)
+            if last and not newest_per_subject:  # these begin anew: what was given is passed over
+                config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
+                config.opt_start_seq, config.opt_start_time = last + 1, None
 
 
 class _Lost(Exception):
     """The consumer is gone, or cannot be trusted to be complete."""
 
 
+@dataclass
+class _Newest:
+    """Of one message per subject: the stream's last sequence before there was a consumer, and the
+    subjects that were given, by this reader and those before it that were lost."""
+
+    before: int
+    seen: set[str] = field(default_factory=set)
+
+
+async def _goes_on(js: JetStreamContext, stream: str, last: int) -> None:
+    """BrokerUnavailable for a stream that was put back behind what was read: nothing would come."""
+    if (found := await last_seq(js, stream)) < last:
+        raise BrokerUnavailable("", f"{stream} has gone back from {last} to {found}")
+
+
 async def _read(
-    client: Client, stream: str, info: ConsumerInfo, *, follow: bool, before: int | None
-) -> AsyncGenerator[Received, None]:
-    """`before`: the stream's last sequence before the consumer was made, where one message per
-    subject is asked for. What is replaced before the broker has sent it is sent with what is new,
-    after the rest: so the end of what was counted is not the end then."""
+    client: Client, stream: str, info: ConsumerInfo, *, follow: bool, newest: _Newest | None
+) -> AsyncGenerator[tuple[Received, int], None]:
+    """Each message, and its sequence. With `newest` one per subject is asked for. What is replaced
+    before the broker has sent it is sent with what is new, after the rest: so the end of what was
+    counted is not the end then."""
     js, now = client.jetstream(), asyncio.get_running_loop().time
     remaining = info.num_pending or 0
-    seen: set[str] = set()
     until = math.inf
     queue: asyncio.Queue[Received | str] = asyncio.Queue()
     pull = Pull(
@@ -136,18 +165,18 @@ async def _read(
             if isinstance(msg, str):
                 raise _Lost(msg)
             pull.done(1)
-            if before is None:
-                yield msg
+            where = delivery(msg.reply)
+            if newest is None:
+                yield msg, where.stream_seq
                 remaining -= 1
                 # the broker's own count ends it too: what was removed meanwhile never arrives
-                if not follow and (remaining <= 0 or delivery(msg.reply).pending == 0):
+                if not follow and (remaining <= 0 or where.pending == 0):
                     return
                 continue
-            if msg.subject not in seen:
-                seen.add(msg.subject)
-                yield msg
-            where = delivery(msg.reply)
-            if where.stream_seq <= before:
+            if msg.subject not in newest.seen:
+                newest.seen.add(msg.subject)
+                yield msg, where.stream_seq
+            if where.stream_seq <= newest.before:
                 remaining -= 1
             elif until == math.inf:
                 until = now() + CHASE

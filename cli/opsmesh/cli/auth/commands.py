@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from opsmesh.cli import addresses, output
-from opsmesh.cli.hub import cluster as hub_cluster
+from opsmesh.cli.hub import knowing
 from opsmesh.router import files, paths, server, topic_patterns
 from opsmesh.router.auth.manifest import User
 from opsmesh.router.auth.reads import Reads
-from opsmesh.router.auth.store import Store, own_name
-from opsmesh.router.roles import ROLES
+from opsmesh.router.auth.store import Store
+from opsmesh.router.roles import ROLES, own_name, own_names
 from opsmesh.router.running import mesh
 from opsmesh.router.settings import Settings
 from opsmesh.schemas import durations
@@ -113,7 +113,7 @@ def issue(
     Examples: opsmesh auth issue --role producer --host desk --topics 'shell.>' -o desk.creds;
     opsmesh auth issue --role handler --host desk --profiles profiles.yaml
     """
-    store, name = _store(), name or own_name(_role(role), host)
+    store, name = _store(issues=True), name or own_name(_role(role), host)
     if topics and role != "producer":
         output.fail("--topics goes with --role producer", code=output.USAGE)
     if profiles is not None and role != "handler":
@@ -159,7 +159,7 @@ def revoke(name: Name) -> None:
     Example: opsmesh auth revoke desk-producer
     """
     settings, store = Settings(), _store()
-    if name in {own_name(role, settings.host) for role in ROLES}:
+    if name in own_names(settings.host):
         output.fail(
             f"{name} is this machine's own",
             hint="new credentials for all of its processes: opsmesh auth rotate --own",
@@ -200,14 +200,14 @@ def rotate(
         output.fail("--profiles goes with NAME", code=output.USAGE)
     if (name is not None) + own + signing != 1:
         output.fail("rotate what: NAME, --own or --signing", code=output.USAGE)
-    store = _store()
+    store = _store(issues=signing or not (own or finish))
     if signing:
         _rotate_signing(store, finish=finish)
     elif own:
         host = Settings().host
         store.own(host, anew=True)
-        for role in ROLES:
-            store.finish(own_name(role, host))
+        for ours in own_names(host):
+            store.finish(ours)
         print("this machine's processes have new credentials")
         _tell()
     elif name is not None and finish:
@@ -288,11 +288,12 @@ def ca(
     from opsmesh.router.auth import ca as authorities
 
     addresses.require(address or (), hint="as hub.example.org or 192.0.2.7, without a port")
-    settings, store = Settings(), _store()
+    settings, store = Settings(), _store(issues=bool(address or new or retire or renew))
     store.create()
     authority = store.ca
     known = authorities.names(authority.server) if authority.server.exists() else []
-    wanted = list(dict.fromkeys([*known, *(address or ()), *_loopback(settings.host)]))
+    here = (settings.host, "localhost", "127.0.0.1")
+    wanted = list(dict.fromkeys([*known, *(address or ()), *here]))
     if new or not authority.exists:
         authority.create(settings.host)
     elif retire:
@@ -346,7 +347,9 @@ def _reads(profiles: Path | None, host: str) -> dict[str, Reads] | None:
     return None if profiles is None else reads_of(profiles, host)
 
 
-def _store() -> Store:
+def _store(*, issues: bool = False) -> Store:
+    if issues:
+        knowing.keeper_only()
     return Store(Path(paths.state_dir(), "auth"))
 
 
@@ -360,9 +363,9 @@ def _known(store: Store, name: str) -> User:
 
 def _tell(*, quiet: bool = False) -> bool:
     """Have the running broker take it up; whether one runs."""
-    hub_cluster.remind()
     broker = server.known(Path(paths.state_dir()))
     running = broker is not None and server.reload(broker)
+    knowing.tell(running=running)
     if not running and not quiet:
         output.note("the broker does not run here; it takes this up at its next start")
     return running
@@ -394,7 +397,3 @@ def _free(path: Path, *, force: bool) -> Path:
     if not path.parent.is_dir():
         output.fail(f"{path.parent} is no folder", code=output.USAGE)
     return path
-
-
-def _loopback(host: str) -> list[str]:
-    return [host, "localhost", "127.0.0.1"]

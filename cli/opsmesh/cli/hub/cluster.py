@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 
 from opsmesh.cli import addresses, again, output
 from opsmesh.cli.again import Restart
+from opsmesh.cli.hub import knowing
 from opsmesh.router import files, joined, paths, server, topology
 from opsmesh.router.auth.ca import SOON, expires
 from opsmesh.router.auth.store import Store
@@ -150,9 +151,11 @@ def join(
             hint=f"make the cluster here (opsmesh hub cluster init), or remove {plan.path()}",
         )
     held, before = _held(settings), cluster.read()
-    shared.place(file.state, first=before is None)
+    shared.place(file.state, first=before is None, host=settings.host)
     listen = listen or (before.listen if before else "")
     cluster.write(msgspec.structs.replace(made, listen=listen), file.files)
+    if before is not None:
+        Store(Path(paths.state_dir(), shared.KEYS)).own(settings.host)
     if before is not None and before.nodes == made.nodes and _reload():
         print(f"{settings.host}: the server has read what was new, and goes on")
         return
@@ -172,8 +175,8 @@ def files_(
 ) -> None:
     """Write the files of the other two nodes again, as they should be now.
 
-    After credentials were revoked, or keys rotated, the other nodes must hear of it: join there
-    with the new file. Nothing is started anew by that.
+    For a machine that takes the place of a lost one. Nodes that run tell each other by themselves
+    whom they let in; joining there again starts nothing anew.
 
     Example: opsmesh hub cluster files -o ~/nodes
     """
@@ -194,7 +197,7 @@ def _write_files(made: Cluster, to: Path) -> None:
                 cluster.CA: (at / cluster.CA).read_bytes(),
                 cluster.OWN: (at / f"{other.name}.pem").read_bytes(),
             },
-            state=shared.collect(),
+            state=shared.collect(made),
         )
         path = to / f"{other.name}.node"
         files.write_private(path, node_file.encode(file))
@@ -208,20 +211,23 @@ def ls(
     """The nodes as this one sees them. Exit code: 0 when all is well, else 1.
 
     LEADS is how many streams and buckets a node leads; while one of them has no leader nothing can
-    be stored in it, and events wait in the spool.
+    be stored in it, and events wait in the spool. KNOWS is whether a node has the latest of whom
+    the cluster lets in (hosts, credentials, keys), as its agent says.
 
     Example: opsmesh hub cluster ls
     """
     own = _own()
     broker = server.known(Path(paths.state_dir()))
     standing = nodes.look(own, broker.monitor_url if broker else "http://127.0.0.1:0")
+    if not standing.error:
+        standing = nodes.knowing(standing, knowing.facts(own))
     ends = expires(cluster.folder() / cluster.OWN)
     if as_json:
         more: dict[str, Any] = {"cluster": own.name, "certificate_ends": ends.isoformat()}
         output.as_json({**more, **msgspec.to_builtins(standing)})
     else:
         rows = [msgspec.to_builtins(one) for one in standing.nodes]
-        output.table(rows, ("node", "address", "state", "leads"), empty="no node")
+        output.table(rows, ("node", "address", "state", "leads", "knows"), empty="no node")
         for line in _said(standing):
             print(line)
         if (ends - datetime.now(UTC)).days < SOON:
@@ -273,14 +279,6 @@ def _reload() -> bool:
     """Have the server that runs read its files again; False when none runs."""
     broker = server.known(Path(paths.state_dir()))
     return broker is not None and server.reload(broker)
-
-
-def remind() -> None:
-    """On a cluster's keeper: what was just revoked or renewed is not known to the others yet."""
-    own = cluster.read()
-    if own is not None and own.own == own.keeper:
-        names = " and ".join(node.name for node in own.others)
-        output.note(f"{names} hear of it by new files: opsmesh hub cluster files")
 
 
 def _nodes(told: list[str], host: str) -> list[_Told]:
@@ -339,7 +337,7 @@ def _secure(made: Cluster) -> None:
     """TLS towards hosts and clients: one certificate that is good for every node."""
     store = Store(Path(paths.state_dir(), shared.KEYS))
     reached = [*(node.address for node in made.nodes), *(node.name for node in made.nodes)]
-    trust.certify(store, made.name, [*reached, *([made.listen] if made.listen else ())])
+    trust.certify(store, made.own, [*reached, *([made.listen] if made.listen else ())])
 
 
 def _held(settings: Settings) -> int:
@@ -382,6 +380,11 @@ def _said(standing: nodes.Standing) -> list[str]:
         return [f"the server of this node does not answer: {standing.error}; opsmesh up --detach"]
     away = [one.node for one in standing.nodes if one.state == "away"]
     lines = [f"{name} is away: what is stored now has fewer copies" for name in away]
+    lines += [
+        f"{one.node} does not know the latest of whom the cluster lets in; {knowing.FIX}"
+        for one in standing.nodes
+        if one.knows == "behind"
+    ]
     if not standing.leader:
         lines.append("no node leads: nothing can be stored until two of three are connected")
     elif standing.leaderless:

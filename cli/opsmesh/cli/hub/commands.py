@@ -15,6 +15,7 @@ from nats.js.errors import APIError
 from opsmesh.cli import addresses, again, output
 from opsmesh.cli.again import Restart
 from opsmesh.cli.hub import cluster as hub_cluster
+from opsmesh.cli.hub import knowing
 from opsmesh.cli.session import with_client
 from opsmesh.router import files, joined, paths, running, server
 from opsmesh.router.auth.store import Store
@@ -238,9 +239,8 @@ def _apply(hub: Plan, *, reload: bool) -> None:
     """Tell the server that runs; one that does not learns of it when it starts."""
     broker = server.known(Path(paths.state_dir()))
     if reload:
-        hub_cluster.remind()
-        if broker is not None:  # also one whose supervisor was killed
-            server.reload(broker)
+        # also one whose supervisor was killed
+        knowing.tell(running=broker is not None and server.reload(broker))
     if broker is None or running.mesh() is None:
         return
     try:

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from opsmesh.cli import output
 from opsmesh.cli.doctor.checks import Check
-from opsmesh.cli.hub import hosts
+from opsmesh.cli.hub import hosts, knowing
 from opsmesh.router import joined, paths, server
 from opsmesh.router.hub import cluster, nodes, plan, standing
 from opsmesh.router.settings import Settings
@@ -66,6 +66,12 @@ def problem(found: Mapping[str, Any]) -> tuple[str, str] | None:
     if found["lag"] > LAG:
         return f"the hub {found['hub']} is behind: {_waiting(found)}", FIX
     return None
+
+
+async def problems(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The same, and what is wrong among the nodes of a cluster."""
+    wrong = problem(found)
+    return [*([] if wrong is None else [wrong]), *await knowing.problems()]
 
 
 def line(found: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -95,6 +96,15 @@ class Authority:
         names = alternative or [x509.DNSName(name)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(signer, hashes.SHA256()).public_bytes(_PEM) + _private(key)
+
+    def signed(self, pem: Path) -> bool:
+        """Whether the first certificate of a file is one of the newest authority's."""
+        try:
+            found = x509.load_pem_x509_certificate(pem.read_bytes())
+            found.verify_directly_issued_by(self._trusted()[0])
+        except (OSError, ValueError, TypeError, IndexError, InvalidSignature):
+            return False
+        return True
 
     def issue_server(self, name: str, addresses: Iterable[str]) -> None:
         """Give the server a certificate, or a new one."""

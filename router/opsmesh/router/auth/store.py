@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import yaml
 
 from opsmesh.router import files
 from opsmesh.router.auth import creds, grants, jwt
+from opsmesh.router.auth import manifest as manifests
 from opsmesh.router.auth.manifest import Manifest, User, Void
 from opsmesh.router.auth.permissions import MAX_TOKEN, Permissions
 from opsmesh.router.auth.reads import ReadsByConsumer
 from opsmesh.router.auth.tls import Tls
 from opsmesh.router.errors import AuthError, BadFile
-from opsmesh.router.roles import ROLES, Role
+from opsmesh.router.roles import ROLES, Role, own_name
 from opsmesh.schemas import times
 from opsmesh.schemas.envelope import host_token
 
@@ -51,15 +51,6 @@ NEVER: Final = 2**53
 ASKING: Final = ("viewer", "sink")
 #: What the mesh's account takes from the accounts of producers.
 OFFERED: Final = ("evt.>", "dlq.ingest.>", "ingest.>")
-
-# In C where PyYAML was built with it, as its wheels are: the manifest is read and written for each
-# user that is issued, and in Python that was half of a broker's preparation.
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DUMPER: Final[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-_HEAD: Final = """\
-# Who may do what at this broker. Written by opsmesh auth; to change something: opsmesh auth --help
-"""
 
 
 class Keys(msgspec.Struct, kw_only=True):
@@ -148,11 +139,10 @@ class Store:
         """Who has what; an empty one before the first. BadFile when it cannot be read."""
         path = self.folder / "manifest.yaml"
         try:
-            found = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506 (a safe one)
-            return msgspec.convert(found, Manifest)
+            return manifests.decode(path.read_bytes())
         except FileNotFoundError:
             return Manifest()
-        except (yaml.YAMLError, msgspec.ValidationError) as error:
+        except ValueError as error:
             raise BadFile(str(path), str(error)) from error
 
     def own_file(self, role: Role) -> Path:
@@ -268,17 +258,19 @@ class Store:
 
     def own(self, host: str, *, anew: bool = False) -> None:
         """The credentials of this machine's own processes, one file for each role; those that are
-        there, and are this host's, are left as they are unless all are wanted `anew`."""
+        there, are this host's, and signed as they would be now, are left as they are unless all are
+        wanted `anew`."""
         with self.locked():
             (self.folder / "own").mkdir(mode=0o700, exist_ok=True)
-            known = self.manifest().users
+            known, signer = self.manifest().users, jwt.key_of(self.keys().signing[0]).public
             for role in ROLES:
                 name, file = own_name(role, host), self.own_file(role)
-                if not anew and name in known and _key_in(file) == known[name].key:
+                user = None if anew else known.get(name)
+                if user is not None and user.signer == signer and _key_in(file) == user.key:
                     continue
                 text = self._issue(name, role, host, (), None, None, own=True)
                 files.write_private(file, text.encode())
-        if self.server_certificate.exists() and (anew or not self.own_certificate.exists()):
+        if self.server_certificate.exists() and (anew or not self.ca.signed(self.own_certificate)):
             files.write_private(self.own_certificate, self.ca.certificate(host))
 
     def revoke(self, name: str) -> User:
@@ -372,8 +364,7 @@ class Store:
         )
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        text = yaml.dump(msgspec.to_builtins(manifest), Dumper=_DUMPER, sort_keys=False)
-        files.write_private(self.folder / "manifest.yaml", (_HEAD + text).encode())
+        files.write_private(self.folder / "manifest.yaml", manifests.encode(manifest))
 
 
 def _named(manifest: Manifest, name: str) -> User:
@@ -401,8 +392,3 @@ def _key_in(file: Path) -> str:
         return creds.read(file).key
     except (OSError, BadFile):
         return ""
-
-
-def own_name(role: Role, host: str) -> str:
-    """The user as which this machine's own processes of that role connect."""
-    return f"{host_token(host)}-{role}"

@@ -16,7 +16,7 @@ from opsmesh.router.hub.cluster import Cluster
 #: The version of the form.
 FORM: Final = 1
 #: Bytes at most.
-MAX: Final = 2**20
+MAX: Final = 64 * 2**20
 
 
 class BadNodeFile(RouterError):

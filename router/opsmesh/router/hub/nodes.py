@@ -6,17 +6,23 @@ nodes says nothing through NATS.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from opsmesh.router import server
 from opsmesh.router.hub.cluster import Cluster
+from opsmesh.router.hub.replica import Facts, behind
 
 #: Seconds that one question may take.
 PATIENCE: Final = 2.0
 
 State = Literal["here", "connected", "away", "unknown"]
+
+
+#: Whether a node has all that another one has of what they share; its agent says so.
+Knows = Literal["latest", "behind", "unknown"]
 
 
 class Stands(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +32,7 @@ class Stands(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     state: State
     leads: int = 0
+    knows: Knows = "unknown"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +47,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def well(self) -> bool:
-        """Every node is there, and everything has a leader."""
-        there = all(one.state in ("here", "connected") for one in self.nodes)
+        """Every node is there, none is behind, and everything has a leader."""
+        there = all(
+            one.state in ("here", "connected") and one.knows != "behind" for one in self.nodes
+        )
         return bool(there and self.leader and not self.leaderless)
 
 
@@ -67,6 +76,17 @@ def look(cluster: Cluster, monitor_url: str) -> Standing:
         leader=held.get("meta_cluster", {}).get("leader", ""),
         leaderless=sorted(name for name, leader in leaders.items() if not leader),
     )
+
+
+def knowing(standing: Standing, found: Sequence[Facts]) -> Standing:
+    """With what the agents of the nodes have said that they have."""
+    late, known = behind(found) if found else [], {one.node for one in found}
+
+    def knows(node: str) -> Knows:
+        return "behind" if node in late else "latest" if node in known else "unknown"
+
+    told = [msgspec.structs.replace(one, knows=knows(one.node)) for one in standing.nodes]
+    return msgspec.structs.replace(standing, nodes=told)
 
 
 def _leaders(held: dict[str, Any]) -> dict[str, str]:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from opsmesh.router.auth.ca import names
-from opsmesh.router.auth.store import Store, own_name
+from opsmesh.router.auth.store import Store
 from opsmesh.router.hub import leaf
 from opsmesh.router.joined import LEAF_CREDS, Kind
-from opsmesh.router.roles import ROLES, Role
+from opsmesh.router.roles import Role, own_name, own_names
 from opsmesh.schemas.envelope import host_token
 
 #: Where a machine reaches its own broker.
@@ -41,7 +41,7 @@ def certify(store: Store, host: str, addresses: Sequence[str]) -> None:
 def issue(store: Store, host: str, kind: Kind, roles: Sequence[Role] = ()) -> dict[str, bytes]:
     """Credentials and a certificate for this host, by their file names in `joined/`; the
     credentials that it had are void."""
-    ours = {f"{host_token(host)}-leaf", *(own_name(role, host) for role in ROLES)}
+    ours = {f"{host_token(host)}-leaf", *own_names(host)}
     for name in ours & store.manifest().users.keys():
         store.revoke(name)
     made = {
