@@ -266,8 +266,11 @@ class _Client(Client):
         subject = self.road(subject)
         self.check(subject)
         send = functools.partial(super().request, subject, *args, **more)
+        # a server that is alone leads, or has no JetStream; another domain's may be a cluster
+        alone = not self._server_info.get("cluster") and subject.startswith("$JS.API.")
         # a command's only patience: components ask again by themselves
-        answer = await (send() if self._taken_within is None else leaderless.asked(subject, send))
+        impatient = self._taken_within is not None and not alone
+        answer = await (leaderless.asked(subject, send) if impatient else send())
         if self._gate is not None and (what := (answer.headers or {}).get(REFUSED)):
             who, stored = self.identity, (answer.headers or {}).get("Nats-Time-Stamp", "")
             raise Unreadable(what, user=who.name if who else "", stored=stored)

@@ -62,9 +62,7 @@ async def scan(
     on after the last message that it gave.
     """
     js = client.jetstream()
-    newest = None
-    if newest_per_subject and not follow:
-        newest = _Newest(before=await last_seq(js, stream))
+    newest = _Newest() if newest_per_subject and not follow else None
     config = ConsumerConfig(
         ack_policy=AckPolicy.NONE,
         filter_subjects=subjects,
@@ -85,6 +83,8 @@ async def scan(
     tries, last = 0, 0
     while True:
         try:
+            if newest is not None:
+                newest.before = await last_seq(js, stream)
             info = await _consumer(js, stream, config)
             if last:
                 await _goes_on(js, stream, last)
@@ -120,10 +120,10 @@ class _Lost(Exception):
 
 @dataclass
 class _Newest:
-    """Of one message per subject: the stream's last sequence before there was a consumer, and the
-    subjects that were given, by this reader and those before it that were lost."""
+    """Of one message per subject: the stream's last sequence before there was this consumer, and
+    the subjects that were given, also by those before it that were lost."""
 
-    before: int
+    before: int = 0
     seen: set[str] = field(default_factory=set)
 
 
