@@ -18,7 +18,7 @@ import yaml
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
-from tests.conftest import mesh_client, private_folders, start_server
+from tests.conftest import PATIENCE, mesh_client, private_folders, start_server
 
 from opsmesh.handlers.live.consumers import consumer_name
 from opsmesh.handlers.live.owner import presence
@@ -40,7 +40,9 @@ class Processes:
         log = self._logs / f"handlers-{len(list(self._logs.iterdir()))}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "opsmesh.handlers.serve"], stdout=out, stderr=out
+                [sys.executable, "-X", "faulthandler", "-m", "opsmesh.handlers.serve"],
+                stdout=out,
+                stderr=out,
             )
         self._running[process.pid] = process
         return process.pid
@@ -52,10 +54,17 @@ class Processes:
         process.wait()
 
     def stop(self, pid: int) -> None:
-        """SIGTERM, as at the end of a session."""
-        process = self._running.pop(pid)
+        """SIGTERM, as at the end of a session. One that does not end tells where it hangs."""
+        process = self._running[pid]
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            process.wait(PATIENCE)
+            raise AssertionError(self.said()) from None
+        finally:
+            self._running.pop(pid)
 
     def ended(self, pid: int) -> bool:
         """Whether it has ended by itself, or by somebody else's hand."""

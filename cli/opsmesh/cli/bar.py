@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 
 from opsmesh.cli import health
 from opsmesh.handlers.desktop.text import clean
-from opsmesh.router import connection, files, paths
+from opsmesh.router import connection, files, paths, tasks
 from opsmesh.router.connection import AWAY
 from opsmesh.router.errors import BrokerUnavailable, PermissionDenied
 from opsmesh.router.scan import scan
@@ -74,7 +74,7 @@ def bar(
         if not follow:
             return
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        asyncio.run(_follow(settings, as_json) if follow else _once(settings, as_json))
+        tasks.run(_follow(settings, as_json) if follow else _once(settings, as_json))
 
 
 async def _once(settings: Settings, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from opsmesh.cli import output
 from opsmesh.handlers.metrics import main, outside
-from opsmesh.router import connection, logs
+from opsmesh.router import connection, logs, tasks
 from opsmesh.router.errors import BrokerUnavailable
 from opsmesh.router.metrics import telling
 from opsmesh.router.metrics.book import Figure
@@ -140,4 +140,4 @@ def serve(
         print(f"{where}/metrics", flush=True)
         output.note("Ctrl-C ends it")
 
-    asyncio.run(main.serve(settings, address or settings.metrics.address, port, ready))
+    tasks.run(main.serve(settings, address or settings.metrics.address, port, ready))

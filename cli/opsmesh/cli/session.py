@@ -6,7 +6,6 @@ unless the command says otherwise.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ from nats.aio.client import Client
 
 from opsmesh.cli import output
 from opsmesh.handlers.live.scope import Scope, at_own_broker
-from opsmesh.router import connection, joined, topology
+from opsmesh.router import connection, joined, tasks, topology
 from opsmesh.router.connection import Endpoint
 from opsmesh.router.errors import BrokerUnavailable, CredentialsRefused
 from opsmesh.router.hub import plan
@@ -68,7 +67,7 @@ def with_client(body: Callable[[Client, Settings], Awaitable[T]], *, hub: bool =
         finally:
             await client.close()
 
-    return asyncio.run(session())
+    return tasks.run(session())
 
 
 async def _connect(hub: Endpoint | None, settings: Settings) -> Client:

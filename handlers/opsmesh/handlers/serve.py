@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> int:
             return 1
     else:
         where = connection.endpoint(settings, role="handler")
-    asyncio.run(serve(settings, known, scope, where))
+    tasks.run(serve(settings, known, scope, where))
     return 0
 
 

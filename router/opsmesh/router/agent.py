@@ -390,7 +390,7 @@ def main() -> int:
     )
     state_format.mark_local()
     with only_one(paths.runtime_dir() + "/agent.lock"):
-        asyncio.run(_serve(settings))
+        tasks.run(_serve(settings))
     return 0
 
 

@@ -7,8 +7,10 @@ answer: a loop that was told to end goes on. So it is told until it hears.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 #: Seconds before a task that has not ended is told again.
 AGAIN: Final = 0.5
@@ -21,3 +23,17 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, which comes to an end: of what is left then, that one tells each task once,
+    and waits for ever for one that did not hear."""
+
+    async def body() -> T:
+        try:
+            return await main
+        finally:
+            ours = asyncio.current_task()
+            await end(task for task in asyncio.all_tasks() if task is not ours)
+
+    return asyncio.run(body())

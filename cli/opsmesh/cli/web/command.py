@@ -86,7 +86,7 @@ def web(
             hint="is it open already? another port: opsmesh web --port 0",
         )
     with contextlib.closing(listener):
-        asyncio.run(_serve(settings, listener, hub, host or (), open_it=open_it))
+        tasks.run(_serve(settings, listener, hub, host or (), open_it=open_it))
 
 
 async def _serve(

@@ -11,7 +11,7 @@ import structlog
 
 from opsmesh.handlers.errors import ExtraMissing, HandlersError
 from opsmesh.handlers.secrets import store
-from opsmesh.router import logs, notify, redaction
+from opsmesh.router import logs, notify, redaction, tasks
 from opsmesh.router.settings import Settings
 from opsmesh.schemas.exact import Known
 
@@ -29,7 +29,7 @@ def main() -> int:
         notify.ready()
 
     try:
-        asyncio.run(_serve(settings, known, ready))
+        tasks.run(_serve(settings, known, ready))
     except HandlersError as error:
         log.error(  # noqa: TRY400 (a person's mistake needs no traceback)
             "a2a.not_served", error=str(error), hint=str(getattr(error, "hint", ""))

@@ -373,7 +373,7 @@ def main() -> int:
         with Archive(
             settings.evidence_dir, stream=EVENTS, segment_bytes=settings.evidence.segment_bytes
         ) as archive:
-            asyncio.run(_serve(settings, archive))
+            tasks.run(_serve(settings, archive))
     except (RouterError, ArchiveDamaged, OSError) as error:
         log.error("evidence.not_started", error=str(error), hint=getattr(error, "hint", ""))  # noqa: TRY400 (a fact, not a bug)
         return 1

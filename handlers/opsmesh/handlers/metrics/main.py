@@ -37,7 +37,7 @@ def main() -> int:
 
     port = settings.metrics.port
     try:
-        asyncio.run(serve(settings, settings.metrics.address, 0 if port is None else port, ready))
+        tasks.run(serve(settings, settings.metrics.address, 0 if port is None else port, ready))
     except HandlersError as error:
         log.error(  # noqa: TRY400 (a person's mistake needs no traceback)
             "metrics.not_served", error=str(error), hint=str(getattr(error, "hint", ""))
