@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help init up extras down status demo compose-up compose-down compose-logs compose-test \
-    test test-all lint format bench scale docs docs-site dist vsix clean
+    test test-all test-stopped lint format bench scale docs docs-site dist vsix clean
 
 BIN := .venv/bin
 # what the tests and checks need: a name, because `call` would take a comma for its own
@@ -70,6 +70,9 @@ test: .venv/.dev ## the tests that end within minutes (ARGS="tests/house -x", WO
 test-all: .venv/.dev ## every test, the slow ones too
 	@$(BIN)/pytest -n $(or $(WORKERS),4) --dist loadgroup --hypothesis-profile=thorough \
 	    -m "slow or not slow" $(ARGS)
+
+test-stopped: .venv/.dev ## make test, with random processes stopped for up to 4 s (SEED=1)
+	@$(BIN)/python tests/stopped.py -n $(or $(WORKERS),6) --dist loadgroup -m "not slow" $(ARGS)
 
 lint: .venv/.dev ## ruff, its formatter, mypy --strict and the one-way imports; changes nothing
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from lab import Lab
 from opsmesh.producers import environments
 from opsmesh.producers.ruff.watching import SETTLE
 from opsmesh.router import paths
+from opsmesh.router.client import with_address
 
 #: Milliseconds from a save to its event, at the median.
 SOON: Final = 500.0
@@ -55,10 +57,11 @@ async def watched(lab: Lab) -> list[Figure]:
         module.parent.mkdir(parents=True, exist_ok=True)
         module.write_text(CLEAN)
     events, ours = Events(), list[float]()
-    socket = Path(paths.ingest_socket())
-    socket.parent.mkdir(parents=True, exist_ok=True)
+    Path(paths.ingest_socket()).parent.mkdir(parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    with_address(paths.ingest_socket(), listener.bind)
     command = [sys.executable, "-m", "opsmesh.producers.host", "ruff", "-o", f"path={project}"]
-    async with await asyncio.start_unix_server(events.serve, str(socket)):
+    async with await asyncio.start_unix_server(events.serve, sock=listener):
         module.write_text(BROKEN)  # the first event says that it watches
         producer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
         try:

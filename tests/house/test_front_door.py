@@ -29,6 +29,7 @@ TARGETS = [
     "compose-test",
     "test",
     "test-all",
+    "test-stopped",
     "lint",
     "format",
     "bench",
