@@ -7,6 +7,10 @@
     test test-all test-stopped lint format bench scale docs docs-site dist vsix clean
 
 BIN := .venv/bin
+# Tests start some thousand processes, and six workers read every test: where Python may not keep what
+# it has compiled, each of them compiles all of it again.
+KEEPING := env -u PYTHONDONTWRITEBYTECODE
+PYTEST := $(KEEPING) $(BIN)/pytest
 # what the tests and checks need: a name, because `call` would take a comma for its own
 EXTRAS := a2a,keyring,marimo,mcp,metrics,notify,otel,query,tui,web
 CHECKED := .[dev,$(EXTRAS)]
@@ -62,17 +66,17 @@ compose-logs: .venv/.runtime ## what the containers say (ARGS="-f agent")
 	@$(BIN)/python deploy/compose.py do logs --tail 100 $(ARGS)
 
 compose-test: .venv/.dev ## build the images from what is at hand, and test them (needs Docker)
-	@$(BIN)/pytest -m "slow or not slow" tests/compose -rs -s $(ARGS)
+	@$(PYTEST) -m "slow or not slow" tests/compose -rs -s $(ARGS)
 
 test: .venv/.dev ## the tests that end within minutes (ARGS="tests/house -x", WORKERS=6)
-	@$(BIN)/pytest -n $(or $(WORKERS),6) --dist loadgroup -m "not slow" $(ARGS)
+	@$(PYTEST) -n $(or $(WORKERS),6) --dist loadgroup -m "not slow" $(ARGS)
 
 test-all: .venv/.dev ## every test, the slow ones too
-	@$(BIN)/pytest -n $(or $(WORKERS),4) --dist loadgroup --hypothesis-profile=thorough \
+	@$(PYTEST) -n $(or $(WORKERS),4) --dist loadgroup --hypothesis-profile=thorough \
 	    -m "slow or not slow" $(ARGS)
 
 test-stopped: .venv/.dev ## make test, with random processes stopped for up to 4 s (SEED=1)
-	@$(BIN)/python tests/stopped.py -n $(or $(WORKERS),6) --dist loadgroup -m "not slow" $(ARGS)
+	@$(KEEPING) $(BIN)/python tests/stopped.py -n $(or $(WORKERS),6) --dist loadgroup -m "not slow" $(ARGS)
 
 lint: .venv/.dev ## ruff, its formatter, mypy --strict and the one-way imports; changes nothing
 	$(BIN)/ruff check .
