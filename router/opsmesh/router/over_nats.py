@@ -13,6 +13,7 @@ else: the broker would let us write anywhere.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -84,6 +85,8 @@ class OverNats:
         before, self._client = self._client, client
         try:
             await client.subscribe(f"{INGEST}.{self._host}.>", cb=self._heard)
+            with contextlib.suppress(NatsError, OSError):  # slow, and subscribed all the same
+                await client.flush()  # the broker knows of it
         except PermissionDenied as denied:
             log.info("ingest.not_over_nats", error=str(denied))
         except (NatsError, OSError) as error:  # the connection is gone: again with the next one
