@@ -15,6 +15,7 @@ from tests.handlers.session_bus import Desktop, Seen
 
 from opsmesh.handlers.desktop import notify_send
 from opsmesh.handlers.desktop.board import Board
+from opsmesh.handlers.desktop.questions import Questions
 from opsmesh.handlers.runs import approvals
 from opsmesh.router.server import EmbeddedServer
 from opsmesh.router.user import name as user
@@ -73,6 +74,17 @@ async def press(desktop: Desktop, m: Mesh, key: str) -> None:
     """A person presses a button of the newest notice, once it is on the board."""
     board = await noted(m)
     await asyncio.to_thread(desktop.press, max(board._shown), key)
+
+
+async def asked_unheard(m: Mesh) -> Questions:
+    """A question is put that the desktop's side, which this gives, has not been told of."""
+    questions = m.server._questions
+    assert questions is not None
+    assert questions._subscription is not None
+    await questions._subscription.unsubscribe()
+    await m.publish()
+    await m.wait("automation.approval.requested")
+    return questions
 
 
 @pytest.mark.parametrize(("key", "verdict"), [("approve", "granted"), ("deny", "denied")])
@@ -177,12 +189,7 @@ def test_told_while_we_look(desktop: Desktop) -> None:
 
     async def body() -> None:
         async with mesh(ASKS.format(approve="otherwise: skip")) as m:
-            questions = m.server._questions
-            assert questions is not None
-            assert questions._subscription is not None
-            await questions._subscription.unsubscribe()
-            await m.publish()
-            await m.wait("automation.approval.requested")
+            questions = await asked_unheard(m)
             await asyncio.gather(questions._show_all(), questions._show_all())
             assert len(desktop.seen()) == 1
 
@@ -216,12 +223,7 @@ def test_told_while_we_were_cut_off(desktop: Desktop, nats_server: EmbeddedServe
 
     async def body() -> None:
         async with mesh(ASKS.format(approve="otherwise: skip")) as m:
-            questions = m.server._questions
-            assert questions is not None
-            assert questions._subscription is not None
-            await questions._subscription.unsubscribe()
-            await m.publish()
-            await m.wait("automation.approval.requested")
+            await asked_unheard(m)
             assert desktop.seen() == []
             await restart(m.client, nats_server)
             await seen(desktop)
